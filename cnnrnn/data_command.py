@@ -1,0 +1,37 @@
+"""`data`: prepare and describe a data set; `data restructure SRC DST`."""
+
+import pathlib
+
+import numpy as np
+
+from cnnrnn import config as config_lib
+from cnnrnn import datasets, errors, restructure
+
+
+def run(arguments: list[str], config: config_lib.Config) -> None:
+    """Carries out the words that follow `data`.
+
+    Raises:
+        UsageError: they are not understood.
+    """
+    if not arguments:
+        describe(datasets.load(config))
+    elif arguments[0] == "restructure" and len(arguments) == 3:
+        source, destination = (pathlib.Path(path).expanduser() for path in arguments[1:])
+        restructure.restructure(source, destination)
+    else:
+        raise errors.UsageError(
+            f"expected 'data' alone or 'data restructure SRC DST'. Received: data "
+            f"{' '.join(arguments)}"
+        )
+
+
+def describe(data: datasets.Dataset) -> None:
+    """Prints the classes and how many pictures each has."""
+    counts = [
+        np.bincount(split.labels, minlength=len(data.class_names))
+        for split in (data.train, data.validation)
+    ]
+    print(f"fingerprint {data.fingerprint}\n{'train':>8}  {'validation':>10}  class")
+    for train, validation, name in zip(*counts, data.class_names, strict=True):
+        print(f"{train:>8,}  {validation:>10,}  {name}")

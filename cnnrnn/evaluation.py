@@ -1,0 +1,54 @@
+"""Evaluation of a run's best weights on the whole validation split."""
+
+import tensorflow as tf
+
+from cnnrnn import checkpoints, datasets, inference, models, report, run_folder, runtime, steps
+from cnnrnn import config as config_lib
+
+
+def run(config: config_lib.Config) -> None:
+    """Evaluates the best weights of the last trained phase of --run.
+
+    Raises:
+        UsageError: the run has no trained weights, or was made with other data.
+    """
+    folder = run_folder.RunFolder(config.run_dir)
+    checkpoints.latest_best(folder.best)
+    strategy = runtime.strategy(config.logical_cpus)
+    data = datasets.load(config)
+    folder.check_data(folder.config(), config, data)
+    with strategy.scope():
+        network = models.build(len(data.class_names))
+    evaluate(folder, config, data, network, strategy)
+
+
+def evaluate(
+    folder: run_folder.RunFolder,
+    config: config_lib.Config,
+    data: datasets.Dataset,
+    network: models.Network,
+    strategy: tf.distribute.Strategy,
+) -> inference.Predictions:
+    """Scores the validation split, writes the report into the run folder and prints its figures."""
+    best = checkpoints.latest_best(folder.best)
+    checkpoints.load_best(best, network.model)
+    batch_size = config.batch_size[0]
+    runtime.check_batch(batch_size, strategy)
+    predictions = inference.predict(
+        data.validation,
+        steps.make_eval_step(network, strategy),
+        strategy,
+        batch_size=batch_size,
+        resize_method=config.resize_method,
+        label="evaluation",
+    )
+    report.write(folder, data, best, predictions)
+    chance = 1 / len(data.class_names)
+    print(
+        f"\nbest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
+        f"validation pictures:\n  {predictions.means}   (chance: top-1 {chance:.2%})\n"
+        f"  figures    {folder.results}\n"
+        f"  per label  {folder.evaluation / 'per_label.tsv'}\n"
+        f"  charts     {folder.evaluation / 'top1_by_label.png'}, top5_by_label.png\n"
+    )
+    return predictions

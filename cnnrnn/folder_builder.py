@@ -1,0 +1,171 @@
+"""A folder of pictures as a TFDS builder, whichever of three layouts it has.
+
+ROOT/train/CLASS/*, ROOT/val/CLASS/*   split by the user (val, valid, validation or test)
+ROOT/CLASS/*                           one tree; `datasets` splits it
+the original tiny-imagenet layout      see data/tiny_imagenet_100/original_layout.py
+"""
+
+import collections
+import os
+import pathlib
+from collections.abc import Callable
+
+import tensorflow_datasets as tfds
+
+from cnnrnn import errors
+from data.tiny_imagenet_100 import original_layout
+
+# What decode_image can read, and beside it the formats it cannot: a folder with TIFFs must not
+# train on the rest as if they were not there.
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .avif .heic .heif .jp2".split()
+)
+TRAIN_NAMES = ("train", "training")
+VALIDATION_NAMES = ("val", "valid", "validation", "test")
+
+Examples = tuple[tuple[str, int], ...]  # (path, label index), in canonical order
+
+
+class FolderBuilder(tfds.folder_dataset.ImageFolder):
+    """`tfds.folder_dataset.ImageFolder` over a given list of files.
+
+    ImageFolder itself lists only .jpg, .jpeg and .png, knows one layout, and shuffles its list;
+    this one takes the examples in the order in which they are to be numbered: by label, then by
+    name, so that the same pictures in another layout are the same data set.
+
+    Args:
+        root: the folder, for `data_dir`.
+        splits: (path, label index) pairs by split name.
+        class_names: names by label index.
+    """
+
+    def __init__(self, root: pathlib.Path, splits: dict[str, Examples], class_names: list[str]):
+        # ImageFolder.__init__ would walk the folder its own way; its parent's does not.
+        self._image_shape = self._image_dtype = None
+        super(tfds.folder_dataset.ImageFolder, self).__init__(data_dir=root)
+        self._data_dir = str(root)
+        self._examples = splits
+        self.info.features["label"].names = class_names
+        self.info.set_splits(
+            tfds.core.splits.SplitDict(
+                [
+                    tfds.core.splits.SplitInfo(name=name, shard_lengths=[len(rows)], num_bytes=0)
+                    for name, rows in splits.items()
+                ]
+            )
+        )
+
+    def examples(self, split: str) -> Examples:
+        """The (path, label index) pairs of a split, in canonical order."""
+        return self._examples[split]
+
+
+def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuilder:
+    """Recognises the layout of a folder and lists its pictures.
+
+    Returns:
+        A builder with the splits 'train' and, where the folder has one, 'validation'.
+
+    Raises:
+        UsageError: no such folder, no class folders, an empty class, a single class, a class in
+            validation that train lacks.
+    """
+    if not root.is_dir():
+        raise errors.UsageError(
+            f"--dataset={root} is neither a folder here nor a known data set: expected a folder "
+            "of pictures, 'digits', 'tiny_imagenet_100' or 'tfds:NAME'."
+        )
+    if original_layout.is_original_layout(root):
+        log(f"{root}: the original tiny-imagenet layout")
+        layout = original_layout.read(root)
+        splits = {
+            "train": _as_examples(layout.train),
+            "validation": _as_examples(layout.validation),
+        }
+        return FolderBuilder(root, splits, list(layout.class_names))
+    train_dir = _first_folder(root, TRAIN_NAMES)
+    validation_dir = _first_folder(root, VALIDATION_NAMES) if train_dir else None
+    if train_dir is None:
+        log(f"{root}: one tree of class folders")
+    else:
+        validation = validation_dir.name if validation_dir else "no validation folder"
+        log(f"{root}: class folders under {train_dir.name}/ and {validation}/")
+    train = _classes(train_dir or root, log)
+    if len(train) < 2:
+        only = f" (only {next(iter(train))!r})" if train else ""
+        raise errors.UsageError(
+            f"{train_dir or root} holds {len(train)} class folder(s){only}: a classifier needs at "
+            "least two, one folder of pictures per class."
+        )
+    names = sorted(train)
+    splits = {"train": _numbered(train, names)}
+    if validation_dir is not None:
+        splits["validation"] = _numbered(_validation_classes(validation_dir, names, log), names)
+    return FolderBuilder(root, splits, list(names))
+
+
+def _first_folder(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _as_examples(pairs) -> Examples:
+    return tuple((str(path), label) for path, label in pairs)
+
+
+def _numbered(classes: dict[str, list[str]], names: list[str]) -> Examples:
+    labels = {name: label for label, name in enumerate(names)}
+    return tuple((path, labels[name]) for name in names for path in classes.get(name, ()))
+
+
+def _validation_classes(
+    folder: pathlib.Path, train_names: list[str], log: Callable[[str], None]
+) -> dict[str, list[str]]:
+    classes = _classes(folder, log, empty_is_error=False)
+    unknown = sorted(set(classes) - set(train_names))
+    if unknown:
+        raise errors.UsageError(
+            f"{folder} has the class {unknown[0]!r} that the training folder lacks"
+            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+            + ": add it to the training folder or remove it here."
+        )
+    if not any(classes.values()):
+        raise errors.UsageError(
+            f"{folder} holds no pictures: put class folders into it, or remove it to have the "
+            "training pictures split (--validation_fraction)."
+        )
+    missing = [name for name in train_names if not classes.get(name)]
+    if missing:
+        log(f"note: {folder} has no pictures of {len(missing)} class(es), e.g. {missing[0]!r}")
+    return classes
+
+
+def _classes(
+    folder: pathlib.Path, log: Callable[[str], None], empty_is_error: bool = True
+) -> dict[str, list[str]]:
+    """Lists the pictures of each class folder, sorted by their path within it.
+
+    Sub-folders of a class are its pictures too. Hidden files and folders are passed over, and
+    files that are no pictures by their suffix are counted aloud.
+    """
+    classes: dict[str, list[str]] = {}
+    others: collections.Counter[str] = collections.Counter()
+    subfolders = [entry for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."]
+    for entry in sorted(subfolders, key=lambda entry: entry.name):
+        pictures = []
+        for directory, folders, files in os.walk(entry.path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                suffix = os.path.splitext(name)[1].lower()
+                if suffix in PICTURE_SUFFIXES and not name.startswith("."):
+                    pictures.append(os.path.join(directory, name))
+                elif not name.startswith("."):
+                    others[suffix or "no suffix"] += 1
+        if not pictures and empty_is_error:
+            raise errors.UsageError(
+                f"the class folder {entry.path} holds no pictures: add some, or remove the folder."
+            )
+        classes[entry.name] = sorted(pictures)
+    if others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+        log(f"note: {sum(others.values())} file(s) in {folder} are passed over ({kinds})")
+    return classes

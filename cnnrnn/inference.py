@@ -1,0 +1,78 @@
+"""One pass over a split that scores every example exactly once."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import datasets, errors, input_pipeline, metrics, progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What the network said of each example of a split, by row."""
+
+    label: np.ndarray  # (N,) int64
+    top: np.ndarray  # (N, k) int32, most likely class first
+    probability: np.ndarray  # (N,) float32, of the most likely class
+    loss: np.ndarray  # (N,) float32, nats
+    top1: np.ndarray  # (N,) float32, 0 or 1
+    top5: np.ndarray  # (N,) float32, 0 or 1
+
+    @property
+    def means(self) -> metrics.Means:
+        columns = (self.loss, self.top1, self.top5, np.ones_like(self.loss))
+        return metrics.Means.of_sums(np.array([np.sum(c, dtype=np.float64) for c in columns]))
+
+
+def predict(
+    split: datasets.Split,
+    eval_step,
+    strategy: tf.distribute.Strategy,
+    *,
+    batch_size: int,
+    resize_method: str,
+    label: str,
+) -> Predictions:
+    """Scores a whole split.
+
+    Args:
+        split: what to score.
+        eval_step: from `steps.make_eval_step`.
+        strategy: the one that `eval_step` was made for.
+        batch_size: global batch.
+        resize_method: as in training.
+        label: what the progress line calls it.
+
+    Raises:
+        RunError: a picture cannot be decoded, or an example was not seen exactly once.
+    """
+    batches = input_pipeline.evaluation(split, batch_size=batch_size, resize_method=resize_method)
+    parts: list[dict[str, np.ndarray]] = []
+    done = 0
+    iterator = iter(strategy.experimental_distribute_dataset(batches))
+    with progress.Progress(label, len(split), "pictures") as bar:
+        while done < len(split):
+            try:
+                batch = next(iterator)
+            except tf.errors.OpError as error:
+                rows = np.arange(done, min(done + batch_size, len(split)))
+                raise input_pipeline.explain_failure(split, rows, error) from error
+            outputs = {name: value.numpy() for name, value in eval_step(batch).items()}
+            counted = outputs["weight"] > 0
+            parts.append({name: value[counted] for name, value in outputs.items()})
+            done += int(counted.sum())
+            bar.update(done)
+    return _by_row({name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, split)
+
+
+def _by_row(columns: dict[str, np.ndarray], split: datasets.Split) -> Predictions:
+    order = np.argsort(columns["row"], kind="stable")
+    rows = columns["row"][order]
+    if not np.array_equal(rows, np.arange(len(split))):
+        raise errors.RunError(
+            f"evaluation saw {len(rows):,} examples, {len(np.unique(rows)):,} of them different, "
+            f"of {len(split):,}: each must be seen exactly once. This is a fault of the program."
+        )
+    names = [field.name for field in dataclasses.fields(Predictions)]
+    return Predictions(**{name: columns[name][order] for name in names})

@@ -1,0 +1,110 @@
+"""tf.data pipelines: order -> read -> decode -> views -> batch.
+
+The order of training is a pure function of (seed, position): sample number p of a run is row
+`index_shuffle(p mod N)` of permutation number p // N. So a resumed run needs two integers and no
+iterator state, a skip costs nothing, nothing is held in memory to shuffle, and when an epoch is
+shorter than the data (or no multiple of the batch) the next one draws on where it stopped.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import datasets, errors, preprocessing
+
+_AUTOTUNE = tf.data.AUTOTUNE
+
+
+def row_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
+    """The row that is drawn as sample number `position` of a run.
+
+    Args:
+        position: () int64, counted from the run's first sample.
+        rows: number of rows, N.
+        seed: the run's seed.
+
+    Returns:
+        () int64 in [0, N).
+    """
+    permutation, offset = position // rows, position % rows
+    key = tf.stack([tf.constant(seed, tf.int64), permutation])
+    return tf.random.experimental.index_shuffle(offset, key, tf.constant(rows - 1, tf.int64))
+
+
+def training(
+    split: datasets.Split, *, batch_size: int, start: int, seed: int, resize_method: str
+) -> tf.data.Dataset:
+    """Endless shuffled batches, from sample number `start` of the run on.
+
+    Returns:
+        A dataset of {"image": (B, 299, 299, 3) float32, "rows": (B, 23, 3887) float32,
+        "label": (B,) int64, "weight": (B,) float32 of ones, "row": (B,) int64 in the split}.
+    """
+    last = tf.int64.max
+    positions = tf.data.Dataset.range(start, last, output_type=tf.int64)
+    rows = positions.map(lambda position: row_at(position, len(split), seed))
+    return _batches(split, rows.map(lambda row: (row, 1.0)), batch_size, resize_method)
+
+
+def evaluation(split: datasets.Split, *, batch_size: int, resize_method: str) -> tf.data.Dataset:
+    """Every example once, in order; the last batch is filled up with examples of weight 0.
+
+    Padding keeps every batch whole, since a replica without any example breaks convolutions.
+
+    Returns:
+        A finite dataset of batches as `training` makes them.
+    """
+    padding = -len(split) % batch_size
+    rows = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
+    weights = np.concatenate([np.ones(len(split), np.float32), np.zeros(padding, np.float32)])
+    return _batches(
+        split, tf.data.Dataset.from_tensor_slices((rows, weights)), batch_size, resize_method
+    )
+
+
+def _batches(split, rows_and_weights, batch_size, resize_method) -> tf.data.Dataset:
+    def views(encoded, label, row, weight):
+        rgb = preprocessing.rgb_view(preprocessing.decode(encoded), resize_method)
+        return {
+            "image": rgb,
+            "rows": preprocessing.gray_sequence(rgb),
+            "label": label,
+            "row": row,
+            "weight": weight,
+        }
+
+    examples = split.read(rows_and_weights)
+    return (
+        examples.map(views, num_parallel_calls=_AUTOTUNE)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(_AUTOTUNE)
+    )
+
+
+def explain_failure(
+    split: datasets.Split, rows: np.ndarray, error: tf.errors.OpError
+) -> errors.RunError:
+    """Finds which picture made a batch fail, by decoding the batch's pictures one at a time.
+
+    tf.data names the op that failed and never the file. The order is known, so the file is found
+    afterwards and a run without faults pays nothing.
+
+    Args:
+        split: what the batch was read from.
+        rows: the rows of the batch that failed, in order.
+        error: what the pipeline raised.
+
+    Returns:
+        The error to raise: it names the file and its class, or, when every picture of the batch
+        decodes by itself, gives the pipeline's own message.
+    """
+    for row in rows:
+        try:
+            for encoded, *_ in split.read(tf.data.Dataset.from_tensors((int(row), 1.0))):
+                preprocessing.decode(encoded)
+        except tf.errors.OpError as cause:
+            reason = str(cause.message).splitlines()[0]
+            return errors.RunError(
+                f"cannot decode {split.describe(int(row))}: {reason}. Mend the picture or take it "
+                "out of the data set, then give the same command again."
+            )
+    return errors.RunError(f"the input pipeline failed: {str(error.message).splitlines()[0]}")

@@ -1,0 +1,133 @@
+"""The command line: flags -> Config -> one command.
+
+    python -m cnnrnn.main [COMMAND] --flagfile=flags.txt [--flag=value ...]
+
+Exit codes: 0 done, 2 wrong use, 1 failed. TensorFlow is imported only once a command runs, so that
+--help and a mistyped flag answer at once.
+"""
+
+import importlib
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from absl import flags
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors
+
+COMMANDS = {
+    "train": "the whole recipe: phase 1, phase 2, evaluation (this is the default)",
+    "phase1": "train the RNN branch and the head, with the CNN frozen",
+    "phase2": "from phase 1's best weights, train everything",
+    "evaluate": "measure the run's best weights on the whole validation split",
+    "data": "prepare and describe a data set; 'data restructure SRC DST' turns the original "
+    "tiny-imagenet layout into class folders",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command and returns the exit code; prints a user's mistake as one sentence."""
+    try:
+        return _run(list(argv))
+    except errors.UsageError as error:
+        return _fail(error, 2)
+    except (errors.RunError, OSError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("stopped by you. The same command goes on from the last checkpoint.", 130)
+
+
+def _run(argv: list[str]) -> int:
+    define_once()
+    command, arguments = "train", argv[1:]
+    if arguments and not arguments[0].startswith("-"):
+        command, *arguments = arguments
+    if command not in COMMANDS:
+        raise errors.UsageError(
+            f"unknown command {command!r}: expected one of {', '.join(COMMANDS)}."
+        )
+    if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(arguments):
+        print(usage())
+        return 0
+    try:
+        positional = flags.FLAGS([argv[0], *arguments])[1:]
+    except flags.Error as error:
+        raise errors.UsageError(f"{error} See --help.") from error
+    config = config_lib.from_flags()
+    if positional and command != "data":
+        raise errors.UsageError(
+            f"{command} takes flags only. Received: {positional[0]!r}. See --help."
+        )
+    return _dispatch(command, positional, config)
+
+
+def _dispatch(command: str, positional: list[str], config: config_lib.Config) -> int:
+    _import_tensorflow()
+    if command == "data":
+        from cnnrnn import data_command
+
+        data_command.run(positional, config)
+    elif command == "evaluate":
+        from cnnrnn import evaluation
+
+        evaluation.run(config)
+    else:
+        from cnnrnn import train
+
+        train.run(command, config)
+    return 0
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without the lines that it writes to the console as it starts.
+
+    They tell a user nothing, and on a machine without a GPU they look like errors. Some ignore
+    TF_CPP_MIN_LOG_LEVEL, so standard error is put aside for the time of the import and shown
+    only if the import fails. Whoever sets that variable sees everything he asked for.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    # Without an NVIDIA driver even an error is to be expected: CUDA cannot start.
+    has_driver = pathlib.Path("/proc/driver/nvidia").exists()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if has_driver else "3"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def define_once() -> None:
+    if "dataset" not in flags.FLAGS:
+        config_lib.define_flags()
+
+
+def usage() -> str:
+    """The help text: commands, then every flag with its default."""
+    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    return (
+        f"{__doc__}\nCommands:\n{commands}\n\nFlags (a pair is PHASE1,PHASE2; one value stands for "
+        f"both; a later flag wins over an earlier one and over the flagfile):\n"
+        f"{flags.FLAGS.module_help('cnnrnn')}"
+    )
+
+
+def _fail(error: object, code: int) -> int:
+    sys.stdout.flush()
+    print(f"cnnrnn: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

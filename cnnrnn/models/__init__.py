@@ -1,0 +1,47 @@
+"""The two-branch network, both branches on one screen.
+
+image (B, 299, 299, 3) -> Xception -> average (B, 2048) -+
+                                                         x -> Dense -> logits (B, classes)
+rows  (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
+"""
+
+import dataclasses
+
+import keras
+
+from cnnrnn import shapes
+from cnnrnn.models import cnn_branch, fusion, rnn_branch
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The whole model, and the part of it that is Xception.
+
+    `model` takes {"image": (B, 299, 299, 3), "rows": (B, 23, 3887)} and returns logits
+    (B, classes). `cnn` shares its layers with `model`: freezing or filling one does the other.
+    """
+
+    model: keras.Model
+    cnn: keras.Model
+
+
+def build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = False) -> Network:
+    """Builds the network with random weights.
+
+    Args:
+        classes: number of classes.
+        seed: seed of the initial weights of the RNN and the head.
+        synchronized_batchnorm: take batch statistics over all replicas. With several replicas
+            this is what makes them equal to one: the statistics are those of the global batch,
+            and the moving averages cannot drift apart.
+
+    Returns:
+        The network, 103,256,716 parameters with 100 classes.
+    """
+    image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image")
+    rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="rows")
+    cnn, cnn_features = cnn_branch.build(image, synchronized_batchnorm)
+    rnn_features = rnn_branch.build(rows, shapes.LSTM_UNITS, seed)
+    logits = fusion.build(cnn_features, rnn_features, classes, seed + 4)
+    model = keras.Model({"image": image, "rows": rows}, logits, name="cnnrnn")
+    return Network(model=model, cnn=cnn)

@@ -1,0 +1,77 @@
+"""The two phases of training: what trains, with which optimizer, and what 'best' means."""
+
+import dataclasses
+from typing import Literal
+
+import keras
+
+from cnnrnn import config as config_lib
+from cnnrnn import models
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """What sets one phase apart. The numbers of a run (epochs, rates) are in `Config`."""
+
+    name: str
+    index: int  # position in the pairs of `Config`
+    train_cnn: bool
+    optimizer: type[keras.optimizers.Optimizer]
+    best_by: Literal["loss", "top1"]  # of validation
+
+    def is_better(self, value: float, best: float) -> bool:
+        return value < best if self.best_by == "loss" else value > best
+
+    @property
+    def worst(self) -> float:
+        return float("inf") if self.best_by == "loss" else float("-inf")
+
+
+PHASE1 = Phase("phase1", 0, train_cnn=False, optimizer=keras.optimizers.RMSprop, best_by="loss")
+PHASE2 = Phase("phase2", 1, train_cnn=True, optimizer=keras.optimizers.Adam, best_by="top1")
+BY_NAME = {phase.name: phase for phase in (PHASE1, PHASE2)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """One phase's numbers: how long, how many, how fast."""
+
+    epochs: int
+    batch_size: int  # over all replicas together
+    learning_rate: float
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+def schedule(phase: Phase, config: config_lib.Config, training_examples: int) -> Schedule:
+    """Picks a phase's numbers out of a config.
+
+    An epoch is a whole number of batches; what is left over comes first in the next one.
+    """
+    batch_size = config.batch_size[phase.index]
+    samples = config.samples_per_epoch[phase.index] or training_examples
+    return Schedule(
+        epochs=config.epochs[phase.index],
+        batch_size=batch_size,
+        learning_rate=config.learning_rate[phase.index],
+        steps_per_epoch=max(samples // batch_size, 1),
+    )
+
+
+def set_trainable(network: models.Network, phase: Phase, config: config_lib.Config) -> None:
+    """Freezes and unfreezes layers for a phase. A frozen BatchNorm runs in inference mode."""
+    network.model.trainable = True
+    network.cnn.trainable = phase.train_cnn
+    if phase.train_cnn and config.phase2_batchnorm == "frozen":
+        for layer in batchnorm_layers(network):
+            layer.trainable = False
+
+
+def batchnorm_layers(network: models.Network) -> list[keras.layers.BatchNormalization]:
+    return [
+        layer for layer in network.cnn.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]  # fmt: skip

@@ -1,0 +1,57 @@
+"""From encoded bytes to what the two branches read: pure TensorFlow ops, the only copy there is.
+
+Training, evaluation and any exported model call these, so what is served is what was trained.
+"""
+
+import tensorflow as tf
+
+from cnnrnn import shapes
+
+
+def decode(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes one JPEG, PNG, BMP, GIF (its first frame) or static WebP into 8-bit RGB.
+
+    Gray, palette, CMYK and 16-bit pictures become RGB and an alpha channel is dropped. The format
+    is recognised from the bytes, whatever the file is called.
+
+    Args:
+        encoded: () string.
+
+    Returns:
+        (height, width, 3) uint8.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run on bytes that are no such picture.
+    """
+    # channels=3 and expand_animations=False are not matters of taste: an animated WebP decoded
+    # with channels=0 corrupts the heap, and an expanded GIF has a rank of four.
+    image = tf.io.decode_image(encoded, channels=shapes.CHANNELS, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, shapes.CHANNELS))
+
+
+def rgb_view(image: tf.Tensor, resize_method: str) -> tf.Tensor:
+    """Resizes to 299x299 and scales to [-1, 1], as Xception was trained.
+
+    Args:
+        image: (height, width, 3) uint8.
+        resize_method: one of `config.RESIZE_METHODS`.
+
+    Returns:
+        (299, 299, 3) float32; bicubic and Lanczos can overshoot [-1, 1] slightly at edges.
+    """
+    resized = tf.image.resize(image, (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE), method=resize_method)
+    scaled = tf.cast(resized, tf.float32) / 127.5 - 1.0  # nearest keeps the input's dtype
+    return tf.ensure_shape(scaled, (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
+
+
+def gray_sequence(rgb: tf.Tensor) -> tf.Tensor:
+    """The picture as the RNN reads it: 23 timesteps, each of thirteen gray pixel rows.
+
+    Args:
+        rgb: (299, 299, 3) float32, scaled.
+
+    Returns:
+        (23, 3887) float32.
+    """
+    gray = tf.reduce_mean(rgb, axis=-1)  # (299, 299)
+    return tf.reshape(gray, (shapes.TIMESTEPS, shapes.STEP_FEATURES))

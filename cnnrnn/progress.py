@@ -1,0 +1,84 @@
+"""Progress of long work: one updating line on a terminal, a line a minute otherwise."""
+
+import math
+import shutil
+import sys
+import time
+
+_TERMINAL_SECONDS = 0.2
+_LOG_SECONDS = 60.0
+
+
+def duration(seconds: float) -> str:
+    """'8 s', '3 min 05 s', '2 h 14 min'."""
+    seconds = int(math.ceil(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Counts up to a total and shows rate and time left.
+
+    The rate is that of this process: work found done at the start (`initial`) does not count.
+
+    Args:
+        label: what is going on.
+        total: how many there are.
+        unit: plural noun of what is counted.
+        initial: how many were done before.
+        later: how many more follow in later bars at the same rate (the epochs to come).
+    """
+
+    def __init__(self, label: str, total: int, unit: str, initial: int = 0, later: int = 0):
+        self._label, self._total, self._unit, self._initial = label, total, unit, initial
+        self._later = later
+        self._terminal = sys.stdout.isatty()
+        self._start = time.monotonic()
+        self._shown_at = self._start if not self._terminal else -math.inf
+        self._done = initial
+        self._detail = ""
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._terminal and self._shown_at > 0:
+            self._show(end="\n")
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start; 0 before the first."""
+        seconds = time.monotonic() - self._start
+        return (self._done - self._initial) / seconds if seconds > 0 else 0.0
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Notes that `done` units are done, and shows it if it is time to."""
+        self._done, self._detail = done, detail
+        now = time.monotonic()
+        if now - self._shown_at >= (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
+            self._shown_at = now
+            self._show(end="" if self._terminal else "\n")
+
+    def _show(self, end: str) -> None:
+        rate = self.rate
+        parts = [f"{self._label}: {self._done:,}/{self._total:,} {self._unit}"]
+        if self._detail:
+            parts.append(self._detail)
+        if rate > 0:
+            parts.append(
+                f"{rate:,.1f} {self._unit}/s" if rate < 100 else f"{rate:,.0f} {self._unit}/s"
+            )
+            left = self._total - self._done
+            if left + self._later > 0:
+                in_all = f" of {duration((left + self._later) / rate)}" if self._later else ""
+                parts.append(f"{duration(left / rate)}{in_all} left")
+        line = "  ".join(parts)
+        if self._terminal:
+            # Cut to the window: a wrapped line could not be overwritten by the next.
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{line[:width]:<{width}}", end=end, flush=True)
+        else:
+            print(line, end=end, flush=True)

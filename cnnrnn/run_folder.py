@@ -1,0 +1,208 @@
+"""A run's folder: where each thing lies, which settings made it, and what it was made with.
+
+runs/NAME/
+  config.json      the settings of each phase, checked when a phase goes on
+  manifest.json    versions, devices, data fingerprint, weights' hash, git commit
+  split.tsv        which picture is in which split, where the split was made here
+  checkpoints/     what a phase goes on from
+  best/            the best weights of each phase, and their validation figures
+  events/          TensorBoard
+  evaluation/      the per-label table and charts
+  results.json     the figures of the evaluation
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+from cnnrnn import atomic_file, datasets, errors, phases
+from cnnrnn import config as config_lib
+from cnnrnn.models import xception_weights
+
+_PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "absl-py")
+
+
+class RunFolder:
+    """Paths and records of one run."""
+
+    def __init__(self, root: pathlib.Path):
+        self.root = root
+
+    def checkpoints(self, phase: phases.Phase) -> pathlib.Path:
+        return self.root / "checkpoints" / phase.name
+
+    @property
+    def best(self) -> pathlib.Path:
+        return self.root / "best"
+
+    def events(self, phase: phases.Phase, split: str) -> pathlib.Path:
+        return self.root / "events" / phase.name / split
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        return self.root / "evaluation"
+
+    @property
+    def results(self) -> pathlib.Path:
+        return self.root / "results.json"
+
+    def create(self) -> None:
+        """Makes the folder and finds out now, and not after an epoch, whether it can be written.
+
+        Raises:
+            RunError: it cannot.
+        """
+        try:
+            atomic_file.write_text(self.root / ".writable", "")
+            (self.root / ".writable").unlink()
+        except OSError as error:
+            raise errors.RunError(
+                f"cannot write to the run folder {self.root} ({error.strerror}): give another "
+                "--runs_dir, or mend its permissions."
+            ) from error
+
+    def config(self) -> dict[str, Any]:
+        """What config.json holds: {} for a new run.
+
+        Raises:
+            UsageError: it cannot be read.
+        """
+        path = self.root / "config.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise errors.UsageError(
+                f"{path} cannot be read ({error}): give another --run, or remove the folder."
+            ) from error
+
+    def adopt(self, phase: phases.Phase, config: config_lib.Config, data: datasets.Dataset) -> None:
+        """Records a phase's settings; when it goes on, compares them with the recorded ones.
+
+        Raises:
+            UsageError: the run was made with other settings or other pictures.
+        """
+        recorded = self.config()
+        self.check_data(recorded, config, data)
+        if phase.name in recorded:
+            before, now = _identity(phase, recorded[phase.name]), _identity(phase, config.to_json())
+            differences = [
+                f"--{name}={_shown(before[name])} (now {_shown(now[name])})"
+                for name in now
+                if before.get(name) != now[name]
+            ]
+            if differences:
+                raise errors.UsageError(
+                    f"{phase.name} of the run folder {self.root} was made with "
+                    f"{', '.join(differences)}. Give the recorded values to go on with it, or "
+                    "another --run=NAME to start afresh."
+                )
+        recorded["data"] = {
+            "fingerprint": data.fingerprint,
+            "resize_method": config.resize_method,
+            "class_names": list(data.class_names),
+        }
+        recorded[phase.name] = config.to_json()
+        atomic_file.write_json(self.root / "config.json", recorded)
+        if data.split_here:
+            self._write_split(data)
+
+    def check_data(
+        self, recorded: dict[str, Any], config: config_lib.Config, data: datasets.Dataset
+    ) -> None:
+        """Raises UsageError unless a config's data is that of the run."""
+        made_with = recorded.get("data")
+        if made_with is None:
+            return
+        if made_with["resize_method"] != config.resize_method:
+            raise errors.UsageError(
+                f"the run folder {self.root} was made with --resize_method="
+                f"{made_with['resize_method']}: give that, or another --run=NAME."
+            )
+        if made_with["fingerprint"] != data.fingerprint:
+            settings = next(recorded[name] for name in phases.BY_NAME if name in recorded)
+            raise errors.UsageError(
+                f"the run folder {self.root} was made with other pictures (fingerprint "
+                f"{made_with['fingerprint'][:12]}, now {data.fingerprint[:12]}): "
+                f"--dataset={settings['dataset']} --train_per_class={settings['train_per_class']} "
+                f"--validation_per_class={settings['validation_per_class']} "
+                f"--split_seed={settings['split_seed']}. Give these and the same pictures to go "
+                "on with it, or another --run=NAME to start afresh."
+            )
+
+    def _write_split(self, data: datasets.Dataset) -> None:
+        lines = ["split\tpicture"]
+        for name, split in (("train", data.train), ("validation", data.validation)):
+            lines += [f"{name}\t{split.describe(row)}" for row in range(len(split))]
+        text = "\n".join(lines) + "\n"
+        atomic_file.write_text(
+            self.root / "split.tsv",
+            text.encode("utf-8", "surrogateescape").decode(errors="replace"),
+        )
+
+    def write_manifest(
+        self,
+        phase: phases.Phase,
+        data: datasets.Dataset,
+        config: config_lib.Config,
+        devices: str,
+        started_from: str,
+        weights: xception_weights.WeightsSource | None,
+    ) -> None:
+        """Notes what a phase is made with: for whoever asks later where a figure comes from."""
+        path = self.root / "manifest.json"
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        manifest[phase.name] = {
+            "command": " ".join(sys.argv),
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "devices": devices,
+            "precision": "float32",
+            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            "git_commit": _git_commit(),
+            "seed": config.seed,
+            "dataset": {
+                "name": data.name,
+                "fingerprint": data.fingerprint,
+                "training_examples": len(data.train),
+                "validation_examples": len(data.validation),
+            },
+            "started_from": started_from,
+            "xception_weights": vars(weights) if weights else None,
+            "batchnorm": config.phase2_batchnorm if phase.train_cnn else "frozen",
+        }
+        atomic_file.write_json(path, manifest)
+
+
+def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide what a phase computes; those that may change are left out."""
+    shared = ("seed", "init_from")
+    own = ("phase2_batchnorm",) if phase.train_cnn else ("xception_weights",)
+    pairs = ("batch_size", "learning_rate", "samples_per_epoch")
+    return {name: settings[name] for name in (*shared, *own)} | {
+        name: settings[name][phase.index] for name in pairs
+    }
+
+
+def _shown(value: Any) -> str:
+    return "''" if value == "" else str(value)
+
+
+def _git_commit() -> str | None:
+    """The commit of this program, with '+' if it has been changed since; None outside git."""
+    here = pathlib.Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,86 @@
+"""The two functions that run on the accelerator: one training step, one evaluation step.
+
+Both take a batch as `strategy.experimental_distribute_dataset` hands it out. Gradients are summed
+over the replicas by the optimizer, so each replica divides its loss by the global batch; a mean
+per replica would train at N times the learning rate without any error.
+"""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from cnnrnn import metrics, models
+
+Batch = dict[str, tf.Tensor]  # image, rows, label, row, weight; see `input_pipeline`
+
+
+def make_train_step(
+    network: models.Network,
+    optimizer: keras.optimizers.Optimizer,
+    strategy: tf.distribute.Strategy,
+    global_batch: int,
+) -> Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]:
+    """Compiles one step of training.
+
+    Returns:
+        step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, how many
+        replicas had a gradient that was not finite.
+    """
+    model = network.model
+
+    def replica_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = model({"image": batch["image"], "rows": batch["rows"]}, training=True)
+            scores = metrics.per_example(logits, batch["label"])
+            loss = tf.reduce_sum(scores["loss"] * batch["weight"]) / global_batch
+        variables = model.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        # A finite loss can have a gradient that is not: seen here, it is named before a
+        # checkpoint of the weights it ruins can be written.
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        optimizer.apply(gradients, variables)
+        return metrics.sums(scores, batch["weight"]), tf.cast(~finite, tf.float32)
+
+    @tf.function
+    def train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        sums, bad = strategy.run(replica_step, args=(batch,))
+        return (
+            strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None),
+            strategy.reduce(tf.distribute.ReduceOp.SUM, bad, axis=None),
+        )
+
+    return train_step
+
+
+def make_eval_step(
+    network: models.Network, strategy: tf.distribute.Strategy
+) -> Callable[[Batch], dict[str, tf.Tensor]]:
+    """Compiles one step of evaluation.
+
+    Returns:
+        step(batch) -> the global batch's "loss", "top", "top1", "top5", "probability" (B,) of the
+        first of "top", "label", "row" and "weight".
+    """
+    model = network.model
+
+    def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
+        logits = model({"image": batch["image"], "rows": batch["rows"]}, training=False)
+        probability = tf.reduce_max(tf.nn.softmax(logits), axis=-1)
+        return {
+            **metrics.per_example(logits, batch["label"]),
+            "probability": probability,
+            "label": batch["label"],
+            "row": batch["row"],
+            "weight": batch["weight"],
+        }
+
+    @tf.function
+    def eval_step(batch: Batch) -> dict[str, tf.Tensor]:
+        outputs = strategy.run(replica_step, args=(batch,))
+        return {
+            name: tf.concat(strategy.experimental_local_results(value), axis=0)
+            for name, value in outputs.items()
+        }
+
+    return eval_step

@@ -1,0 +1,110 @@
+"""What TensorBoard shows of a phase."""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import config as config_lib
+from cnnrnn import datasets, inference, input_pipeline, metrics, models, phases, plots, run_folder
+
+_PICTURES = 8
+
+
+class Summaries:
+    """Event files of one phase: a writer for training and one for validation.
+
+    The two have the same tags, so that TensorBoard draws their curves into one chart. The x axis
+    is the number of steps done in the phase.
+    """
+
+    def __init__(self, folder: run_folder.RunFolder, phase: phases.Phase):
+        self._train = tf.summary.create_file_writer(str(folder.events(phase, "train")))
+        self._validation = tf.summary.create_file_writer(str(folder.events(phase, "validation")))
+
+    def close(self) -> None:
+        self._train.close()
+        self._validation.close()
+
+    def start(
+        self, config: config_lib.Config, network: models.Network, batch: dict[str, np.ndarray]
+    ) -> None:
+        """The flags as text, the graph, and a sample of what the two branches see.
+
+        Args:
+            config: the run's settings.
+            network: for its graph.
+            batch: some training examples, as `input_pipeline` makes them.
+        """
+        with self._train.as_default(step=0):
+            rows = "".join(
+                f"| `--{name}` | `{json.dumps(value, ensure_ascii=False)}` |\n"
+                for name, value in config.to_json().items()
+            )
+            tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{rows}")
+            tf.summary.graph(_inference_graph(network))
+            tf.summary.image(
+                "input/rgb", plots.rgb_pictures(batch["image"][:_PICTURES]), max_outputs=_PICTURES
+            )
+            tf.summary.image(
+                "input/gray_sequence",
+                plots.gray_pictures(batch["rows"][:_PICTURES]),
+                max_outputs=_PICTURES,
+            )
+
+    def batch_loss(self, loss: float, step: int) -> None:
+        with self._train.as_default(step=step):
+            tf.summary.scalar("batch_loss", loss)
+
+    def epoch(
+        self,
+        train: metrics.Means,
+        validation: metrics.Means,
+        *,
+        learning_rate: float,
+        images_per_second: float,
+        step: int,
+    ) -> None:
+        """The curves: a point per epoch."""
+        for writer, means in ((self._train, train), (self._validation, validation)):
+            with writer.as_default(step=step):
+                for name in ("loss", "top1", "top5"):
+                    tf.summary.scalar(name, getattr(means, name))
+        with self._train.as_default(step=step):
+            tf.summary.scalar("learning_rate", learning_rate)
+            tf.summary.scalar("images_per_second", images_per_second)
+        self._train.flush()
+
+    def predictions(
+        self,
+        validation: datasets.Split,
+        predictions: inference.Predictions,
+        class_names: tuple[str, ...],
+        resize_method: str,
+        step: int,
+    ) -> None:
+        """Validation pictures, evenly spread over the split, with true and predicted names."""
+        rows = np.unique(np.linspace(0, len(validation) - 1, _PICTURES).astype(np.int64))
+        sample = next(
+            input_pipeline.evaluation(
+                validation.take(rows), batch_size=len(rows), resize_method=resize_method
+            ).as_numpy_iterator()
+        )
+        png = plots.predictions_figure(
+            sample["image"],
+            [class_names[label] for label in predictions.label[rows]],
+            [class_names[top[0]] for top in predictions.top[rows]],
+            predictions.probability[rows],
+        )
+        with self._validation.as_default(step=step):
+            tf.summary.image("predictions", tf.io.decode_png(png)[None])
+        self._validation.flush()
+
+
+def _inference_graph(network: models.Network) -> tf.Graph:
+    signature = {
+        tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
+        for tensor in network.model.inputs
+    }
+    function = tf.function(lambda inputs: network.model(inputs, training=False))
+    return function.get_concrete_function(signature).graph

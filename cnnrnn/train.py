@@ -1,0 +1,332 @@
+"""Training: one phase or the whole recipe."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import (
+    checkpoints,
+    datasets,
+    errors,
+    evaluation,
+    inference,
+    input_pipeline,
+    metrics,
+    models,
+    phases,
+    progress,
+    run_folder,
+    runtime,
+    steps,
+    summaries,
+)
+from cnnrnn import config as config_lib
+from cnnrnn.models import xception_weights
+
+_BATCH_LOSS_EVERY = 10  # steps between two points of TensorBoard's batch_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What both phases of a command share."""
+
+    config: config_lib.Config
+    folder: run_folder.RunFolder
+    strategy: tf.distribute.Strategy
+    data: datasets.Dataset
+    network: models.Network
+
+
+def run(command: str, config: config_lib.Config) -> None:
+    """Runs 'phase1', 'phase2', or 'train': both and the evaluation.
+
+    Raises:
+        UsageError, RunError: see `errors`.
+    """
+    folder = run_folder.RunFolder(config.run_dir)
+    if command == "phase2" and not config.init_from:
+        _require_phase1(folder)
+    folder.create()
+    strategy = runtime.strategy(config.logical_cpus)
+    todo = list(phases.BY_NAME.values()) if command == "train" else [phases.BY_NAME[command]]
+    data = datasets.load(config)
+    for phase in todo:
+        _check_sizes(config, phase, data, strategy)
+    with strategy.scope():
+        network = models.build(
+            len(data.class_names),
+            seed=config.seed,
+            synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
+        )
+    print(
+        f"network: {network.model.count_params():,} parameters, float32, on "
+        f"{runtime.describe(strategy)}"
+    )
+    for number, phase in enumerate(todo):
+        # --init_from is where the command starts, so the phase after the first knows nothing of it.
+        own = config if number == 0 else config.replace(init_from="")
+        train_phase(Session(own, folder, strategy, data, network), phase)
+    if command == "train":
+        evaluation.evaluate(folder, config, data, network, strategy)
+
+
+def _require_phase1(folder: run_folder.RunFolder) -> checkpoints.Best:
+    best = checkpoints.find_best(folder.best, phases.PHASE1)
+    if best is None:
+        raise errors.UsageError(
+            f"phase 2 starts from phase 1's best weights, and there are none in {folder.root}. "
+            "Run phase1 with the same flags first, or give --init_from=RUN_FOLDER."
+        )
+    return best
+
+
+def _check_sizes(
+    config: config_lib.Config,
+    phase: phases.Phase,
+    data: datasets.Dataset,
+    strategy: tf.distribute.Strategy,
+) -> None:
+    batch_size = config.batch_size[phase.index]
+    runtime.check_batch(batch_size, strategy)
+    if len(data.train) < batch_size:
+        raise errors.UsageError(
+            f"there are {len(data.train)} training pictures, fewer than one batch of {batch_size} "
+            f"({phase.name}): give a smaller --batch_size."
+        )
+    samples = config.samples_per_epoch[phase.index]
+    if 0 < samples < batch_size:
+        raise errors.UsageError(
+            f"--samples_per_epoch={samples} is less than one batch of {batch_size} ({phase.name})."
+        )
+
+
+def train_phase(session: Session, phase: phases.Phase) -> None:
+    """Trains one phase from where it stands to its last epoch."""
+    config, strategy, network = session.config, session.strategy, session.network
+    schedule = phases.schedule(phase, config, len(session.data.train))
+    session.folder.adopt(phase, config, session.data)
+    phases.set_trainable(network, phase, config)
+    with strategy.scope():
+        optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
+        optimizer.build(network.model.trainable_variables)
+        position = checkpoints.Position(phase)
+    saver = checkpoints.Checkpoints(
+        session.folder.checkpoints(phase),
+        network.model,
+        optimizer,
+        position,
+        config.checkpoint_minutes,
+    )
+    _restore(session, phase, saver, position)
+    if int(position.epoch.numpy()) >= schedule.epochs:
+        print(
+            f"{phase.name}: all {schedule.epochs} epochs are done in {session.folder.root}. For "
+            "more give --epochs, to start afresh --run=NAME."
+        )
+        return
+    print(
+        f"{phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
+        f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
+        f"{sum(math.prod(v.shape) for v in network.model.trainable_variables):,} parameters train"
+    )
+    _run_epochs(session, phase, schedule, optimizer, position, saver)
+    _say_what_next(session, phase)
+
+
+def _restore(
+    session: Session,
+    phase: phases.Phase,
+    saver: checkpoints.Checkpoints,
+    position: checkpoints.Position,
+) -> None:
+    """Fills the network, by this precedence:
+
+    1. this phase's own checkpoint in this run;
+    2. the best weights of --init_from;
+    3. phase 1: ImageNet weights for the CNN, random ones for the rest;
+       phase 2: the best weights of this run's phase 1.
+    """
+    config, folder, network = session.config, session.folder, session.network
+    weights = None
+    own = saver.restore()
+    if own is not None:
+        print(
+            f"{phase.name}: goes on from {own}, {int(position.epoch.numpy())} epochs and "
+            f"{int(position.step.numpy())} steps done"
+        )
+        return
+    if config.init_from or phase is phases.PHASE2:
+        if config.init_from:
+            other = run_folder.RunFolder(pathlib.Path(config.init_from).expanduser())
+            best = checkpoints.latest_best(other.best)
+        else:
+            best = _require_phase1(folder)
+        checkpoints.load_best(best, network.model)
+        started_from = f"{best.weights} (epoch {best.epoch} of {best.phase})"
+    else:
+        weights = xception_weights.load_into(network.cnn, config.xception_weights)
+        started_from = weights.description
+    print(f"{phase.name}: starts from {started_from}")
+    folder.write_manifest(
+        phase, session.data, config, runtime.describe(session.strategy), started_from, weights
+    )
+
+
+def _run_epochs(
+    session: Session,
+    phase: phases.Phase,
+    schedule: phases.Schedule,
+    optimizer: keras.optimizers.Optimizer,
+    position: checkpoints.Position,
+    saver: checkpoints.Checkpoints,
+) -> None:
+    """Trains, validates, keeps the best, saves; epoch after epoch."""
+    config, data, strategy = session.config, session.data, session.strategy
+    network = session.network
+    train_step = steps.make_train_step(network, optimizer, strategy, schedule.batch_size)
+    eval_step = steps.make_eval_step(network, strategy)
+    writer = summaries.Summaries(session.folder, phase)
+    first_epoch, step = int(position.epoch.numpy()), int(position.step.numpy())
+    steps_done = first_epoch * schedule.steps_per_epoch + step
+    if steps_done == 0:
+        writer.start(config, network, _sample(session))
+    batches = iter(
+        strategy.experimental_distribute_dataset(
+            input_pipeline.training(
+                data.train,
+                batch_size=schedule.batch_size,
+                start=steps_done * schedule.batch_size,
+                seed=config.seed,
+                resize_method=config.resize_method,
+            )
+        )
+    )
+    for epoch in range(first_epoch, schedule.epochs):
+        train, images_per_second = _train_epoch(
+            session, phase, schedule, position, saver, batches, train_step, writer
+        )
+        predictions = inference.predict(
+            data.validation,
+            eval_step,
+            strategy,
+            batch_size=schedule.batch_size,
+            resize_method=config.resize_method,
+            label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
+        )
+        validation = predictions.means
+        value = getattr(validation, phase.best_by)
+        better = phase.is_better(value, float(position.best.numpy()))
+        if better:
+            checkpoints.save_best(session.folder.best, phase, network.model, epoch + 1, validation)
+            position.best.assign(value)
+        steps_done = (epoch + 1) * schedule.steps_per_epoch
+        writer.epoch(
+            train,
+            validation,
+            learning_rate=schedule.learning_rate,
+            images_per_second=images_per_second,
+            step=steps_done,
+        )
+        writer.predictions(
+            data.validation, predictions, data.class_names, config.resize_method, steps_done
+        )
+        position.epoch.assign(epoch + 1)
+        position.step.assign(0)
+        position.totals.assign(np.zeros(4))
+        saver.save()
+        print(
+            f"{phase.name} epoch {epoch + 1}/{schedule.epochs}: train {train}\n"
+            f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if better else ''}"
+        )
+    writer.close()
+
+
+def _train_epoch(
+    session: Session,
+    phase: phases.Phase,
+    schedule: phases.Schedule,
+    position: checkpoints.Position,
+    saver: checkpoints.Checkpoints,
+    batches: Iterator[steps.Batch],
+    train_step: Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]],
+    writer: summaries.Summaries,
+) -> tuple[metrics.Means, float]:
+    """Trains to the end of the open epoch.
+
+    Returns:
+        The epoch's means, and images/s of the part trained here.
+
+    Raises:
+        RunError: the loss or a gradient is not finite, or a picture cannot be decoded.
+    """
+    epoch, first = int(position.epoch.numpy()), int(position.step.numpy())
+    totals = position.totals.numpy()
+    pictures = schedule.steps_per_epoch * schedule.batch_size
+    later = (schedule.epochs - epoch - 1) * pictures
+    label = f"{phase.name} epoch {epoch + 1}/{schedule.epochs}"
+    with progress.Progress(
+        label, pictures, "images", initial=first * schedule.batch_size, later=later
+    ) as bar:
+        for step in range(first, schedule.steps_per_epoch):
+            steps_done = epoch * schedule.steps_per_epoch + step
+            batch = _next_batch(session, schedule, batches, steps_done)
+            sums, not_finite = train_step(batch)
+            sums = sums.numpy().astype(np.float64)
+            if not np.isfinite(sums[0]) or not_finite.numpy() > 0:
+                raise errors.RunError(
+                    f"{'the loss' if not np.isfinite(sums[0]) else 'a gradient'} is not finite "
+                    f"at step {step + 1} of epoch {epoch + 1} of {phase.name}. Nothing of that "
+                    "step was saved. A lower --learning_rate, with another --run, usually mends it."
+                )
+            totals += sums
+            position.totals.assign(totals)
+            position.step.assign(step + 1)
+            if (steps_done + 1) % _BATCH_LOSS_EVERY == 0:
+                writer.batch_loss(sums[0] / sums[3], steps_done + 1)
+            bar.update((step + 1) * schedule.batch_size, str(metrics.Means.of_sums(totals)))
+            saver.save_if_due()
+        return metrics.Means.of_sums(totals), bar.rate
+
+
+def _next_batch(session, schedule, batches, steps_done) -> steps.Batch:
+    try:
+        return next(batches)
+    except tf.errors.OpError as error:
+        start = steps_done * schedule.batch_size
+        rows = np.array(
+            [
+                input_pipeline.row_at(
+                    tf.constant(start + i, tf.int64), len(session.data.train), session.config.seed
+                ).numpy()
+                for i in range(schedule.batch_size)
+            ]
+        )
+        raise input_pipeline.explain_failure(session.data.train, rows, error) from error
+
+
+def _sample(session: Session) -> dict[str, np.ndarray]:
+    """A few training examples as the network gets them, for TensorBoard."""
+    batches = input_pipeline.training(
+        session.data.train,
+        batch_size=min(8, len(session.data.train)),
+        start=0,
+        seed=session.config.seed,
+        resize_method=session.config.resize_method,
+    )
+    return next(batches.as_numpy_iterator())
+
+
+def _say_what_next(session: Session, phase: phases.Phase) -> None:
+    best = checkpoints.find_best(session.folder.best, phase)
+    following = "phase2" if phase is phases.PHASE1 else "evaluate"
+    print(
+        f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}\n"
+        f"  results   {session.folder.root}\n"
+        f"  next      ./run.sh {following}, with the same flags\n"
+        f"  look      ./run.sh tensorboard\n"
+    )

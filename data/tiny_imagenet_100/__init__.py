@@ -1,0 +1,10 @@
+"""The tiny-imagenet-100 data set."""
+
+import importlib.util
+import pathlib
+import sys
+
+# `tfds build` imports this package with only data/ on the path, and the builder reports its errors
+# in the program's terms.
+if importlib.util.find_spec("cnnrnn") is None:
+    sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))

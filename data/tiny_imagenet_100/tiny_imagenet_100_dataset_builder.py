@@ -1,0 +1,164 @@
+"""tiny-imagenet-100 as a TFDS data set."""
+
+import collections
+import http.client
+import os
+import pathlib
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from cnnrnn import errors
+
+from . import original_layout
+
+# In order of preference. The second holds the same files for these classes, and a hundred classes
+# more, which are left out.
+_URLS = (
+    "http://cs231n.stanford.edu/tiny-imagenet-100-A.zip",
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+)
+_FILE_NAMES = tuple(url.rpartition("/")[2] for url in _URLS)
+_CONNECT_SECONDS = 5
+# requests' errors, which TFDS lets through, are OSErrors.
+_DOWNLOAD_ERRORS = (OSError, http.client.HTTPException, tfds.download.DownloadError)
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """DatasetBuilder for the tiny-imagenet-100 data set."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"""
+    Where the archive cannot be downloaded, put {_FILE_NAMES[0]} or {_FILE_NAMES[1]}
+    into this folder, under that name.
+    """
+
+    # What each class has, and what an archive is held against.
+    TRAIN_PER_CLASS = 500
+    VALIDATION_PER_CLASS = 50
+
+    def __init__(self, *, archive: str | os.PathLike[str] | None = None, **kwargs: Any):
+        """Constructs the builder.
+
+        Args:
+            archive: The zip to build from. Without it: one in the manual folder, else a download.
+            **kwargs: What every TFDS builder takes, such as data_dir and file_format.
+        """
+        self._archive = None if archive is None else pathlib.Path(archive)
+        super().__init__(**kwargs)
+        # From this TFDS makes the builder anew where it has to be pickled.
+        self._original_state["archive"] = archive
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """Returns the data set's metadata."""
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(names=list(_classes().values())),
+                    "filename": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="http://cs231n.stanford.edu/",
+            # Stored by class and file name, the order in which the same pictures as class folders
+            # are read.
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        """Finds the archive, checks that it is whole, and returns the examples of each split.
+
+        Raises:
+            UsageError: The archive is missing, refused, or not what it should be.
+            RunError: There is no archive and none can be downloaded.
+        """
+        file = self._find_archive(dl_manager)
+        with original_layout.open_source(file) as archive:
+            layout = original_layout.read_source(archive, tuple(_classes()))
+        for examples, what, expected in (
+            (layout.train, "training", self.TRAIN_PER_CLASS),
+            (layout.validation, "validation", self.VALIDATION_PER_CLASS),
+        ):
+            counts = collections.Counter(label for _, label in examples)
+            for label, wnid in enumerate(layout.wnids):
+                if counts[label] != expected:
+                    raise errors.UsageError(
+                        f"{file}: the class {wnid} has {counts[label]} {what} pictures where the "
+                        f"published archive has {expected}; fetch it again from {_URLS[0]}."
+                    )
+        return {
+            "train": self._generate_examples(file, layout.train),
+            "validation": self._generate_examples(file, layout.validation),
+        }
+
+    def _generate_examples(
+        self, file: pathlib.Path, examples: Sequence[tuple[pathlib.PurePath, int]]
+    ) -> Iterator[tuple[int, dict]]:
+        """Yields the examples, each picture as the bytes that are in the archive.
+
+        Args:
+            file: The archive.
+            examples: The path within it and the label of each picture.
+        """
+        with original_layout.open_source(file) as archive:
+            for key, (path, label) in enumerate(examples):
+                image = archive.read_bytes(path)
+                yield key, {"image": image, "label": label, "filename": path.name}
+
+    def _find_archive(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+        """Returns the archive to build from."""
+        if self._archive is not None:
+            if not self._archive.is_file():
+                raise errors.UsageError(
+                    f"--archive={self._archive}: no such file; give the path of "
+                    f"{_FILE_NAMES[0]} or {_FILE_NAMES[1]}."
+                )
+            return self._archive
+        try:
+            manual_dir = dl_manager.manual_dir
+        except AssertionError:  # How TFDS says that the folder does not exist or is empty.
+            manual_dir = None
+        if manual_dir is not None:
+            for name in _FILE_NAMES:
+                if (manual_dir / name).is_file():
+                    return pathlib.Path(manual_dir / name)
+        return self._download(dl_manager)
+
+    def _download(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+        """Returns the first archive that can be had, from an earlier download or the network."""
+        faults = []
+        for url in _URLS:
+            try:
+                if not self._was_downloaded(dl_manager, url):
+                    # TFDS would try for minutes before it gave up on a host that is not there.
+                    _check_reachable(url)
+                return pathlib.Path(dl_manager.download(url))
+            except _DOWNLOAD_ERRORS as error:
+                faults.append(f"{url} ({error})")
+        raise errors.RunError(
+            f"Cannot download tiny-imagenet-100: {'; '.join(faults)}. Fetch one of the two where "
+            "there is a network and give it with --archive=PATH (to `tfds build`: its folder with "
+            "--manual_dir=PATH)."
+        )
+
+    def _was_downloaded(self, dl_manager: tfds.download.DownloadManager, url: str) -> bool:
+        """Returns whether TFDS has the file among this data set's downloads."""
+        info_files = (dl_manager.download_dir / self.name).glob("*.INFO")
+        return any(url in info_file.read_text() for info_file in info_files)
+
+
+def _classes() -> dict[str, str]:
+    """Returns the name of each class by its id, in the order of the labels."""
+    lines = tfds.core.Path(__file__).with_name("classes.tsv").read_text().splitlines()
+    return dict(line.split("\t") for line in lines)
+
+
+def _check_reachable(url: str) -> None:
+    """Raises one of _DOWNLOAD_ERRORS unless the server answers that it has the file."""
+    request = urllib.request.Request(url, method="HEAD")
+    with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS):
+        pass

@@ -1,0 +1,111 @@
+"""Shared fixtures: small data sets on disk, a small network, two replicas on one CPU.
+
+The caches of the user who runs the tests are left alone, but for the ImageNet weights, which only
+the slow tests read.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import io
+import pathlib
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import config, models, shapes
+
+# Before anything touches a device; a process can have one set of logical devices only.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+CLASSES = ("black", "gray", "white")
+
+
+def pytest_collection_modifyitems(items):
+    """The slow ones last, so that a fault shows early."""
+    items.sort(key=lambda item: "slow" in item.keywords)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request, tmp_path_factory, monkeypatch):
+    if "slow" not in request.keywords:
+        monkeypatch.setenv("CNNRNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+
+
+@pytest.fixture(scope="session")
+def one_replica():
+    return tf.distribute.MirroredStrategy(["/cpu:0"])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, pixels, format="png")
+    return buffer.getvalue()
+
+
+def write_classes(root: pathlib.Path, per_class: int, seed: int = 0) -> pathlib.Path:
+    """A tree of class folders whose classes differ in brightness, and no two pictures alike."""
+    rng = np.random.default_rng(seed)
+    for brightness, name in zip((30, 128, 225), CLASSES, strict=True):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(per_class):
+            pixels = np.clip(rng.normal(brightness, 12, (9, 7, 3)), 0, 255).astype(np.uint8)
+            (folder / f"{name}_{i:02d}.png").write_bytes(png(pixels))
+    return root
+
+
+@pytest.fixture
+def pictures(tmp_path) -> pathlib.Path:
+    """train/ with 3 x 6 and val/ with 3 x 3 pictures."""
+    root = tmp_path / "pictures"
+    write_classes(root / "train", 6, seed=1)
+    write_classes(root / "val", 3, seed=2)
+    return root
+
+
+def small_build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = False):
+    """A stand-in for `models.build` with the same inputs and parts, and a few thousand weights."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, 3), name="image")
+    rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="rows")
+    x = keras.layers.Conv2D(6, 7, strides=13, use_bias=False, name="conv")(image)
+    x = keras.layers.BatchNormalization(name="bn", synchronized=synchronized_batchnorm)(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    cnn = keras.Model(image, x)
+    cnn_features = keras.layers.GlobalAveragePooling2D(name="cnn_features")(x)
+    sequence = keras.layers.LSTM(6, return_sequences=True, name="lstm_1")(rows)
+    rnn_features = keras.layers.LSTM(6, name="rnn_features")(sequence)
+    product = keras.layers.Multiply(name="product")([cnn_features, rnn_features])
+    logits = keras.layers.Dense(classes, name="logits")(product)
+    return models.Network(keras.Model({"image": image, "rows": rows}, logits), cnn)
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    monkeypatch.setattr(models, "build", small_build)
+
+
+@pytest.fixture
+def small_config(pictures, tmp_path) -> config.Config:
+    """Settings for runs that take seconds."""
+    return config.Config(
+        dataset=str(pictures),
+        runs_dir=str(tmp_path / "runs"),
+        run="test",
+        xception_weights="none",
+        epochs=(2, 2),
+        batch_size=(4, 2),
+    )

@@ -1,0 +1,96 @@
+import pytest
+from absl import flags
+
+from cnnrnn import config, errors
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    config.define_flags(values)
+    values(["program", *arguments])
+    return config.from_flags(values)
+
+
+def test_defaults_are_the_original_recipe():
+    settings = parse()
+    assert settings.epochs == (30, 30)
+    assert settings.batch_size == (32, 16)
+    assert settings.learning_rate == (1e-3, 1e-4)
+    assert settings == config.Config()
+
+
+def test_one_value_stands_for_both_phases_and_two_for_one_each():
+    assert parse("--epochs=3").epochs == (3, 3)
+    assert parse("--epochs=3,5").epochs == (3, 5)
+    assert parse("--learning_rate=0.01,2e-5").learning_rate == (0.01, 2e-5)
+
+
+def test_a_later_flag_wins_over_the_flagfile(tmp_path):
+    path = tmp_path / "flags.txt"
+    path.write_text("# a comment\n--epochs=7,8\n--dataset=digits\n")
+    assert parse(f"--flagfile={path}").epochs == (7, 8)
+    assert parse(f"--flagfile={path}", "--epochs=1").epochs == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("epochs", "0"),
+        ("batch_size", "32,-1"),
+        ("learning_rate", "nan"),
+        ("learning_rate", "inf"),
+        ("validation_fraction", "1"),
+        ("resize_method", "cubic"),
+        ("phase2_batchnorm", "off"),
+        ("run", "../elsewhere"),
+        ("run", ".."),
+        ("seed", "-1"),
+        ("seed", str(2**31)),
+        ("dataset", ""),
+        ("checkpoint_minutes", "0"),
+        ("logical_cpus", "0"),
+        ("train_per_class", "-1"),
+        ("samples_per_epoch", "-3"),
+    ],
+)
+def test_a_bad_value_is_refused_by_flag_value_and_expectation(name, value):
+    with pytest.raises(errors.UsageError, match=f"--{name}=.*expected"):
+        parse(f"--{name}={value}")
+
+
+@pytest.mark.parametrize("argument", ["--epochs=a", "--epochs=1,2,3", "--batch_size=1.5"])
+def test_what_is_no_number_is_refused_by_the_parser(argument):
+    with pytest.raises(flags.Error, match="whole number"):
+        parse(argument)
+
+
+def test_every_flag_has_help():
+    values = flags.FlagValues()
+    config.define_flags(values)
+    assert all(values[name].help for name in values)
+
+
+def test_json_and_back():
+    settings = config.Config(epochs=(1, 2), dataset="tfds:beans")
+    assert config.Config.from_json(settings.to_json()) == settings
+    with pytest.raises(errors.UsageError, match="speed"):
+        config.Config.from_json({"speed": 11})
+
+
+@pytest.mark.parametrize(
+    "dataset, name",
+    [
+        ("digits", "digits"),
+        ("tfds:beans", "beans"),
+        ("tfds:cifar10/1.0.0", "cifar10-1.0.0"),
+        ("/somewhere/My Pictures/", "My Pictures"),
+        ("/somewhere/été", "t"),
+    ],
+)
+def test_a_run_is_named_after_its_data_set(dataset, name):
+    assert config.Config(dataset=dataset, runs_dir="/r").run_dir.name == name
+
+
+def test_archive_goes_with_its_data_set_only():
+    with pytest.raises(errors.UsageError, match="--archive"):
+        config.Config(dataset="digits", archive="x.zip")

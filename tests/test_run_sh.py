@@ -1,0 +1,399 @@
+"""run.sh, tried on a copy of it beside a stand-in program and requirements that install nothing."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+WORDS = "phase1 phase2 train evaluate data tensorboard test check help".split()
+# What run.sh needs of the system; a PATH of these alone holds no Python and no uv.
+TOOLS = "bash cat cp cut dirname grep ln mkdir readlink rm rmdir sed sleep tail touch".split()
+STAND_IN = """import os, sys
+print(os.getcwd(), sys.argv[1:])
+sys.exit(int(os.environ.get("STAND_IN_EXIT", "0")))
+"""
+
+
+def make_project(folder: pathlib.Path) -> pathlib.Path:
+    """A copy of run.sh with stand-ins for the program, TensorBoard, pytest, ruff and a package."""
+    (folder / "cnnrnn").mkdir(parents=True)
+    (folder / "tensorboard").mkdir()
+    shutil.copy(REPOSITORY / "run.sh", folder)
+    for name in ("cnnrnn/main.py", "tensorboard/main.py", "pytest.py", "ruff.py"):
+        (folder / name).write_text(STAND_IN)
+    make_wheel(folder, "1.0")
+    (folder / "requirements.txt").write_text(requirement(folder, "1.0"))
+    (folder / "requirements-dev.txt").write_text(requirement(folder, "1.0"))
+    return folder
+
+
+def make_wheel(folder: pathlib.Path, version: str) -> None:
+    """A package of one line, so that pip has something to install without a network."""
+    info = f"standin-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"standin-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("standin.py", f"version = {version!r}\n")
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: standin\nVersion: {version}\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def requirement(folder: pathlib.Path, version: str) -> str:
+    return f"--no-index\n--find-links {folder.as_uri()}\nstandin=={version}\n"
+
+
+def environment(tools: pathlib.Path, **changes: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON", "CNNRNN"))}
+    isolated = {
+        "PATH": str(tools),
+        "PYTHON": sys.executable,
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",  # where nothing listens
+        "PIP_RETRIES": "1",
+    }
+    return kept | isolated | changes
+
+
+def run(project, tools, *arguments, cwd=None, **changes):
+    return subprocess.run(
+        [str(project / "run.sh"), *arguments],
+        cwd=cwd or project,
+        env=environment(tools, **changes),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def fake(tools: pathlib.Path, name: str, body: str) -> None:
+    (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+    (tools / name).chmod(0o755)
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """A PATH of its own, for the test to add its fakes to."""
+    return make_tools(tmp_path / "tools")
+
+
+def make_tools(folder: pathlib.Path) -> pathlib.Path:
+    folder.mkdir()
+    for name in TOOLS:
+        # /usr/bin/env, which run.sh begins with, is found by its full path.
+        os.symlink(shutil.which(name), folder / name)
+    return folder
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A project in which nothing is installed; the space in its path is meant."""
+    return make_project(tmp_path / "a clone")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A project with its environment, made once: (project, tools, what the first run printed)."""
+    folder = tmp_path_factory.mktemp("installed")
+    project, tools = make_project(folder / "a clone"), make_tools(folder / "tools")
+    return project, tools, run(project, tools, "phase1", "--samples=3")
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"], ["-h"], ["--help"]])
+def test_help_lists_the_words_and_needs_no_environment(fresh, tools, arguments):
+    result = run(fresh, tools, *arguments, PYTHON="")
+    assert result.returncode == 0
+    listed = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert listed == WORDS
+    assert not (fresh / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    "word, suggested",
+    [
+        ("phase3", "'phase1' or 'phase2'"),
+        ("eval", "'evaluate'"),
+        ("tests", "'test'"),
+        ("trian", "'train'"),
+        ("xyz", None),
+    ],
+)
+def test_an_unknown_word_is_named_with_the_nearest(fresh, tools, word, suggested):
+    result = run(fresh, tools, word)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert f"no word '{word}'" in result.stderr
+    assert (f"did you mean {suggested}?" if suggested else "no word") in result.stderr
+    assert ("did you mean" in result.stderr) == bool(suggested)
+
+
+def test_a_flag_in_the_place_of_the_word(fresh, tools):
+    result = run(fresh, tools, "--dataset=digits")
+    assert result.returncode == 2
+    assert "./run.sh phase1 --dataset=digits" in result.stderr
+
+
+# --- which Python --------------------------------------------------------------------------------
+
+
+def test_no_python(fresh, tools):
+    result = run(fresh, tools, "phase1", PYTHON="")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "found no Python: install Python 3.11, 3.12 or 3.13" in result.stderr
+    assert not (fresh / ".venv").exists() and not (fresh / ".venv.lock").exists()
+
+
+def test_a_python_too_old_or_that_does_not_run(fresh, tools):
+    fake(tools, "python3.13", "echo 'command not found here' >&2; exit 127")  # as pyenv's shims do
+    fake(tools, "python3", "echo 3.9 /usr/bin/python3")
+    fake(tools, "python", "echo 2.7 /usr/bin/python")
+    result = run(fresh, tools, "phase1", PYTHON="")
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "found only Python 3.9: install Python 3.11, 3.12 or 3.13" in result.stderr
+
+
+def test_a_python_without_its_venv_package(fresh, tools):
+    python = tools / "python3.12"
+    fake(tools, "python3.12", f'case $2 in *version*) echo "3.12 {python}";; *) exit 1; esac')
+    result = run(fresh, tools, "phase1", PYTHON="")
+    assert result.returncode == 2
+    assert "apt install python3.12-venv" in result.stderr.splitlines()[-1]
+
+
+def test_uv_is_asked_for_a_python_and_its_failure_told(fresh, tools):
+    fake(tools, "uv", 'echo "uv $*"; exit 2')
+    result = run(fresh, tools, "phase1", PYTHON="")
+    assert result.returncode == 2
+    assert "uv could not fetch one" in result.stderr
+    log = (fresh / ".venv/install.log").read_text()
+    assert "uv venv --quiet --seed --allow-existing --python 3.12" in log
+
+
+# --- the environment -----------------------------------------------------------------------------
+
+
+def test_the_first_run_installs_says_so_and_runs(installed):
+    project, _, first = installed
+    assert first.returncode == 0, first.stderr
+    assert f"making {project}/.venv with Python 3.1" in first.stderr
+    assert "installing TensorFlow" in first.stderr and "minutes" in first.stderr
+    assert first.stdout == (
+        f"{project} {['phase1', f'--flagfile={project}/flags.txt', '--samples=3']}\n"
+    )
+    assert (project / ".venv/.installed-requirements.txt").exists()
+    assert not (project / ".venv/.incomplete").exists()
+    assert not (project / ".venv.lock").exists()
+
+
+def test_the_second_run_installs_nothing(installed):
+    project, tools, _ = installed
+    result = run(project, tools, "evaluate", PYTHON="")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_changed_requirements_are_installed_in_place(installed):
+    project, tools, _ = installed
+    make_wheel(project, "2.0")
+    (project / "requirements.txt").write_text(requirement(project, "2.0"))
+    result = run(project, tools, "phase1", PYTHON="")
+    assert result.returncode == 0, result.stderr
+    assert "installing" in result.stderr and "making" not in result.stderr
+    version = [project / ".venv/bin/python", "-c", "import standin; print(standin.version)"]
+    assert subprocess.check_output(version, text=True) == "2.0\n"
+    assert run(project, tools, "phase1").stderr == ""
+
+
+def test_what_the_shell_or_pip_set_for_other_environments_does_no_harm(installed, tmp_path):
+    project, tools, _ = installed
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('taken from the caller')\n")
+    requirements = project / "requirements.txt"
+    requirements.write_text(requirements.read_text() + "# changed\n")
+    result = run(
+        project,
+        tools,
+        "phase1",
+        cwd=tmp_path,
+        PIP_USER="1",
+        PIP_TARGET=str(tmp_path / "elsewhere"),
+        PYTHONHOME="/nowhere",
+        PYTHONPATH=str(tmp_path),
+        VIRTUAL_ENV=str(tmp_path),
+        CDPATH="/:/tmp",
+    )
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_without_a_network(fresh, tools, installed):
+    shutil.copytree(installed[0] / ".venv", fresh / ".venv", symlinks=True)
+    (fresh / ".venv/.installed-requirements.txt").unlink()
+    (fresh / "requirements.txt").write_text("standin==1.0\n")
+    result = run(fresh, tools, "phase1")
+    assert (result.returncode, result.stdout) == (1, "")
+    sentence = result.stderr.splitlines()[-1]
+    assert "no package index could be reached: connect to the network" in sentence
+    assert f"{fresh}/.venv/install.log" in sentence
+    assert not (fresh / ".venv/.installed-requirements.txt").exists()
+    assert not (fresh / ".venv.lock").exists()
+
+
+def test_a_failed_update_is_told_and_leaves_the_old_environment_usable(installed):
+    project, tools, _ = installed
+    requirements = project / "requirements.txt"
+    before = requirements.read_text()
+    requirements.write_text("--no-index\nstandin==9.0\n")
+    try:
+        results = [run(project, tools, "phase1") for _ in range(2)]
+    finally:
+        requirements.write_text(before)
+    for result in results:  # twice: the first must not pass for done
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "standin==9.0" in result.stderr
+        assert "requirements.txt failed: mend what the lines above say" in result.stderr
+    assert run(project, tools, "phase1").stderr == ""
+
+
+def test_dev_requirements_only_for_the_tests(installed):
+    project, tools, _ = installed
+    result = run(project, tools, "test", "-k", "a b", cwd="/")
+    assert "installing pytest" in result.stderr
+    assert result.stdout == f"{project} {['-m', 'not slow', '-k', 'a b']}\n"
+    result = run(project, tools, "test", "--all")
+    assert (result.stderr, result.stdout) == ("", f"{project} []\n")
+    result = run(project, tools, "check")
+    assert result.stdout.splitlines() == [
+        f"{project} ['check', '.']",
+        f"{project} ['format', '--check', '.']",
+        f"{project} ['-m', 'not slow']",
+    ]
+    result = run(project, tools, "check", STAND_IN_EXIT="4")
+    assert result.returncode == 4 and len(result.stdout.splitlines()) == 1
+
+
+def test_an_interrupted_installation_is_made_anew(fresh, tools, installed):
+    # A uv that dies of an interrupt, which at a terminal goes to the whole group, in mid-work.
+    fake(tools, "uv", "touch .venv/half-made; kill -INT 0; sleep 5")
+    interrupted = subprocess.run(
+        [str(fresh / "run.sh"), "phase1"],
+        cwd=fresh,
+        env=environment(tools),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    assert interrupted.returncode in (130, -signal.SIGINT)
+    assert (fresh / ".venv/half-made").exists()
+    assert not (fresh / ".venv.lock").exists()
+    # Now a uv that makes environments, but cannot install: pip does that.
+    made = f'cp -R "{installed[0]}/.venv/." .venv'
+    fake(tools, "uv", f'case $1 in venv) {made};; *) echo "uv cannot $*"; exit 1; esac')
+    result = run(fresh, tools, "phase1")
+    assert result.returncode == 0, result.stderr
+    assert "removing" in result.stderr and "incomplete" in result.stderr
+    assert not (fresh / ".venv/half-made").exists()
+    log = (fresh / ".venv/install.log").read_text()
+    assert f"uv cannot pip install --python {fresh}/.venv/bin/python" in log
+    assert "satisfied: standin" in log or "installed standin" in log
+
+
+def test_a_folder_that_is_no_environment_is_not_removed(fresh, tools, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").touch()
+    result = run(fresh, tools, "phase1", CNNRNN_VENV=str(tmp_path / "mine"))
+    assert result.returncode == 2 and "is no Python environment" in result.stderr
+    assert (tmp_path / "mine/thesis.txt").exists()
+
+
+def test_a_second_run_waits_and_a_lock_left_behind_is_taken_over(installed):
+    project, tools, _ = installed
+    requirements = project / "requirements.txt"
+    requirements.write_text(requirements.read_text() + "# once more\n")
+    lock = project / ".venv.lock"
+    lock.mkdir()
+    holder = subprocess.Popen(["sleep", "60"])
+    os.symlink(str(holder.pid), lock / "holder")
+    waiting = subprocess.Popen(
+        [str(project / "run.sh"), "phase1"],
+        env=environment(tools),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        time.sleep(1.5)
+        assert waiting.poll() is None
+    finally:
+        holder.kill()  # and its lock stays behind
+        holder.wait()
+    _, told = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, told
+    assert told.count("waiting for another run.sh") == 1 and str(holder.pid) in told
+    assert not lock.exists()
+
+
+# --- handing over --------------------------------------------------------------------------------
+
+
+def test_arguments_paths_and_folder_are_the_callers(installed, tmp_path):
+    project, tools, _ = installed
+    (tmp_path / "cnnrnn").mkdir()  # must not stand in for the program
+    (tmp_path / "cnnrnn/main.py").write_text("raise SystemExit('the wrong program')\n")
+    os.symlink(os.path.relpath(project / "run.sh", tmp_path), tmp_path / "linked")
+    result = subprocess.run(
+        ["./linked", "data", "restructure", "../a b", "*", "--note=it's $HOME"],
+        cwd=tmp_path,
+        env=environment(tools),
+        capture_output=True,
+        text=True,
+    )
+    flagfile = f"--flagfile={project}/flags.txt"
+    expected = ["data", flagfile, "restructure", "../a b", "*", "--note=it's $HOME"]
+    assert result.stdout == f"{tmp_path} {expected}\n", result.stderr
+
+
+def test_tensorboard_opens_on_the_callers_runs(installed, tmp_path):
+    project, tools, _ = installed
+    result = run(project, tools, "tensorboard", "--logdir=elsewhere", cwd=tmp_path)
+    assert result.stdout == f"{tmp_path} {['--logdir', 'runs', '--logdir=elsewhere']}\n"
+
+
+def test_exit_code_passes_through(installed):
+    project, tools, _ = installed
+    assert run(project, tools, "train", STAND_IN_EXIT="7").returncode == 7
+
+
+def test_signals_reach_the_program(installed):
+    project, tools, _ = installed
+    program = project / "cnnrnn/main.py"
+    program.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
+    try:
+        with subprocess.Popen(
+            [str(project / "run.sh"), "train"],
+            env=environment(tools),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as running:
+            assert int(running.stdout.readline()) == running.pid, "run.sh must become the program"
+            running.terminate()
+            assert running.wait(timeout=10) == -signal.SIGTERM
+    finally:
+        program.write_text(STAND_IN)
+
+
+def test_it_is_executable_and_short():
+    assert os.access(REPOSITORY / "run.sh", os.X_OK)
+    assert len((REPOSITORY / "run.sh").read_text().splitlines()) < 150
