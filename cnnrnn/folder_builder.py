@@ -13,7 +13,7 @@ from collections.abc import Callable
 import tensorflow_datasets as tfds
 
 from cnnrnn import errors
-from data.tiny_imagenet_100 import original_layout
+from data.tiny_imagenet_100 import original_layout, sources
 
 # What decode_image can read, and beside it the formats it cannot: a folder with TIFFs must not
 # train on the rest as if they were not there.
@@ -101,7 +101,10 @@ def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuild
     splits = {"train": _numbered(train, names)}
     if validation_dir is not None:
         splits["validation"] = _numbered(_validation_classes(validation_dir, names, log), names)
-    return FolderBuilder(root, splits, list(names))
+    # Where the class folders are WordNet ids and words.txt lies beside them, the words are shown.
+    return FolderBuilder(
+        root, splits, list(original_layout.class_names(sources.Folder(root), names))
+    )
 
 
 def _first_folder(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:

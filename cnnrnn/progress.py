@@ -42,6 +42,8 @@ class Progress:
         self._detail = ""
 
     def __enter__(self) -> "Progress":
+        if self._terminal:
+            self._show(end="")  # the first step can take long: TensorFlow compiles it
         return self
 
     def __exit__(self, *exception) -> None:

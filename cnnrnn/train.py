@@ -57,6 +57,7 @@ def run(command: str, config: config_lib.Config) -> None:
     data = datasets.load(config)
     for phase in todo:
         _check_sizes(config, phase, data, strategy)
+    print("network: building it, about ten seconds")
     with strategy.scope():
         network = models.build(
             len(data.class_names),
@@ -171,7 +172,8 @@ def _restore(
     else:
         weights = xception_weights.load_into(network.cnn, config.xception_weights)
         started_from = weights.description
-    print(f"{phase.name}: starts from {started_from}")
+    if weights is None:
+        print(f"{phase.name}: starts from {started_from}")
     folder.write_manifest(
         phase, session.data, config, runtime.describe(session.strategy), started_from, weights
     )

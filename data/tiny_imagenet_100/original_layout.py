@@ -115,9 +115,27 @@ def read_source(source: sources.Source, wnids: Sequence[str] | None = None) -> O
         )
     return OriginalLayout(
         wnids=chosen,
-        class_names=_class_names(source, chosen),
+        class_names=class_names(source, chosen),
         train=_read_train(source, listed, chosen),
         validation=_read_validation(source, listed, chosen),
+    )
+
+
+def class_names(source: sources.Source, wnids: Sequence[str]) -> tuple[str, ...]:
+    """Returns the words for each class, or its id where words.txt has none.
+
+    Of use beyond this layout: class folders named by ids may have a words.txt beside them.
+    """
+    words: dict[str, str] = {}
+    if WORDS in source.names(""):
+        for line in _read_lines(source, WORDS):
+            wnid, _, text = line.partition("\t")
+            words.setdefault(wnid, text.strip())
+    names = [words.get(wnid) or wnid for wnid in wnids]
+    counts = collections.Counter(names)
+    return tuple(
+        name if counts[name] == 1 else f"{name} ({wnid})"
+        for name, wnid in zip(names, wnids, strict=True)
     )
 
 
@@ -137,21 +155,6 @@ def _read_wnids(source: sources.Source) -> frozenset[str]:
     if not lines:
         raise errors.UsageError(f"{source.where(WNIDS)}: is empty; restore it from the archive.")
     return frozenset(lines)
-
-
-def _class_names(source: sources.Source, wnids: Sequence[str]) -> tuple[str, ...]:
-    """Returns the words for each class, or its id where words.txt has none."""
-    words: dict[str, str] = {}
-    if WORDS in source.names(""):
-        for line in _read_lines(source, WORDS):
-            wnid, _, text = line.partition("\t")
-            words.setdefault(wnid, text.strip())
-    names = [words.get(wnid) or wnid for wnid in wnids]
-    counts = collections.Counter(names)
-    return tuple(
-        name if counts[name] == 1 else f"{name} ({wnid})"
-        for name, wnid in zip(names, wnids, strict=True)
-    )
 
 
 def _read_train(
