@@ -1,0 +1,253 @@
+import pathlib
+import shutil
+
+import conftest
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from cnnrnn import config, datasets, errors, example_source, folder_builder
+from data.tiny_imagenet_100 import dummy
+
+
+def load(dataset, **settings):
+    lines = []
+    data = datasets.load(config.Config(dataset=str(dataset), **settings), log=lines.append)
+    return data, "\n".join(lines)
+
+
+def test_split_folders_are_read_as_they_are(pictures):
+    data, _ = load(pictures)
+    assert data.class_names == conftest.CLASSES
+    assert len(data.train) == 18 and len(data.validation) == 9
+    assert not data.split_here
+    assert data.train.describe(0).startswith(str(pictures / "train" / "black"))
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_validation_may_go_by_its_other_names(pictures, name):
+    first, _ = load(pictures)
+    (pictures / "val").rename(pictures / name)
+    second, _ = load(pictures)
+    assert second.fingerprint == first.fingerprint
+
+
+def test_a_single_tree_is_split_by_class_and_seed(tmp_path):
+    root = conftest.write_classes(tmp_path / "tree", 10)
+    data, _ = load(root, validation_fraction=0.2)
+    assert data.split_here
+    assert np.bincount(data.train.labels).tolist() == [8, 8, 8]
+    assert np.bincount(data.validation.labels).tolist() == [2, 2, 2]
+    train, held_out = set(data.train.rows), set(data.validation.rows)
+    assert not train & held_out and len(train | held_out) == 30
+    again, _ = load(root, validation_fraction=0.2)
+    other, _ = load(root, validation_fraction=0.2, split_seed=1)
+    assert again.fingerprint == data.fingerprint != other.fingerprint
+
+
+def test_train_without_validation_is_split_too(pictures):
+    shutil.rmtree(pictures / "val")
+    data, log = load(pictures)
+    assert data.split_here and len(data.validation) == 3
+    assert "no validation folder" in log
+
+
+def test_slices_are_balanced_and_stable(pictures):
+    data, _ = load(pictures, train_per_class=2, validation_per_class=1)
+    assert np.bincount(data.train.labels).tolist() == [2, 2, 2]
+    assert np.bincount(data.validation.labels).tolist() == [1, 1, 1]
+    same, _ = load(pictures, train_per_class=2, validation_per_class=1)
+    assert same.fingerprint == data.fingerprint
+    assert load(pictures)[0].fingerprint != data.fingerprint
+
+
+def test_the_fingerprint_sees_content_and_labels_but_not_names(pictures):
+    before, _ = load(pictures)
+    (pictures / "train" / "black").rename(pictures / "train" / "a dark one")
+    (pictures / "val" / "black").rename(pictures / "val" / "a dark one")
+    assert load(pictures)[0].fingerprint == before.fingerprint
+    a, b = sorted((pictures / "train" / "gray").iterdir())[:2]
+    content = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(content)
+    assert load(pictures)[0].fingerprint != before.fingerprint
+
+
+def test_digests_are_kept_until_a_file_changes(pictures, monkeypatch):
+    load(pictures)
+    reads = []
+    examples = example_source._numpy_examples
+    monkeypatch.setattr(
+        example_source, "_numpy_examples", lambda source: reads.append(1) or examples(source)
+    )
+    load(pictures)
+    assert not reads
+    path = next((pictures / "val" / "white").iterdir())
+    path.write_bytes(path.read_bytes() + b"\0")
+    load(pictures)
+    assert len(reads) == 1  # val alone is read anew
+
+
+def test_a_class_that_is_added_renumbers_the_labels(pictures):
+    load(pictures)
+    shutil.copytree(pictures / "train" / "black", pictures / "train" / "aaa")
+    data, log = load(pictures)
+    assert data.class_names[0] == "aaa"
+    assert sorted(set(data.validation.labels)) == [1, 2, 3]
+    assert "no pictures of 1 class(es), e.g. 'aaa'" in log
+
+
+@pytest.mark.parametrize("layout", ["original", "class folders", "builder"])
+def test_all_layouts_of_tiny_imagenet_are_the_same_data(layout, tmp_path, monkeypatch):
+    from cnnrnn import restructure
+    from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder as builder
+
+    content = dummy.files(list(builder._classes()), 3, 2)
+    original = dummy.write_folder(tmp_path / "original", content)
+    reference, _ = load(original)
+    if layout == "original":
+        data, log = load(original)
+        assert "original tiny-imagenet layout" in log
+    elif layout == "class folders":
+        restructure.restructure(original, tmp_path / "folders")
+        data, _ = load(tmp_path / "folders")
+    else:
+        monkeypatch.setattr(builder.Builder, "TRAIN_PER_CLASS", 3)
+        monkeypatch.setattr(builder.Builder, "VALIDATION_PER_CLASS", 2)
+        archive = dummy.write_zip(tmp_path / "tiny-imagenet-100-A.zip", content)
+        data, _ = load("tiny_imagenet_100", archive=str(archive))
+    assert len(data.train) == 300 and len(data.validation) == 200
+    assert data.fingerprint == reference.fingerprint
+    first = next(iter(data.train.read(tf.data.Dataset.from_tensors((7, 1.0)))))
+    other = next(iter(reference.train.read(tf.data.Dataset.from_tensors((7, 1.0)))))
+    assert first[0].numpy() == other[0].numpy() and first[1] == other[1]
+
+
+def test_digits_are_all_there():
+    data, _ = load("digits")
+    assert len(data.train) + len(data.validation) == 1797
+    assert data.class_names == tuple("0123456789")
+    share = np.bincount(data.validation.labels) / np.bincount(
+        np.concatenate([data.train.labels, data.validation.labels])
+    )
+    assert np.all(np.abs(share - 0.2) < 0.02)
+
+
+def test_any_picture_format_is_listed_and_the_rest_is_counted(pictures):
+    folder = pictures / "train" / "black"
+    picture = next(folder.iterdir()).read_bytes()
+    for name in ("a.GIF", "b.webp", "c.bmp", "d.tiff", "e.jpeg"):
+        (folder / name).write_bytes(picture)
+    (folder / "notes.txt").write_text("x")
+    (folder / ".DS_Store").write_text("x")
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "f.png").write_bytes(picture)
+    data, log = load(pictures)
+    assert len(data.train) == 18 + 6
+    assert "1 file(s)" in log and ".txt" in log
+
+
+def test_odd_names_are_read(pictures):
+    folder = pictures / "train" / "black"
+    picture = next(folder.iterdir()).read_bytes()
+    (folder / "two words.png").write_bytes(picture)
+    (folder / "été\n.png").write_bytes(picture)
+    try:
+        pathlib.Path(str(folder).encode().decode() + "/\udcff.png").write_bytes(picture)
+        more = 3
+    except (OSError, UnicodeError):  # a file system that takes UTF-8 only
+        more = 2
+    data, _ = load(pictures)
+    assert len(data.train) == 18 + more
+
+
+def empty_class(root):
+    (root / "train" / "none").mkdir()
+
+
+def one_class(root):
+    for name in ("gray", "white"):
+        shutil.rmtree(root / "train" / name)
+
+
+def unknown_in_val(root):
+    (root / "val" / "black").rename(root / "val" / "green")
+
+
+def empty_val(root):
+    for folder in (root / "val").iterdir():
+        shutil.rmtree(folder)
+
+
+def no_classes(root):
+    for split in ("train", "val"):
+        shutil.rmtree(root / split)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (empty_class, "none holds no pictures"),
+        (one_class, "only 'black'"),
+        (unknown_in_val, "'green' that the training folder lacks"),
+        (empty_val, "holds no pictures"),
+        (no_classes, "holds 0 class folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_trained_on_is_refused_by_name(pictures, damage, message):
+    damage(pictures)
+    with pytest.raises(errors.UsageError, match=message):
+        load(pictures)
+
+
+def test_a_class_of_one_picture_cannot_be_split(tmp_path):
+    root = conftest.write_classes(tmp_path / "tree", 2)
+    next((root / "gray").iterdir()).unlink()
+    with pytest.raises(errors.UsageError, match="'gray' has one picture"):
+        load(root)
+
+
+@pytest.mark.parametrize(
+    "dataset, message",
+    [
+        ("/no/such/folder", "neither a folder here nor a known data set"),
+        ("digit", "neither a folder here nor a known data set"),
+        ("tfds:no_such_set", "no_such_set"),
+        ("tfds:glue", "no image classification set"),
+    ],
+)
+def test_an_unknown_data_set_is_refused(dataset, message, monkeypatch):
+    monkeypatch.setattr(datasets, "_prepared", lambda builder, *_: builder)
+    with pytest.raises(errors.UsageError, match=message):
+        load(dataset)
+
+
+def test_offline_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
+    def unreachable(url, **_):
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(requests, "head", unreachable)
+    with pytest.raises(errors.RunError, match="(?s)beans.*downloads/manual.*test.zip.*train.zip"):
+        load("tfds:beans", data_dir=str(tmp_path))
+
+
+def test_files_put_by_hand_need_no_network(monkeypatch, tmp_path):
+    def unreachable(url, **_):
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(requests, "head", unreachable)
+    builder = tfds.builder("beans", data_dir=tmp_path, file_format="array_record")
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    for info in builder.url_infos.values():
+        (manual / info.filename).write_bytes(b"")
+    datasets.check_reachable(builder, "tfds:beans", manual)
+
+
+def test_folder_builder_is_a_tfds_builder(pictures):
+    builder = folder_builder.build(pictures, log=lambda line: None)
+    assert isinstance(builder, tfds.core.DatasetBuilder)
+    assert builder.info.splits["train"].num_examples == 18
+    assert builder.info.features["label"].names == list(conftest.CLASSES)
