@@ -86,6 +86,7 @@ class Checkpoints:
                 f"{str(error).splitlines()[0]}. Remove that folder to train this phase again, or "
                 "give another --run=NAME."
             ) from error
+        self._directory.mkdir(parents=True, exist_ok=True)
         # Made only now: a manager that saves before a restore would count from 1 again and
         # delete what is there.
         self._manager = tf.train.CheckpointManager(
@@ -122,6 +123,7 @@ class Best:
     """The best weights of a phase: their file, the epoch (from 1) and the validation figures."""
 
     weights: pathlib.Path
+    classes: int
     phase: str
     epoch: int
     validation: metrics.Means
@@ -142,6 +144,7 @@ def save_best(
     weights = directory / f"{phase.name}-epoch{epoch:04d}.weights.h5"
     record = {
         "weights": weights.name,
+        "classes": model.output_shape[-1],
         "phase": phase.name,
         "epoch": epoch,
         "validation": validation.to_json(),
@@ -200,14 +203,15 @@ def load_best(best: Best, model: keras.Model) -> None:
         UsageError: they are of another network, e.g. of another number of classes.
         RunError: the file is damaged.
     """
+    classes = model.output_shape[-1]
+    if best.classes != classes:
+        raise errors.UsageError(
+            f"{best.weights} is of {best.classes} classes, the data set has {classes}: name a run "
+            "that was trained on the same classes."
+        )
     try:
         model.load_weights(best.weights)
-    except ValueError as error:
-        raise errors.UsageError(
-            f"{best.weights} does not fit this network of {model.output_shape[-1]} classes: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise errors.RunError(f"{best.weights} is damaged: {error}") from error
 
 

@@ -6,6 +6,7 @@ Random access is what makes the order of training a pure function: no shuffle bu
 import concurrent.futures
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Protocol
@@ -15,8 +16,6 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from cnnrnn import atomic_file, config, errors, folder_builder, progress
-
-_AUTOTUNE = tf.data.AUTOTUNE
 
 
 class ExampleSource(Protocol):
@@ -54,7 +53,7 @@ class FileSource:
         def read_file(row):
             return tf.io.read_file(tf.gather(paths, row)), tf.gather(labels, row)
 
-        return rows.map(read_file, num_parallel_calls=_AUTOTUNE)
+        return rows.map(read_file, num_parallel_calls=os.cpu_count())
 
     def describe(self, row: int) -> str:
         return f"{self._paths[row]} (class {self._class_names[self._labels[row]]!r})"
@@ -88,7 +87,7 @@ class RecordSource:
             example = self._parse(record)
             return example[self._image], tf.cast(example[self._label], tf.int64)
 
-        return rows.map(fetch, num_parallel_calls=_AUTOTUNE)
+        return rows.map(fetch, num_parallel_calls=os.cpu_count())
 
     def describe(self, row: int) -> str:
         example = self._parse(tf.constant(self._records[row]))
@@ -153,7 +152,7 @@ def labels_and_digests(source: ExampleSource, name: str) -> tuple[np.ndarray, np
 def _numpy_examples(source: ExampleSource) -> Iterator[tuple[bytes, int]]:
     rows = tf.data.Dataset.range(len(source))
     try:
-        yield from source.read(rows).prefetch(_AUTOTUNE).as_numpy_iterator()
+        yield from source.read(rows).prefetch(64).as_numpy_iterator()
     except tf.errors.OpError as error:
         raise errors.RunError(f"cannot read the data set: {error.message}") from error
 

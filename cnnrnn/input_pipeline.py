@@ -6,12 +6,12 @@ iterator state, a skip costs nothing, nothing is held in memory to shuffle, and 
 shorter than the data (or no multiple of the batch) the next one draws on where it stopped.
 """
 
+import os
+
 import numpy as np
 import tensorflow as tf
 
 from cnnrnn import datasets, errors, preprocessing
-
-_AUTOTUNE = tf.data.AUTOTUNE
 
 
 def row_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
@@ -72,11 +72,17 @@ def _batches(split, rows_and_weights, batch_size, resize_method) -> tf.data.Data
             "weight": weight,
         }
 
+    # One picture a core and two batches ahead: the work is the processor's, so there is nothing
+    # for tf.data to tune, and its tuning thread can hold up the end of an iterator for seconds.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
     examples = split.read(rows_and_weights)
     return (
-        examples.map(views, num_parallel_calls=_AUTOTUNE)
+        examples.map(views, num_parallel_calls=os.cpu_count())
         .batch(batch_size, drop_remainder=True)
-        .prefetch(_AUTOTUNE)
+        .prefetch(2)
+        .with_options(options)
     )
 
 
