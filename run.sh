@@ -33,7 +33,7 @@ help() {
   test         run the tests; --all adds the slow ones; pytest's arguments may follow
   check        lint, then run the tests
   help         this list
-Flags: flags.txt holds the built-in sample's; those typed after WORD win; `./run.sh phase1 --help` lists them.
+Flags: `./run.sh phase1 --help` lists them. Without --dataset and --flagfile, flags.txt comes first: the built-in sample.
 PYTHON=/path/to/python chooses what makes the environment, CNNRNN_VENV=/a/folder where it lies.
 TEXT
 }
@@ -140,7 +140,10 @@ export PYTHONPATH=$here
 case $word in
   # -P: nothing in the caller's folder can stand in for a module.
   tensorboard) exec "$py" -P -m tensorboard.main --logdir runs "$@" ;;
-  phase1 | phase2 | train | evaluate | data) exec "$py" -P -m cnnrnn.main "$word" --flagfile="$here/flags.txt" "$@" ;;
+  phase1 | phase2 | train | evaluate | data)
+    sample=--flagfile=$here/flags.txt # its sizes are for the sample alone: other data is used whole
+    for arg in "$@"; do case $arg in -dataset* | --dataset* | -flagfile* | --flagfile*) sample='' ;; esac; done
+    exec "$py" -P -m cnnrnn.main "$word" ${sample:+"$sample"} "$@" ;;
 esac
 environment requirements-dev.txt "pytest and ruff: some seconds"
 cd "$here"
