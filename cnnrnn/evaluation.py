@@ -2,7 +2,17 @@
 
 import tensorflow as tf
 
-from cnnrnn import checkpoints, datasets, inference, models, report, run_folder, runtime, steps
+from cnnrnn import (
+    checkpoints,
+    datasets,
+    inference,
+    models,
+    phases,
+    report,
+    run_folder,
+    runtime,
+    steps,
+)
 from cnnrnn import config as config_lib
 
 
@@ -43,6 +53,7 @@ def evaluate(
         label="evaluation",
     )
     report.write(folder, data, best, predictions)
+    phase1 = checkpoints.find_best(folder.best, phases.PHASE1)
     chance = 1 / len(data.class_names)
     print(
         f"\nbest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
@@ -51,4 +62,9 @@ def evaluate(
         f"  per label  {folder.evaluation / 'per_label.tsv'}\n"
         f"  charts     {folder.evaluation / 'top1_by_label.png'}, top5_by_label.png\n"
     )
+    if phase1 and phase1.phase != best.phase and phase1.validation.top1 > best.validation.top1:
+        print(
+            f"note: phase 1 alone had {phase1.validation.top1:.2%} top-1. With few pictures, "
+            "--phase2_batchnorm=frozen and more epochs help phase 2 (under another --run).\n"
+        )
     return predictions

@@ -8,7 +8,8 @@ import tensorflow as tf
 from cnnrnn import config as config_lib
 from cnnrnn import datasets, inference, input_pipeline, metrics, models, phases, plots, run_folder
 
-_PICTURES = 8
+_INPUTS = 4
+_PREDICTIONS = 8
 
 
 class Summaries:
@@ -44,12 +45,12 @@ class Summaries:
             tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{rows}")
             tf.summary.graph(_inference_graph(network))
             tf.summary.image(
-                "input/rgb", plots.rgb_pictures(batch["image"][:_PICTURES]), max_outputs=_PICTURES
+                "input/rgb", plots.rgb_pictures(batch["image"][:_INPUTS]), max_outputs=_INPUTS
             )
             tf.summary.image(
                 "input/gray_sequence",
-                plots.gray_pictures(batch["rows"][:_PICTURES]),
-                max_outputs=_PICTURES,
+                plots.gray_pictures(batch["rows"][:_INPUTS]),
+                max_outputs=_INPUTS,
             )
 
     def batch_loss(self, loss: float, step: int) -> None:
@@ -84,7 +85,7 @@ class Summaries:
         step: int,
     ) -> None:
         """Validation pictures, evenly spread over the split, with true and predicted names."""
-        rows = np.unique(np.linspace(0, len(validation) - 1, _PICTURES).astype(np.int64))
+        rows = np.unique(np.linspace(0, len(validation) - 1, _PREDICTIONS).astype(np.int64))
         sample = next(
             input_pipeline.evaluation(
                 validation.take(rows), batch_size=len(rows), resize_method=resize_method

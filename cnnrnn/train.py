@@ -315,7 +315,7 @@ def _sample(session: Session) -> dict[str, np.ndarray]:
     """A few training examples as the network gets them, for TensorBoard."""
     batches = input_pipeline.training(
         session.data.train,
-        batch_size=min(8, len(session.data.train)),
+        batch_size=min(4, len(session.data.train)),
         start=0,
         seed=session.config.seed,
         resize_method=session.config.resize_method,
