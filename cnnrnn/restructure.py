@@ -14,9 +14,7 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
-import tqdm
-
-from cnnrnn import errors
+from cnnrnn import errors, progress
 from data.tiny_imagenet_100 import original_layout, sources
 
 _TEMPORARY_SUFFIX = ".partial"
@@ -90,10 +88,12 @@ def restructure(source: pathlib.Path, destination: pathlib.Path) -> Summary:
         _check_destination(opened, destination, folders, lists)
         todo = [folder for folder in folders if not folder.path.exists()]
         copied = sum(len(folder.files) for folder in todo)
-        # disable=None: silent where the output is no terminal.
-        with tqdm.tqdm(total=copied, unit=" pictures", unit_scale=True, disable=None) as progress:
+        done = 0
+        with progress.Progress("copying", copied, "pictures") as bar:
             for folder in todo:
-                _copy_class(opened, folder, progress)
+                _copy_class(opened, folder)
+                done += len(folder.files)
+                bar.update(done)
         for name in lists:
             _copy_list(opened, destination, name)
     summary = Summary(
@@ -178,7 +178,7 @@ def _is_complete(folder: _ClassFolder) -> bool:
     return present == {name: size for name, (_, size) in folder.files.items()}
 
 
-def _copy_class(source: sources.Source, folder: _ClassFolder, progress: tqdm.tqdm) -> None:
+def _copy_class(source: sources.Source, folder: _ClassFolder) -> None:
     """Makes one class folder, under a temporary name until it is whole."""
     temporary = _temporary(folder.path)
     if temporary.exists():
@@ -187,7 +187,6 @@ def _copy_class(source: sources.Source, folder: _ClassFolder, progress: tqdm.tqd
         temporary.mkdir(parents=True)
         for name, (path, _) in folder.files.items():
             source.copy(path, temporary / name)
-            progress.update()
         temporary.rename(folder.path)
     finally:
         # Gone by its final name if all went well; else it must not take up a full disk.
