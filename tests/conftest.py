@@ -1,7 +1,6 @@
 """Shared fixtures: small data sets on disk, a small network, two replicas on one CPU.
 
-The caches of the user who runs the tests are left alone, but for the ImageNet weights, which only
-the slow tests read.
+The cache of the user who runs the tests is left alone, but for the ImageNet weights.
 """
 
 import os
@@ -34,9 +33,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(request, tmp_path_factory, monkeypatch):
-    if "slow" not in request.keywords:
-        monkeypatch.setenv("CNNRNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+def own_cache(tmp_path_factory, monkeypatch):
+    """An empty cache, but for the user's ImageNet weights: those are not fetched anew each time."""
+    cache = tmp_path_factory.mktemp("cache")
+    weights = config.cache_dir() / "weights"
+    if weights.exists():
+        (cache / "weights").symlink_to(weights.resolve())
+    monkeypatch.setenv("CNNRNN_CACHE", str(cache))
 
 
 @pytest.fixture(scope="session")
