@@ -99,7 +99,7 @@ def test_tensorboard_gets_its_curves_and_pictures(small_config):
 
 
 def test_it_learns(small_config):
-    config = small_config.replace(epochs=(25, 1), learning_rate=(0.02, 1e-3))
+    config = small_config.replace(epochs=(10, 1), learning_rate=(0.03, 1e-3))
     train.run("phase1", config)
     best = checkpoints.find_best(config.run_dir / "best", phases.PHASE1)
     assert best.validation.top1 >= 0.6
@@ -107,22 +107,19 @@ def test_it_learns(small_config):
 
 
 def test_a_run_continued_equals_a_run_in_one_go(small_config):
-    whole = small_config.replace(run="whole", epochs=(4, 4))
-    train.run("train", whole)
+    whole = small_config.replace(run="whole", epochs=(3, 2))
     parts = small_config.replace(run="parts")
-    for epochs in ((1, 1), (2, 1), (4, 1), (4, 3), (4, 4)):
-        train.run("train", parts.replace(epochs=epochs))
-        if epochs[0] < 4:  # phase 2 is to start from what four epochs of phase 1 give
-            for path in (parts.run_dir / "checkpoints" / "phase2").iterdir():
-                path.unlink()
-            for path in (parts.run_dir / "best").glob("phase2*"):
-                path.unlink()
+    train.run("train", whole)
+    for epochs in (1, 3):
+        train.run("phase1", parts.replace(epochs=(epochs, 1)))
+    for epochs in (1, 2):
+        train.run("phase2", parts.replace(epochs=(1, epochs)))
     for phase in phases.BY_NAME.values():
         for a, b in zip(best_weights(whole, phase), best_weights(parts, phase), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("steps_before_the_kill", [1, 3, 4, 6])
+@pytest.mark.parametrize("steps_before_the_kill", [1, 4, 6])
 def test_a_run_killed_in_an_epoch_goes_on_where_its_checkpoint_is(
     small_config, monkeypatch, steps_before_the_kill
 ):
