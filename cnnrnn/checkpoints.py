@@ -7,8 +7,8 @@ and a JSON file that names it: the JSON is renamed into place last, so it always
 
 import dataclasses
 import json
-import os
 import pathlib
+import shutil
 import time
 
 import keras
@@ -18,6 +18,7 @@ import tensorflow as tf
 from cnnrnn import atomic_file, errors, metrics, phases
 
 _KEEP = 2
+_WHOLE = "What was saved before is whole: mend that and give the same command again."
 
 
 class Position:
@@ -87,6 +88,8 @@ class Checkpoints:
                 "give another --run=NAME."
             ) from error
         self._directory.mkdir(parents=True, exist_ok=True)
+        for half_written in self._directory.glob("*_temp"):  # by a process that was killed
+            shutil.rmtree(half_written, ignore_errors=True)
         # Made only now: a manager that saves before a restore would count from 1 again and
         # delete what is there.
         self._manager = tf.train.CheckpointManager(
@@ -101,10 +104,11 @@ class Checkpoints:
         Raises:
             RunError: it cannot be written, e.g. because the disk is full.
         """
+        _check_room(self._directory, self._bytes())
         try:
             self._manager.save()
         except (OSError, tf.errors.OpError) as error:
-            raise save_error(self._directory, error, self._bytes()) from error
+            raise _save_error(self._directory, error) from error
         self._saved_at = time.monotonic()
 
     def save_if_due(self) -> None:
@@ -149,13 +153,16 @@ def save_best(
         "epoch": epoch,
         "validation": validation.to_json(),
     }
+    directory.mkdir(parents=True, exist_ok=True)
+    _check_room(directory, 4 * model.count_params())
     try:
         with atomic_file.replacing(weights) as temporary:
             model.save_weights(temporary)
         atomic_file.write_json(directory / f"{phase.name}.json", record)
     except OSError as error:
-        raise save_error(directory, error, 4 * model.count_params()) from error
-    for old in directory.glob(f"{phase.name}-epoch*.weights.h5"):
+        raise _save_error(directory, error) from error
+    # The ones before, and what a process that was killed has left half written.
+    for old in directory.glob(f"*{phase.name}-epoch*.weights.h5"):
         if old != weights:
             old.unlink()
 
@@ -192,7 +199,7 @@ def latest_best(directory: pathlib.Path) -> Best:
             return best
     raise errors.UsageError(
         f"there are no trained weights in {directory}: run phase1 first, with the same flags, or "
-        "name a run that has been trained (--run, --runs_dir)."
+        "name a run that has been trained (--run, --runs_dir, --init_from)."
     )
 
 
@@ -215,15 +222,19 @@ def load_best(best: Best, model: keras.Model) -> None:
         raise errors.RunError(f"{best.weights} is damaged: {error}") from error
 
 
-def save_error(directory: pathlib.Path, error: Exception, size: int) -> errors.RunError:
-    """The sentence for a write that failed: which folder, why, how much room it takes."""
+def _check_room(directory: pathlib.Path, size: int) -> None:
+    """Raises RunError if a disk has no room for `size` bytes.
+
+    Asked beforehand because HDF5, on a full disk, fails late and more than once.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < size * 1.02:
+        raise errors.RunError(
+            f"cannot save to {directory}: it takes {size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB "
+            f"are free. {_WHOLE}"
+        )
+
+
+def _save_error(directory: pathlib.Path, error: Exception) -> errors.RunError:
     reason = str(getattr(error, "message", None) or error).splitlines()[0]
-    try:
-        usage = os.statvfs(directory)
-        free = f"{usage.f_bavail * usage.f_frsize / 1e6:,.0f} MB are free"
-    except OSError:
-        free = "the free room is not known"
-    return errors.RunError(
-        f"cannot save to {directory}: {reason}. It takes {size / 1e6:,.0f} MB and {free}. What was "
-        "saved before is whole; make room and give the same command again."
-    )
+    return errors.RunError(f"cannot save to {directory}: {reason}. {_WHOLE}")

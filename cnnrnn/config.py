@@ -156,20 +156,6 @@ class Config:
         """The settings as plain JSON values, by flag name."""
         return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Config":
-        """The inverse of `to_json`.
-
-        Raises:
-            UsageError: a name that is no setting, or a value that fails its check.
-        """
-        unknown = sorted(set(values) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise errors.UsageError(
-                f"unknown setting {unknown[0]!r}: was this made by another version?"
-            )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

@@ -76,20 +76,22 @@ def load(config: config_lib.Config, log: Log = print) -> Dataset:
     class_names = tuple(builder.info.features[label].names)
     train_name, validation_name = _split_names(builder, config.dataset)
     train = _whole_split(builder, train_name, image, label, config.dataset)
-    if validation_name is None:
-        train, validation = _cut(train, config, class_names)
-    else:
+    validation = None
+    if validation_name is not None:
         validation = _whole_split(builder, validation_name, image, label, config.dataset)
+    split_here = not validation  # none, or one of which no example has a label
+    if split_here:
+        train, validation = _cut(train, config, class_names)
     train = _choose_per_class(train, config.train_per_class, config.split_seed)
     validation = _choose_per_class(validation, config.validation_per_class, config.split_seed)
-    _check(config, train, validation, class_names)
+    _check_classes(config, train, class_names, log)
     dataset = Dataset(
         name=config.dataset,
         class_names=class_names,
         train=train,
         validation=validation,
         fingerprint=_fingerprint(len(class_names), train, validation),
-        split_here=validation_name is None,
+        split_here=split_here,
     )
     log(
         f"data: {config.dataset}, {len(class_names)} classes, {len(train):,} training and "
@@ -113,6 +115,11 @@ def _builder(config: config_lib.Config, log: Log) -> tfds.core.DatasetBuilder:
         if archive is not None and not archive.is_file():
             raise errors.UsageError(f"--archive={archive} is not a file.")
         builder = tiny_imagenet_100_dataset_builder.Builder(archive=archive, **storage)
+        if archive is not None and builder.data_path.exists():
+            log(
+                f"note: --archive is not read: {config.dataset} was prepared before in "
+                f"{builder.data_path}"
+            )
         return _prepared(builder, config.dataset, data_dir, log)
     if config.dataset.startswith("tfds:"):
         name = config.dataset.removeprefix("tfds:")
@@ -174,7 +181,10 @@ def check_reachable(builder: tfds.core.DatasetBuilder, name: str, manual: pathli
         try:
             requests.head(url, timeout=5, allow_redirects=False)
         except requests.RequestException as error:
-            wanted = "\n".join(f"  {url}" for url in sorted(missing)[:10])
+            wanted = "\n".join(
+                f"  {url}" + (f"  as {name}" if name and not url.endswith(name) else "")
+                for url, name in sorted(missing.items())[:10]
+            )
             raise errors.RunError(
                 f"the data set {name} has to be downloaded, and {url.split('/')[2]} cannot be "
                 f"reached ({type(error).__name__}). Fetch these files elsewhere and put them into "
@@ -252,17 +262,25 @@ def _rows_by_class(split: Split) -> list[tuple[int, np.ndarray]]:
     ]
 
 
-def _check(config, train: Split, validation: Split, class_names: tuple[str, ...]) -> None:
-    missing = sorted(set(range(len(class_names))) - set(train.labels.tolist()))
-    if len(class_names) < 2:
-        raise errors.UsageError(f"--dataset={config.dataset} has one class: two are needed.")
-    if missing:
+def _check_classes(
+    config: config_lib.Config, train: Split, class_names: tuple[str, ...], log: Log
+) -> None:
+    """Raises UsageError if fewer than two classes have training pictures; notes any that has none.
+
+    Some TFDS sets declare labels that none of their examples has.
+    """
+    present = np.unique(train.labels)
+    if len(present) < 2:
         raise errors.UsageError(
-            f"--dataset={config.dataset} has no training picture of the class "
-            f"{class_names[missing[0]]!r} ({len(missing)} such class(es))."
+            f"--dataset={config.dataset} has training pictures of {len(present)} class(es): a "
+            "classifier needs at least two."
         )
-    if len(validation) == 0:
-        raise errors.UsageError(f"--dataset={config.dataset} has an empty validation split.")
+    if len(present) < len(class_names):
+        missing = np.setdiff1d(np.arange(len(class_names)), present)
+        log(
+            f"note: {len(missing)} class(es) have no training pictures, e.g. "
+            f"{class_names[missing[0]]!r}"
+        )
 
 
 def _fingerprint(classes: int, *splits: Split) -> str:

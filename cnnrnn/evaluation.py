@@ -24,9 +24,10 @@ def run(config: config_lib.Config) -> None:
     """
     folder = run_folder.RunFolder(config.run_dir)
     checkpoints.latest_best(folder.best)
+    folder.create()
     strategy = runtime.strategy(config.logical_cpus)
     data = datasets.load(config)
-    folder.check_data(folder.config(), config, data)
+    folder.check_data(config, data)
     with strategy.scope():
         network = models.build(len(data.class_names))
     evaluate(folder, config, data, network, strategy)

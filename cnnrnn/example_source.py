@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -128,11 +130,11 @@ def labels_and_digests(source: ExampleSource, name: str) -> tuple[np.ndarray, np
     kept = config.cache_dir() / "digests" / f"{source.state()}.npz"
     if kept.exists():
         try:
-            with np.load(kept, allow_pickle=False) as arrays:
+            with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 labels, digests = arrays["labels"], arrays["digests"]
                 if len(labels) == len(digests) == len(source):
                     return labels, digests
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             pass  # damaged: read the examples again and write it anew
     labels = np.empty(len(source), np.int64)
     digests = np.empty((len(source), 32), np.uint8)
@@ -159,7 +161,12 @@ def _numpy_examples(source: ExampleSource) -> Iterator[tuple[bytes, int]]:
 
 def _hash_of_stats(paths: list[pathlib.Path], also: list) -> str:
     def stat(path: pathlib.Path):
-        info = path.stat()
+        try:
+            info = path.stat()
+        except OSError as error:
+            raise errors.UsageError(
+                f"{path} cannot be read ({error.strerror}): mend it or take it out of the data set."
+            ) from error
         return [str(path.absolute()), info.st_size, info.st_mtime_ns]
 
     # Threads hide the latency of network file systems, where a stat can take a millisecond.

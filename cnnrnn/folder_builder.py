@@ -8,9 +8,10 @@ the original tiny-imagenet layout      see data/tiny_imagenet_100/original_layou
 import collections
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.folder_dataset import image_folder
 
 from cnnrnn import errors
 from data.tiny_imagenet_100 import original_layout, sources
@@ -46,6 +47,11 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
         self._data_dir = str(root)
         self._examples = splits
         self.info.features["label"].names = class_names
+        # What ImageFolder's own as_dataset reads.
+        self._split_examples = {
+            name: [image_folder._Example(path, class_names[label]) for path, label in rows]
+            for name, rows in splits.items()
+        }
         self.info.set_splits(
             tfds.core.splits.SplitDict(
                 [
@@ -83,13 +89,13 @@ def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuild
             "validation": _as_examples(layout.validation),
         }
         return FolderBuilder(root, splits, list(layout.class_names))
-    train_dir = _first_folder(root, TRAIN_NAMES)
-    validation_dir = _first_folder(root, VALIDATION_NAMES) if train_dir else None
+    train_dir = _first_split(root, TRAIN_NAMES, log)
+    validation_dir = _first_split(root, VALIDATION_NAMES, log) if train_dir else None
     if train_dir is None:
         log(f"{root}: one tree of class folders")
     else:
-        validation = validation_dir.name if validation_dir else "no validation folder"
-        log(f"{root}: class folders under {train_dir.name}/ and {validation}/")
+        validation = f"{validation_dir.name}/" if validation_dir else "no validation folder"
+        log(f"{root}: class folders under {train_dir.name}/ and {validation}")
     train = _classes(train_dir or root, log)
     if len(train) < 2:
         only = f" (only {next(iter(train))!r})" if train else ""
@@ -102,13 +108,34 @@ def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuild
     if validation_dir is not None:
         splits["validation"] = _numbered(_validation_classes(validation_dir, names, log), names)
     # Where the class folders are WordNet ids and words.txt lies beside them, the words are shown.
-    return FolderBuilder(
-        root, splits, list(original_layout.class_names(sources.Folder(root), names))
-    )
+    shown = original_layout.class_names(sources.Folder(root), names)
+    return FolderBuilder(root, splits, _printable(shown))
 
 
-def _first_folder(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
+def _first_split(
+    root: pathlib.Path, names: tuple[str, ...], log: Callable[[str], None]
+) -> pathlib.Path | None:
+    """The first folder of these names, in upper or lower case, that holds class folders."""
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    for name in names:
+        if name not in folders:
+            continue
+        if _subfolders(folders[name]):
+            return folders[name]
+        log(f"note: {folders[name]} has no class folders and is passed over")
+    return None
+
+
+def _subfolders(folder: pathlib.Path) -> list[os.DirEntry]:
+    entries = [entry for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."]
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _printable(names: Sequence[str]) -> list[str]:
+    """Names that are not UTF-8 as text that can be written; still one for each class."""
+    texts = [os.fsencode(name).decode(errors="replace") for name in names]
+    twice = {text for text, count in collections.Counter(texts).items() if count > 1}
+    return [f"{text} ({i})" if text in twice else text for i, text in enumerate(texts)]
 
 
 def _as_examples(pairs) -> Examples:
@@ -152,11 +179,16 @@ def _classes(
     """
     classes: dict[str, list[str]] = {}
     others: collections.Counter[str] = collections.Counter()
-    subfolders = [entry for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."]
-    for entry in sorted(subfolders, key=lambda entry: entry.name):
+    for entry in _subfolders(folder):
         pictures = []
-        for directory, folders, files in os.walk(entry.path):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+        seen: set[tuple[int, int]] = set()
+        for directory, folders, files in os.walk(entry.path, followlinks=True):
+            place = os.stat(directory)
+            if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+                folders.clear()
+                continue
+            seen.add((place.st_dev, place.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in files:
                 suffix = os.path.splitext(name)[1].lower()
                 if suffix in PICTURE_SUFFIXES and not name.startswith("."):

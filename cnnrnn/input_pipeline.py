@@ -111,6 +111,7 @@ def explain_failure(
             reason = str(cause.message).splitlines()[0]
             return errors.RunError(
                 f"cannot decode {split.describe(int(row))}: {reason}. Mend the picture or take it "
-                "out of the data set, then give the same command again."
+                "out of the data set. A run that has begun goes on only with the very same "
+                "pictures, so then give another --run=NAME."
             )
     return errors.RunError(f"the input pipeline failed: {str(error.message).splitlines()[0]}")

@@ -2,8 +2,8 @@
 
     python -m cnnrnn.main [COMMAND] --flagfile=flags.txt [--flag=value ...]
 
-Exit codes: 0 done, 2 wrong use, 1 failed. TensorFlow is imported only once a command runs, so that
---help and a mistyped flag answer at once.
+Exit codes: 0 done, 2 wrong use, 1 failed, 130 interrupted. TensorFlow is imported only once a
+command runs, so that --help and a mistyped flag answer at once.
 """
 
 import importlib
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        return _fail("stopped by you. The same command goes on from the last checkpoint.", 130)
+        return _fail("stopped by you. Training goes on from its last checkpoint.", 130)
 
 
 def _run(argv: list[str]) -> int:
@@ -54,7 +54,7 @@ def _run(argv: list[str]) -> int:
         return 0
     try:
         positional = flags.FLAGS([argv[0], *arguments])[1:]
-    except flags.Error as error:
+    except (flags.Error, UnicodeDecodeError) as error:
         raise errors.UsageError(f"{error} See --help.") from error
     config = config_lib.from_flags()
     if positional and command != "data":
@@ -66,6 +66,18 @@ def _run(argv: list[str]) -> int:
 
 def _dispatch(command: str, positional: list[str], config: config_lib.Config) -> int:
     _import_tensorflow()
+    import tensorflow as tf
+
+    try:
+        _call(command, positional, config)
+    except tf.errors.ResourceExhaustedError as error:
+        raise errors.RunError(
+            f"out of memory ({str(error.message).splitlines()[0]}): give a smaller --batch_size."
+        ) from error
+    return 0
+
+
+def _call(command: str, positional: list[str], config: config_lib.Config) -> None:
     if command == "data":
         from cnnrnn import data_command
 
@@ -78,7 +90,6 @@ def _dispatch(command: str, positional: list[str], config: config_lib.Config) ->
         from cnnrnn import train
 
         train.run(command, config)
-    return 0
 
 
 def _import_tensorflow() -> None:

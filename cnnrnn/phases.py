@@ -6,7 +6,7 @@ from typing import Literal
 import keras
 
 from cnnrnn import config as config_lib
-from cnnrnn import models
+from cnnrnn import errors, models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +41,31 @@ class Schedule:
     learning_rate: float
     steps_per_epoch: int
 
-    @property
-    def total_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
 
 def schedule(phase: Phase, config: config_lib.Config, training_examples: int) -> Schedule:
     """Picks a phase's numbers out of a config.
 
     An epoch is a whole number of batches; what is left over comes first in the next one.
+
+    Raises:
+        UsageError: there is not one batch in an epoch, or among the pictures.
     """
     batch_size = config.batch_size[phase.index]
     samples = config.samples_per_epoch[phase.index] or training_examples
+    if training_examples < batch_size:
+        raise errors.UsageError(
+            f"there are {training_examples} training pictures, fewer than one batch of "
+            f"{batch_size} ({phase.name}): give a smaller --batch_size."
+        )
+    if samples < batch_size:
+        raise errors.UsageError(
+            f"--samples_per_epoch={samples} is less than one batch of {batch_size} ({phase.name})."
+        )
     return Schedule(
         epochs=config.epochs[phase.index],
         batch_size=batch_size,
         learning_rate=config.learning_rate[phase.index],
-        steps_per_epoch=max(samples // batch_size, 1),
+        steps_per_epoch=samples // batch_size,
     )
 
 

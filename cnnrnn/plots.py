@@ -44,7 +44,8 @@ def predictions_figure(
     """
     columns = min(4, len(image))
     lines = -(-len(image) // columns)
-    chart = figure.Figure(figsize=(3 * columns, 3.4 * lines), layout="constrained")
+    chart = figure.Figure(figsize=(3 * columns, 3.5 * lines))
+    chart.subplots_adjust(0.01, 0.01, 0.99, 0.89 if lines == 1 else 0.94, wspace=0.03, hspace=0.18)
     for i, picture in enumerate(rgb_pictures(image)):
         axes = chart.add_subplot(lines, columns, i + 1)
         axes.imshow(picture)

@@ -47,7 +47,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._terminal and self._shown_at > 0:
+        if self._terminal:
             self._show(end="\n")
 
     @property

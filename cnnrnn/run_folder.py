@@ -54,8 +54,14 @@ class RunFolder:
         """Makes the folder and finds out now, and not after an epoch, whether it can be written.
 
         Raises:
-            RunError: it cannot.
+            UsageError: TensorFlow could not find its checkpoints again in a folder so named.
+            RunError: it cannot be written.
         """
+        if set("*?[]") & set(str(self.root.absolute())):
+            raise errors.UsageError(
+                f"the run folder {self.root.absolute()} has one of * ? [ ] in its path, which "
+                "TensorFlow takes for wildcards: give another --runs_dir or --run."
+            )
         try:
             atomic_file.write_text(self.root / ".writable", "")
             (self.root / ".writable").unlink()
@@ -65,6 +71,10 @@ class RunFolder:
                 "--runs_dir, or mend its permissions."
             ) from error
 
+    def manifest(self) -> dict[str, Any]:
+        path = self.root / "manifest.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
     def config(self) -> dict[str, Any]:
         """What config.json holds: {} for a new run.
 
@@ -73,7 +83,10 @@ class RunFolder:
         """
         path = self.root / "config.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            recorded = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(recorded, dict):
+                raise ValueError("not an object")
+            return recorded
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -81,41 +94,39 @@ class RunFolder:
                 f"{path} cannot be read ({error}): give another --run, or remove the folder."
             ) from error
 
-    def adopt(self, phase: phases.Phase, config: config_lib.Config, data: datasets.Dataset) -> None:
-        """Records a phase's settings; when it goes on, compares them with the recorded ones.
+    def has_begun(self, phase: phases.Phase) -> bool:
+        """Whether a phase has left anything to go on from, or to lose."""
+        return any(self.checkpoints(phase).glob("*.index")) or any(
+            self.best.glob(f"{phase.name}.json")
+        )
+
+    def check(self, phase: phases.Phase, config: config_lib.Config, data: datasets.Dataset) -> None:
+        """Compares a phase that has begun with the settings that are to go on with it.
 
         Raises:
             UsageError: the run was made with other settings or other pictures.
         """
         recorded = self.config()
-        self.check_data(recorded, config, data)
-        if phase.name in recorded:
-            before, now = _identity(phase, recorded[phase.name]), _identity(phase, config.to_json())
-            differences = [
-                f"--{name}={_shown(before[name])} (now {_shown(now[name])})"
-                for name in now
-                if before.get(name) != now[name]
-            ]
-            if differences:
-                raise errors.UsageError(
-                    f"{phase.name} of the run folder {self.root} was made with "
-                    f"{', '.join(differences)}. Give the recorded values to go on with it, or "
-                    "another --run=NAME to start afresh."
-                )
-        recorded["data"] = {
-            "fingerprint": data.fingerprint,
-            "resize_method": config.resize_method,
-            "class_names": list(data.class_names),
-        }
-        recorded[phase.name] = config.to_json()
-        atomic_file.write_json(self.root / "config.json", recorded)
-        if data.split_here:
-            self._write_split(data)
+        if any(self.has_begun(other) for other in phases.BY_NAME.values()):
+            self.check_data(config, data)
+        if not self.has_begun(phase) or phase.name not in recorded:
+            return
+        before, now = _identity(phase, recorded[phase.name]), _identity(phase, config.to_json())
+        differences = [
+            f"--{name}={_shown(before[name])} (now {_shown(now[name])})"
+            for name in now
+            if before[name] != now[name]
+        ]
+        if differences:
+            raise errors.UsageError(
+                f"{phase.name} of the run folder {self.root} was made with "
+                f"{', '.join(differences)}. Give the recorded values to go on with it, or another "
+                "--run=NAME to start afresh."
+            )
 
-    def check_data(
-        self, recorded: dict[str, Any], config: config_lib.Config, data: datasets.Dataset
-    ) -> None:
+    def check_data(self, config: config_lib.Config, data: datasets.Dataset) -> None:
         """Raises UsageError unless a config's data is that of the run."""
+        recorded = self.config()
         made_with = recorded.get("data")
         if made_with is None:
             return
@@ -125,15 +136,31 @@ class RunFolder:
                 f"{made_with['resize_method']}: give that, or another --run=NAME."
             )
         if made_with["fingerprint"] != data.fingerprint:
-            settings = next(recorded[name] for name in phases.BY_NAME if name in recorded)
+            names = ("dataset", "train_per_class", "validation_per_class", "split_seed")
+            names += ("validation_fraction",)
             raise errors.UsageError(
                 f"the run folder {self.root} was made with other pictures (fingerprint "
                 f"{made_with['fingerprint'][:12]}, now {data.fingerprint[:12]}): "
-                f"--dataset={settings['dataset']} --train_per_class={settings['train_per_class']} "
-                f"--validation_per_class={settings['validation_per_class']} "
-                f"--split_seed={settings['split_seed']}. Give these and the same pictures to go "
-                "on with it, or another --run=NAME to start afresh."
+                f"{' '.join(f'--{name}={made_with[name]}' for name in names)}. Give these and the "
+                "same pictures to go on with it, or another --run=NAME to start afresh."
             )
+
+    def record(
+        self, phase: phases.Phase, config: config_lib.Config, data: datasets.Dataset
+    ) -> None:
+        """Writes down the settings of a phase that begins or goes on."""
+        settings = config.to_json()
+        names = ("dataset", "train_per_class", "validation_per_class", "split_seed")
+        names += ("validation_fraction", "resize_method")
+        recorded = self.config()
+        recorded["data"] = {name: settings[name] for name in names} | {
+            "fingerprint": data.fingerprint,
+            "class_names": list(data.class_names),
+        }
+        recorded[phase.name] = settings
+        atomic_file.write_json(self.root / "config.json", recorded)
+        if data.split_here:
+            self._write_split(data)
 
     def _write_split(self, data: datasets.Dataset) -> None:
         lines = ["split\tpicture"]
@@ -155,8 +182,7 @@ class RunFolder:
         weights: xception_weights.WeightsSource | None,
     ) -> None:
         """Notes what a phase is made with: for whoever asks later where a figure comes from."""
-        path = self.root / "manifest.json"
-        manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        manifest = self.manifest()
         manifest[phase.name] = {
             "command": " ".join(sys.argv),
             "python": platform.python_version(),
@@ -176,7 +202,7 @@ class RunFolder:
             "xception_weights": vars(weights) if weights else None,
             "batchnorm": config.phase2_batchnorm if phase.train_cnn else "frozen",
         }
-        atomic_file.write_json(path, manifest)
+        atomic_file.write_json(self.root / "manifest.json", manifest)
 
 
 def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +210,8 @@ def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
     shared = ("seed", "init_from")
     own = ("phase2_batchnorm",) if phase.train_cnn else ("xception_weights",)
     pairs = ("batch_size", "learning_rate", "samples_per_epoch")
+    # A setting that an older version did not have stood, in effect, at its default.
+    settings = config_lib.Config().to_json() | settings
     return {name: settings[name] for name in (*shared, *own)} | {
         name: settings[name][phase.index] for name in pairs
     }

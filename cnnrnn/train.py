@@ -1,8 +1,8 @@
 """Training: one phase or the whole recipe."""
 
+import contextlib
 import dataclasses
 import math
-import pathlib
 from collections.abc import Callable, Iterator
 
 import keras
@@ -22,11 +22,11 @@ from cnnrnn import (
     progress,
     run_folder,
     runtime,
+    starting_point,
     steps,
     summaries,
 )
 from cnnrnn import config as config_lib
-from cnnrnn.models import xception_weights
 
 _BATCH_LOSS_EVERY = 10  # steps between two points of TensorBoard's batch_loss
 
@@ -50,13 +50,23 @@ def run(command: str, config: config_lib.Config) -> None:
     """
     folder = run_folder.RunFolder(config.run_dir)
     if command == "phase2" and not config.init_from:
-        _require_phase1(folder)
+        starting_point.require_phase1(folder)
     folder.create()
     strategy = runtime.strategy(config.logical_cpus)
     todo = list(phases.BY_NAME.values()) if command == "train" else [phases.BY_NAME[command]]
-    data = datasets.load(config)
-    for phase in todo:
-        _check_sizes(config, phase, data, strategy)
+    # --init_from is where the command starts: the phase after the first knows nothing of it.
+    configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
+    try:
+        data = datasets.load(config)
+        for phase, own in zip(todo, configs, strict=True):
+            folder.check(phase, own, data)
+            runtime.check_batch(
+                phases.schedule(phase, config, len(data.train)).batch_size, strategy
+            )
+    except errors.UsageError:
+        with contextlib.suppress(OSError):
+            folder.root.rmdir()  # if it is new: a mistyped command leaves nothing behind
+        raise
     print("network: building it, about ten seconds")
     with strategy.scope():
         network = models.build(
@@ -68,49 +78,16 @@ def run(command: str, config: config_lib.Config) -> None:
         f"network: {network.model.count_params():,} parameters, float32, on "
         f"{runtime.describe(strategy)}"
     )
-    for number, phase in enumerate(todo):
-        # --init_from is where the command starts, so the phase after the first knows nothing of it.
-        own = config if number == 0 else config.replace(init_from="")
+    for phase, own in zip(todo, configs, strict=True):
         train_phase(Session(own, folder, strategy, data, network), phase)
     if command == "train":
         evaluation.evaluate(folder, config, data, network, strategy)
-
-
-def _require_phase1(folder: run_folder.RunFolder) -> checkpoints.Best:
-    best = checkpoints.find_best(folder.best, phases.PHASE1)
-    if best is None:
-        raise errors.UsageError(
-            f"phase 2 starts from phase 1's best weights, and there are none in {folder.root}. "
-            "Run phase1 with the same flags first, or give --init_from=RUN_FOLDER."
-        )
-    return best
-
-
-def _check_sizes(
-    config: config_lib.Config,
-    phase: phases.Phase,
-    data: datasets.Dataset,
-    strategy: tf.distribute.Strategy,
-) -> None:
-    batch_size = config.batch_size[phase.index]
-    runtime.check_batch(batch_size, strategy)
-    if len(data.train) < batch_size:
-        raise errors.UsageError(
-            f"there are {len(data.train)} training pictures, fewer than one batch of {batch_size} "
-            f"({phase.name}): give a smaller --batch_size."
-        )
-    samples = config.samples_per_epoch[phase.index]
-    if 0 < samples < batch_size:
-        raise errors.UsageError(
-            f"--samples_per_epoch={samples} is less than one batch of {batch_size} ({phase.name})."
-        )
 
 
 def train_phase(session: Session, phase: phases.Phase) -> None:
     """Trains one phase from where it stands to its last epoch."""
     config, strategy, network = session.config, session.strategy, session.network
     schedule = phases.schedule(phase, config, len(session.data.train))
-    session.folder.adopt(phase, config, session.data)
     phases.set_trainable(network, phase, config)
     with strategy.scope():
         optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
@@ -123,7 +100,16 @@ def train_phase(session: Session, phase: phases.Phase) -> None:
         position,
         config.checkpoint_minutes,
     )
-    _restore(session, phase, saver, position)
+    starting_point.restore(
+        phase,
+        config,
+        session.folder,
+        session.data,
+        network,
+        saver,
+        position,
+        runtime.describe(strategy),
+    )
     if int(position.epoch.numpy()) >= schedule.epochs:
         print(
             f"{phase.name}: all {schedule.epochs} epochs are done in {session.folder.root}. For "
@@ -137,46 +123,6 @@ def train_phase(session: Session, phase: phases.Phase) -> None:
     )
     _run_epochs(session, phase, schedule, optimizer, position, saver)
     _say_what_next(session, phase)
-
-
-def _restore(
-    session: Session,
-    phase: phases.Phase,
-    saver: checkpoints.Checkpoints,
-    position: checkpoints.Position,
-) -> None:
-    """Fills the network, by this precedence:
-
-    1. this phase's own checkpoint in this run;
-    2. the best weights of --init_from;
-    3. phase 1: ImageNet weights for the CNN, random ones for the rest;
-       phase 2: the best weights of this run's phase 1.
-    """
-    config, folder, network = session.config, session.folder, session.network
-    weights = None
-    own = saver.restore()
-    if own is not None:
-        print(
-            f"{phase.name}: goes on from {own}, {int(position.epoch.numpy())} epochs and "
-            f"{int(position.step.numpy())} steps done"
-        )
-        return
-    if config.init_from or phase is phases.PHASE2:
-        if config.init_from:
-            other = run_folder.RunFolder(pathlib.Path(config.init_from).expanduser())
-            best = checkpoints.latest_best(other.best)
-        else:
-            best = _require_phase1(folder)
-        checkpoints.load_best(best, network.model)
-        started_from = f"{best.weights} (epoch {best.epoch} of {best.phase})"
-    else:
-        weights = xception_weights.load_into(network.cnn, config.xception_weights)
-        started_from = weights.description
-    if weights is None:
-        print(f"{phase.name}: starts from {started_from}")
-    folder.write_manifest(
-        phase, session.data, config, runtime.describe(session.strategy), started_from, weights
-    )
 
 
 def _run_epochs(
@@ -221,6 +167,12 @@ def _run_epochs(
             label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
         )
         validation = predictions.means
+        if not np.isfinite(validation.loss):
+            raise errors.RunError(
+                f"the validation loss after epoch {epoch + 1} of {phase.name} is not finite. "
+                "Nothing of that epoch's end was saved. A lower --learning_rate, with another "
+                "--run, usually mends it."
+            )
         value = getattr(validation, phase.best_by)
         better = phase.is_better(value, float(position.best.numpy()))
         if better:
@@ -295,40 +247,52 @@ def _train_epoch(
         return metrics.Means.of_sums(totals), bar.rate
 
 
-def _next_batch(session, schedule, batches, steps_done) -> steps.Batch:
+def _next_batch(
+    session: Session,
+    schedule: phases.Schedule,
+    batches: Iterator[steps.Batch],
+    steps_done: int,
+) -> steps.Batch:
     try:
         return next(batches)
     except tf.errors.OpError as error:
-        start = steps_done * schedule.batch_size
-        rows = np.array(
-            [
-                input_pipeline.row_at(
-                    tf.constant(start + i, tf.int64), len(session.data.train), session.config.seed
-                ).numpy()
-                for i in range(schedule.batch_size)
-            ]
-        )
+        rows = _rows(session, steps_done * schedule.batch_size, schedule.batch_size)
         raise input_pipeline.explain_failure(session.data.train, rows, error) from error
+
+
+def _rows(session: Session, start: int, count: int) -> np.ndarray:
+    """The rows that are drawn as samples `start` to `start + count - 1`."""
+    positions = tf.range(start, start + count, dtype=tf.int64)
+    examples, seed = len(session.data.train), session.config.seed
+    return np.array([input_pipeline.row_at(p, examples, seed).numpy() for p in positions])
 
 
 def _sample(session: Session) -> dict[str, np.ndarray]:
     """A few training examples as the network gets them, for TensorBoard."""
+    count = min(4, len(session.data.train))
     batches = input_pipeline.training(
         session.data.train,
-        batch_size=min(4, len(session.data.train)),
+        batch_size=count,
         start=0,
         seed=session.config.seed,
         resize_method=session.config.resize_method,
     )
-    return next(batches.as_numpy_iterator())
+    try:
+        return next(batches.as_numpy_iterator())
+    except tf.errors.OpError as error:
+        rows = _rows(session, 0, count)
+        raise input_pipeline.explain_failure(session.data.train, rows, error) from error
 
 
 def _say_what_next(session: Session, phase: phases.Phase) -> None:
     best = checkpoints.find_best(session.folder.best, phase)
     following = "phase2" if phase is phases.PHASE1 else "evaluate"
+    without = " but without --init_from" if session.config.init_from else ""
+    runs_dir = session.config.runs_dir
+    logdir = "" if runs_dir == "runs" else f" --logdir={runs_dir}"
     print(
         f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}\n"
         f"  results   {session.folder.root}\n"
-        f"  next      ./run.sh {following}, with the same flags\n"
-        f"  look      ./run.sh tensorboard\n"
+        f"  next      ./run.sh {following}, with the same flags{without}\n"
+        f"  look      ./run.sh tensorboard{logdir}\n"
     )

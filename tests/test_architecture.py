@@ -16,7 +16,7 @@ ROOMS = (
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints"),
     ("inference", "run_folder"),
-    ("report", "summaries"),
+    ("report", "summaries", "starting_point"),
     ("evaluation", "data_command"),
     ("train",),
     ("main",),

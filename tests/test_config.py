@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from absl import flags
 
@@ -70,11 +72,10 @@ def test_every_flag_has_help():
     assert all(values[name].help for name in values)
 
 
-def test_json_and_back():
-    settings = config.Config(epochs=(1, 2), dataset="tfds:beans")
-    assert config.Config.from_json(settings.to_json()) == settings
-    with pytest.raises(errors.UsageError, match="speed"):
-        config.Config.from_json({"speed": 11})
+def test_settings_are_plain_json():
+    settings = config.Config(epochs=(1, 2)).to_json()
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings["epochs"] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,8 @@ def unknown_in_val(root):
 
 def empty_val(root):
     for folder in (root / "val").iterdir():
-        shutil.rmtree(folder)
+        for path in folder.iterdir():
+            path.unlink()
 
 
 def no_classes(root):
@@ -276,3 +277,78 @@ def test_folder_builder_is_a_tfds_builder(pictures):
     assert isinstance(builder, tfds.core.DatasetBuilder)
     assert builder.info.splits["train"].num_examples == 18
     assert builder.info.features["label"].names == list(conftest.CLASSES)
+    examples = list(builder.as_dataset(split="train").as_numpy_iterator())
+    assert [example["label"] for example in examples] == [0] * 6 + [1] * 6 + [2] * 6
+    assert examples[0]["image"].shape == (9, 7, 3)
+
+
+def test_split_folders_may_be_in_capitals(pictures):
+    reference, _ = load(pictures)
+    (pictures / "train").rename(pictures / "Train")
+    (pictures / "val").rename(pictures / "Test")
+    assert load(pictures)[0].fingerprint == reference.fingerprint
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    root = conftest.write_classes(tmp_path / "vehicles", 5)
+    (root / "gray").rename(root / "train")
+    data, _ = load(root)
+    assert data.class_names == ("black", "train", "white")
+
+
+def test_unlabelled_pictures_beside_train_are_no_validation(pictures):
+    (pictures / "val").rename(pictures / "elsewhere")
+    (pictures / "test").mkdir()
+    picture = next((pictures / "train" / "black").iterdir())
+    shutil.copy(picture, pictures / "test" / "1.png")
+    data, log = load(pictures)
+    assert data.split_here and len(data.class_names) == 3
+    assert "test has no class folders and is passed over" in log
+
+
+def test_links_are_followed_but_not_in_circles(pictures):
+    folder = pictures / "train" / "black"
+    (folder / "more").symlink_to(pictures / "val" / "black")
+    (folder / "round").symlink_to(folder)
+    assert len(load(pictures)[0].train) == 18 + 3
+    (folder / "broken.png").symlink_to(pictures / "nowhere.png")
+    with pytest.raises(errors.UsageError, match="broken.png cannot be read"):
+        load(pictures)
+
+
+def test_a_class_name_that_is_not_utf8_can_be_written(pictures):
+    for split in ("train", "val"):
+        try:
+            (pictures / split / "white").rename(pictures / split / "w\udcffhite")
+        except (OSError, UnicodeError):
+            pytest.skip("a file system that takes UTF-8 only")
+    data, _ = load(pictures)
+    assert data.class_names[2].encode() == "w\ufffdhite".encode()
+
+
+def test_a_validation_split_without_labels_is_none(pictures, monkeypatch):
+    whole = datasets._whole_split
+
+    def unlabelled(builder, split, *rest):
+        found = whole(builder, split, *rest)
+        return found.take(np.arange(0)) if split == "validation" else found
+
+    monkeypatch.setattr(datasets, "_whole_split", unlabelled)
+    data, _ = load(pictures, validation_per_class=1)
+    assert data.split_here and len(data.validation) == 3
+
+
+def test_a_declared_class_without_pictures_is_noted(pictures, monkeypatch):
+    found = folder_builder.build(pictures, log=lambda line: None)
+    splits = {name: found.examples(name) for name in ("train", "validation")}
+    builder = folder_builder.FolderBuilder(pictures, splits, [*conftest.CLASSES, "unused"])
+    monkeypatch.setattr(folder_builder, "build", lambda *_: builder)
+    data, log = load(pictures)
+    assert len(data.class_names) == 4 and "e.g. 'unused'" in log
+
+
+def test_a_cut_cache_of_digests_is_written_anew(pictures):
+    reference, _ = load(pictures)
+    for path in (config.cache_dir() / "digests").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    assert load(pictures)[0].fingerprint == reference.fingerprint

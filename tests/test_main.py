@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from cnnrnn import config as config_lib
@@ -61,6 +62,7 @@ def test_help_is_instant_and_lists_commands_and_flags():
         (["phase1", "--epochs=0"], "--epochs=0 is not valid"),
         (["phase1", "extra"], "Received: 'extra'"),
         (["--flagfile=/nowhere/flags.txt"], "/nowhere/flags.txt"),
+        ([f"--flagfile={__file__}"], "flag"),
         (["phase1", "--dataset=/no/such/folder"], "/no/such/folder"),
         (["phase2", "--runs_dir=/tmp/no-such-runs"], "Run phase1 with the same flags first"),
         (["evaluate", "--runs_dir=/tmp/no-such-runs"], "no trained weights"),
@@ -77,7 +79,8 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(in_process, tmp_path, argumen
 
 
 def test_failures_are_one_sentence_and_exit_code_1(in_process, monkeypatch):
-    for error in (errors.RunError("no luck"), OSError(28, "No space left on device")):
+    exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
+    for error in (errors.RunError("no luck"), OSError(28, "No space left"), exhausted):
 
         def fail(command, config, error=error):
             raise error
@@ -93,7 +96,7 @@ def test_an_interrupt_says_how_to_go_on(in_process, monkeypatch):
 
     monkeypatch.setattr(train, "run", interrupt)
     code, _, err = in_process("train")
-    assert code == 130 and "The same command goes on" in err
+    assert code == 130 and "goes on from its last checkpoint" in err
 
 
 def test_a_fault_of_the_program_shows_its_traceback(in_process, monkeypatch):
@@ -129,6 +132,16 @@ def test_an_unwritable_run_folder_is_refused_before_any_work(in_process, tmp_pat
     (tmp_path / "file").write_text("")
     code, _, err = in_process("phase1", f"--dataset={pictures}", f"--runs_dir={tmp_path}/file/x")
     assert code == 1 and "cannot write to the run folder" in err and "--runs_dir" in err
+
+
+def test_a_flagfile_that_is_not_text_is_refused(in_process, tmp_path):
+    (tmp_path / "flags.txt").write_bytes(b"--epochs=3\n\xff\xfe\n")
+    code, _, err = in_process(f"--flagfile={tmp_path}/flags.txt")
+    assert code == 2 and err.startswith("cnnrnn: ")
+
+
+def test_another_keras_backend_does_not_matter(pictures):
+    assert run("data", f"--dataset={pictures}", KERAS_BACKEND="jax").returncode == 0
 
 
 def test_data_describes_a_folder(pictures):

@@ -155,7 +155,7 @@ def test_two_replicas_equal_one_at_full_size(one_replica, two_replicas):
         settings = config.Config()
         one, sums_of_one = train(one_replica, phase, settings, models.build, data)
         two, sums_of_two = train(two_replicas, phase, settings, models.build, data)
-        np.testing.assert_allclose(sums_of_one, sums_of_two, rtol=2e-4)
+        np.testing.assert_allclose(sums_of_one[:, 0], sums_of_two[:, 0], rtol=2e-4)
         difference = max(
             np.abs(a - b).max()
             for a, b in zip(one.model.get_weights(), two.model.get_weights(), strict=True)

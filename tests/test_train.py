@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import shutil
 
 import conftest
 import keras
@@ -19,18 +20,27 @@ from cnnrnn import (
     input_pipeline,
     models,
     phases,
+    plots,
     run_folder,
     steps,
     train,
 )
 
-pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy")
+pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy", "quick_pictures")
+predictions_figure = plots.predictions_figure
 
 
 @pytest.fixture
 def shared_strategy(one_replica, monkeypatch):
     """A process can have one strategy, so all runs of this one share it."""
     monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch):
+    """Drawing takes longer than all else in these runs; the test about TensorBoard draws."""
+    dot = conftest.png(np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(plots, "predictions_figure", lambda *_: dot)
 
 
 def best_weights(config, phase):
@@ -74,7 +84,8 @@ def test_the_whole_recipe_leaves_everything_it_should(small_config, capsys):
     assert str(root) in output and "./run.sh phase2" in output and "./run.sh evaluate" in output
 
 
-def test_tensorboard_gets_its_curves_and_pictures(small_config):
+def test_tensorboard_gets_its_curves_and_pictures(small_config, monkeypatch):
+    monkeypatch.setattr(plots, "predictions_figure", predictions_figure)
     train.run("phase1", small_config)
     folder = run_folder.RunFolder(small_config.run_dir)
     training = scalars(folder.events(phases.PHASE1, "train"))
@@ -258,6 +269,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(small_config
     assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))
 
 
+def test_pictures_of_which_none_can_be_decoded_stop_the_run_by_name(small_config, pictures):
+    for path in (pictures / "train").rglob("*.png"):
+        path.write_bytes(b"junk")
+    with pytest.raises(errors.RunError, match="cannot decode .*--run=NAME"):
+        train.run("phase1", small_config)
+
+
 def test_a_picture_that_cannot_be_decoded_stops_the_run_by_name(small_config, pictures):
     path = sorted((pictures / "train" / "gray").iterdir())[2]
     path.write_bytes(path.read_bytes()[:60])
@@ -354,7 +372,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(small_config, monk
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "save_weights", full)
         patch.setattr(phases.Phase, "is_better", lambda *_: True)
-        with pytest.raises(errors.RunError, match="No space left.*MB are free"):
+        with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
             train.run("phase1", small_config.replace(epochs=(3, 1)))
     for a, b in zip(kept, best_weights(small_config, phases.PHASE1), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -366,7 +384,73 @@ def test_a_full_disk_at_a_checkpoint_is_one_sentence(small_config, monkeypatch):
         raise tf.errors.ResourceExhaustedError(None, None, "x.data; No space left on device")
 
     monkeypatch.setattr(tf.train.CheckpointManager, "save", full)
-    with pytest.raises(errors.RunError, match="cannot save to .*No space left.*MB are free"):
+    with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
+        train.run("phase1", small_config)
+
+
+def test_too_little_room_is_found_before_writing(small_config, monkeypatch):
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(errors.RunError, match="MB and 0 MB are free"):
+        train.run("phase1", small_config)
+
+
+def test_a_mistake_at_the_start_does_not_bind_the_run_folder(small_config):
+    for mistake in ({"xception_weights": "/nowhere.h5"}, {"init_from": "/nowhere"}):
+        with pytest.raises(errors.UsageError, match="nowhere"):
+            train.run("phase1", small_config.replace(**mistake))
+    train.run("phase1", small_config)
+
+
+def test_a_mistyped_data_set_leaves_no_folder(small_config):
+    with pytest.raises(errors.UsageError):
+        train.run("phase1", small_config.replace(dataset="/nowhere"))
+    assert not small_config.run_dir.exists()
+
+
+def test_best_weights_are_not_overwritten_once_the_checkpoints_are_gone(small_config):
+    train.run("phase1", small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
+    best = checkpoints.find_best(small_config.run_dir / "best", phases.PHASE1)
+    assert best.epoch > 1
+    shutil.rmtree(small_config.run_dir / "checkpoints")
+    with pytest.raises(errors.UsageError, match="no checkpoint to go on from"):
+        train.run("phase1", small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
+    assert best.weights.exists()
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(small_config):
+    config = small_config.replace(
+        epochs=(1, 1), samples_per_epoch=(4, 2), learning_rate=(1e38, 1e-4)
+    )
+    with pytest.raises(errors.RunError, match="validation loss after epoch 1 of phase1"):
+        train.run("phase1", config)
+    assert not list(small_config.run_dir.rglob("*.index"))
+
+
+def test_wildcards_in_the_run_folders_path_are_refused(small_config, tmp_path):
+    with pytest.raises(errors.UsageError, match="wildcards"):
+        train.run("phase1", small_config.replace(runs_dir=str(tmp_path / "[x]")))
+
+
+def test_phase2_says_so_when_phase1_has_gone_on_since(small_config, capsys):
+    config = small_config.replace(learning_rate=(0.01, 1e-4))
+    train.run("phase1", config)
+    train.run("phase2", config)
+    train.run("phase1", config.replace(epochs=(6, 2)))
+    capsys.readouterr()
+    train.run("phase2", config.replace(epochs=(6, 3)))
+    assert "phase 1 has found better weights since" in capsys.readouterr().out
+
+
+def test_settings_that_an_older_version_did_not_have_stand_at_their_default(small_config):
+    train.run("phase1", small_config)
+    path = small_config.run_dir / "config.json"
+    recorded = json.loads(path.read_text())
+    del recorded["phase1"]["init_from"]
+    path.write_text(json.dumps(recorded))
+    train.run("phase1", small_config)
+    path.write_text("[]")
+    with pytest.raises(errors.UsageError, match="config.json cannot be read"):
         train.run("phase1", small_config)
 
 

@@ -30,7 +30,7 @@ def build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = False) 
 
     Args:
         classes: number of classes.
-        seed: seed of the initial weights of the RNN and the head.
+        seed: seed of the initial weights.
         synchronized_batchnorm: take batch statistics over all replicas. With several replicas
             this is what makes them equal to one: the statistics are those of the global batch,
             and the moving averages cannot drift apart.
@@ -38,6 +38,10 @@ def build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = False) 
     Returns:
         The network, 103,256,716 parameters with 100 classes.
     """
+    # A user's keras.json may say otherwise, and would change the network.
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+    keras.utils.set_random_seed(seed)  # for Xception, whose initializers take no seed of their own
     image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image")
     rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="rows")
     cnn, cnn_features = cnn_branch.build(image, synchronized_batchnorm)
