@@ -13,6 +13,8 @@ import tensorflow_datasets as tfds
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, example_source, folder_builder
+from data.digits import digits_dataset_builder
+from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 
 Log = Callable[[str], None]
 _VALIDATION_SPLITS = ("validation", "val", "test")
@@ -102,34 +104,30 @@ def load(config: config_lib.Config, log: Log = print) -> Dataset:
 
 def _builder(config: config_lib.Config, log: Log) -> tfds.core.DatasetBuilder:
     """The prepared builder of a data set's name or folder."""
-    data_dir = config.prepared_data_dir
+    name, data_dir = config.dataset, config.prepared_data_dir
+    if name not in ("digits", "tiny_imagenet_100") and not name.startswith("tfds:"):
+        return folder_builder.build(pathlib.Path(name).expanduser(), log)
+    archive = pathlib.Path(config.archive).expanduser() if config.archive else None
+    if archive is not None and not archive.is_file():
+        raise errors.UsageError(f"--archive={archive} is not a file.")
     storage = {"data_dir": data_dir, "file_format": "array_record"}
-    if config.dataset == "digits":
-        from data.digits import digits_dataset_builder
-
-        return _prepared(digits_dataset_builder.Builder(**storage), config.dataset, data_dir, log)
-    if config.dataset == "tiny_imagenet_100":
-        from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
-
-        archive = pathlib.Path(config.archive).expanduser() if config.archive else None
-        if archive is not None and not archive.is_file():
-            raise errors.UsageError(f"--archive={archive} is not a file.")
-        builder = tiny_imagenet_100_dataset_builder.Builder(archive=archive, **storage)
-        if archive is not None and builder.data_path.exists():
-            log(
-                f"note: --archive is not read: {config.dataset} was prepared before in "
-                f"{builder.data_path}"
-            )
-        return _prepared(builder, config.dataset, data_dir, log)
-    if config.dataset.startswith("tfds:"):
-        name = config.dataset.removeprefix("tfds:")
-        try:
-            builder = tfds.builder(name, **storage)
-        except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise errors.UsageError(f"--dataset={config.dataset}: {reason}") from error
-        return _prepared(builder, config.dataset, data_dir, log)
-    return folder_builder.build(pathlib.Path(config.dataset).expanduser(), log)
+    try:
+        if name == "digits":
+            builder = digits_dataset_builder.Builder(**storage)
+        elif name == "tiny_imagenet_100":
+            builder = tiny_imagenet_100_dataset_builder.Builder(archive=archive, **storage)
+        else:
+            builder = tfds.builder(name.removeprefix("tfds:"), **storage)
+    except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
+        if "File format is already set" in str(error):
+            raise errors.UsageError(
+                f"{data_dir} holds {name} in a format that cannot be read by row: give another "
+                "--data_dir, where it is prepared anew."
+            ) from error
+        raise errors.UsageError(f"--dataset={name}: {str(error).splitlines()[0]}") from error
+    if archive is not None and builder.data_path.exists():
+        log(f"note: --archive is not read: {name} was prepared before in {builder.data_path}")
+    return _prepared(builder, name, data_dir, log)
 
 
 def _prepared(
@@ -152,11 +150,6 @@ def _prepared(
             raise errors.RunError(
                 f"the data set {name} could not be prepared: {type(error).__name__}: {error}"
             ) from error
-    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise errors.UsageError(
-            f"{builder.data_path} holds {name} as {builder.info.file_format.value}, which cannot "
-            "be read by row: give another --data_dir, where it is prepared anew."
-        )
     return builder
 
 

@@ -32,7 +32,7 @@ _BATCH_LOSS_EVERY = 10  # steps between two points of TensorBoard's batch_loss
 
 
 @dataclasses.dataclass(frozen=True)
-class Session:
+class Setup:
     """What both phases of a command share."""
 
     config: config_lib.Config
@@ -79,22 +79,22 @@ def run(command: str, config: config_lib.Config) -> None:
         f"{runtime.describe(strategy)}"
     )
     for phase, own in zip(todo, configs, strict=True):
-        train_phase(Session(own, folder, strategy, data, network), phase)
+        train_phase(Setup(own, folder, strategy, data, network), phase)
     if command == "train":
         evaluation.evaluate(folder, config, data, network, strategy)
 
 
-def train_phase(session: Session, phase: phases.Phase) -> None:
+def train_phase(setup: Setup, phase: phases.Phase) -> None:
     """Trains one phase from where it stands to its last epoch."""
-    config, strategy, network = session.config, session.strategy, session.network
-    schedule = phases.schedule(phase, config, len(session.data.train))
+    config, strategy, network = setup.config, setup.strategy, setup.network
+    schedule = phases.schedule(phase, config, len(setup.data.train))
     phases.set_trainable(network, phase, config)
     with strategy.scope():
         optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
         optimizer.build(network.model.trainable_variables)
         position = checkpoints.Position(phase)
     saver = checkpoints.Checkpoints(
-        session.folder.checkpoints(phase),
+        setup.folder.checkpoints(phase),
         network.model,
         optimizer,
         position,
@@ -103,8 +103,8 @@ def train_phase(session: Session, phase: phases.Phase) -> None:
     starting_point.restore(
         phase,
         config,
-        session.folder,
-        session.data,
+        setup.folder,
+        setup.data,
         network,
         saver,
         position,
@@ -112,7 +112,7 @@ def train_phase(session: Session, phase: phases.Phase) -> None:
     )
     if int(position.epoch.numpy()) >= schedule.epochs:
         print(
-            f"{phase.name}: all {schedule.epochs} epochs are done in {session.folder.root}. For "
+            f"{phase.name}: all {schedule.epochs} epochs are done in {setup.folder.root}. For "
             "more give --epochs, to start afresh --run=NAME."
         )
         return
@@ -121,12 +121,12 @@ def train_phase(session: Session, phase: phases.Phase) -> None:
         f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
         f"{sum(math.prod(v.shape) for v in network.model.trainable_variables):,} parameters train"
     )
-    _run_epochs(session, phase, schedule, optimizer, position, saver)
-    _say_what_next(session, phase)
+    _run_epochs(setup, phase, schedule, optimizer, position, saver)
+    _say_what_next(setup, phase)
 
 
 def _run_epochs(
-    session: Session,
+    setup: Setup,
     phase: phases.Phase,
     schedule: phases.Schedule,
     optimizer: keras.optimizers.Optimizer,
@@ -134,15 +134,15 @@ def _run_epochs(
     saver: checkpoints.Checkpoints,
 ) -> None:
     """Trains, validates, keeps the best, saves; epoch after epoch."""
-    config, data, strategy = session.config, session.data, session.strategy
-    network = session.network
+    config, data, strategy = setup.config, setup.data, setup.strategy
+    network = setup.network
     train_step = steps.make_train_step(network, optimizer, strategy, schedule.batch_size)
     eval_step = steps.make_eval_step(network, strategy)
-    writer = summaries.Summaries(session.folder, phase)
+    writer = summaries.Summaries(setup.folder, phase)
     first_epoch, step = int(position.epoch.numpy()), int(position.step.numpy())
     steps_done = first_epoch * schedule.steps_per_epoch + step
     if steps_done == 0:
-        writer.start(config, network, _sample(session))
+        writer.start(config, network, _sample(setup))
     batches = iter(
         strategy.experimental_distribute_dataset(
             input_pipeline.training(
@@ -156,7 +156,7 @@ def _run_epochs(
     )
     for epoch in range(first_epoch, schedule.epochs):
         train, images_per_second = _train_epoch(
-            session, phase, schedule, position, saver, batches, train_step, writer
+            setup, phase, schedule, position, saver, batches, train_step, writer
         )
         predictions = inference.predict(
             data.validation,
@@ -176,7 +176,7 @@ def _run_epochs(
         value = getattr(validation, phase.best_by)
         better = phase.is_better(value, float(position.best.numpy()))
         if better:
-            checkpoints.save_best(session.folder.best, phase, network.model, epoch + 1, validation)
+            checkpoints.save_best(setup.folder.best, phase, network.model, epoch + 1, validation)
             position.best.assign(value)
         steps_done = (epoch + 1) * schedule.steps_per_epoch
         writer.epoch(
@@ -201,7 +201,7 @@ def _run_epochs(
 
 
 def _train_epoch(
-    session: Session,
+    setup: Setup,
     phase: phases.Phase,
     schedule: phases.Schedule,
     position: checkpoints.Position,
@@ -228,7 +228,7 @@ def _train_epoch(
     ) as bar:
         for step in range(first, schedule.steps_per_epoch):
             steps_done = epoch * schedule.steps_per_epoch + step
-            batch = _next_batch(session, schedule, batches, steps_done)
+            batch = _next_batch(setup, schedule, batches, steps_done)
             sums, not_finite = train_step(batch)
             sums = sums.numpy().astype(np.float64)
             if not np.isfinite(sums[0]) or not_finite.numpy() > 0:
@@ -248,7 +248,7 @@ def _train_epoch(
 
 
 def _next_batch(
-    session: Session,
+    setup: Setup,
     schedule: phases.Schedule,
     batches: Iterator[steps.Batch],
     steps_done: int,
@@ -256,43 +256,43 @@ def _next_batch(
     try:
         return next(batches)
     except tf.errors.OpError as error:
-        rows = _rows(session, steps_done * schedule.batch_size, schedule.batch_size)
-        raise input_pipeline.explain_failure(session.data.train, rows, error) from error
+        rows = _rows(setup, steps_done * schedule.batch_size, schedule.batch_size)
+        raise input_pipeline.explain_failure(setup.data.train, rows, error) from error
 
 
-def _rows(session: Session, start: int, count: int) -> np.ndarray:
+def _rows(setup: Setup, start: int, count: int) -> np.ndarray:
     """The rows that are drawn as samples `start` to `start + count - 1`."""
     positions = tf.range(start, start + count, dtype=tf.int64)
-    examples, seed = len(session.data.train), session.config.seed
+    examples, seed = len(setup.data.train), setup.config.seed
     return np.array([input_pipeline.row_at(p, examples, seed).numpy() for p in positions])
 
 
-def _sample(session: Session) -> dict[str, np.ndarray]:
+def _sample(setup: Setup) -> dict[str, np.ndarray]:
     """A few training examples as the network gets them, for TensorBoard."""
-    count = min(4, len(session.data.train))
+    count = min(4, len(setup.data.train))
     batches = input_pipeline.training(
-        session.data.train,
+        setup.data.train,
         batch_size=count,
         start=0,
-        seed=session.config.seed,
-        resize_method=session.config.resize_method,
+        seed=setup.config.seed,
+        resize_method=setup.config.resize_method,
     )
     try:
         return next(batches.as_numpy_iterator())
     except tf.errors.OpError as error:
-        rows = _rows(session, 0, count)
-        raise input_pipeline.explain_failure(session.data.train, rows, error) from error
+        rows = _rows(setup, 0, count)
+        raise input_pipeline.explain_failure(setup.data.train, rows, error) from error
 
 
-def _say_what_next(session: Session, phase: phases.Phase) -> None:
-    best = checkpoints.find_best(session.folder.best, phase)
+def _say_what_next(setup: Setup, phase: phases.Phase) -> None:
+    best = checkpoints.find_best(setup.folder.best, phase)
     following = "phase2" if phase is phases.PHASE1 else "evaluate"
-    without = " but without --init_from" if session.config.init_from else ""
-    runs_dir = session.config.runs_dir
+    without = " but without --init_from" if setup.config.init_from else ""
+    runs_dir = setup.config.runs_dir
     logdir = "" if runs_dir == "runs" else f" --logdir={runs_dir}"
     print(
         f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}\n"
-        f"  results   {session.folder.root}\n"
+        f"  results   {setup.folder.root}\n"
         f"  next      ./run.sh {following}, with the same flags{without}\n"
         f"  look      ./run.sh tensorboard{logdir}\n"
     )

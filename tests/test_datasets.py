@@ -10,7 +10,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cnnrnn import config, datasets, errors, example_source, folder_builder
+from cnnrnn import config, datasets, errors, example_source, folder_builder, preprocessing
 from data.tiny_imagenet_100 import dummy
 
 REAL_ARCHIVE = pathlib.Path(
@@ -248,6 +248,48 @@ def test_an_unknown_data_set_is_refused(dataset, message, monkeypatch):
     monkeypatch.setattr(datasets, "_prepared", lambda builder, *_: builder)
     with pytest.raises(errors.UsageError, match=message):
         load(dataset)
+
+
+class PlainShapes(tfds.core.GeneratorBasedBuilder):
+    """A set as TFDS has many: shuffled by key, a test split, no file names. Value tells label."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(4, 4, 3)), "label": ["dark", "light"]}
+        features["label"] = tfds.features.ClassLabel(names=features["label"])
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(20), "test": self._generate_examples(6)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            image = np.full((4, 4, 3), 100 * (i % 2) + i, np.uint8)
+            yield f"key{i}", {"image": image, "label": i % 2}
+
+
+def test_a_set_of_tfds_is_read_by_row(tmp_path):
+    data, _ = load("tfds:plain_shapes", data_dir=str(tmp_path))
+    assert data.class_names == ("dark", "light") and not data.split_here
+    assert len(data.train) == 20 and len(data.validation) == 6
+    rows = tf.data.Dataset.from_tensor_slices((np.arange(20)[::-1], np.ones(20, np.float32)))
+    for encoded, label, row, _ in data.train.read(rows):
+        value = int(preprocessing.decode(encoded)[0, 0, 0])
+        assert label == data.train.labels[row] == int(value >= 100)
+    assert "split 'train' of plain_shapes/1.0.0" in data.train.describe(3)
+    again, log = load("tfds:plain_shapes", data_dir=str(tmp_path))
+    assert again.fingerprint == data.fingerprint and "preparing" not in log
+
+
+def test_a_set_prepared_in_another_format_is_refused(tmp_path):
+    PlainShapes(data_dir=tmp_path, file_format="tfrecord").download_and_prepare()
+    with pytest.raises(errors.UsageError, match="--data_dir"):
+        load("tfds:plain_shapes", data_dir=str(tmp_path))
 
 
 def test_offline_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
