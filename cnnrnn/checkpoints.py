@@ -84,8 +84,8 @@ class Checkpoints:
         except (ValueError, IndexError, AssertionError, tf.errors.OpError) as error:
             raise errors.RunError(
                 f"the checkpoint in {self._directory} cannot be restored: "
-                f"{str(error).splitlines()[0]}. Remove that folder to train this phase again, or "
-                "give another --run=NAME."
+                f"{str(error).splitlines()[0]}. Put the files back, or train afresh under another "
+                "--run=NAME."
             ) from error
         self._directory.mkdir(parents=True, exist_ok=True)
         for half_written in self._directory.glob("*_temp"):  # by a process that was killed

@@ -23,6 +23,14 @@ from cnnrnn import atomic_file, datasets, errors, phases
 from cnnrnn import config as config_lib
 from cnnrnn.models import xception_weights
 
+# What decides which pictures a run has, beside the pictures themselves.
+_DATA_SETTINGS = (
+    "dataset",
+    "train_per_class",
+    "validation_per_class",
+    "validation_fraction",
+    "split_seed",
+)
 _PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "absl-py")
 
 
@@ -136,12 +144,10 @@ class RunFolder:
                 f"{made_with['resize_method']}: give that, or another --run=NAME."
             )
         if made_with["fingerprint"] != data.fingerprint:
-            names = ("dataset", "train_per_class", "validation_per_class", "split_seed")
-            names += ("validation_fraction",)
             raise errors.UsageError(
                 f"the run folder {self.root} was made with other pictures (fingerprint "
                 f"{made_with['fingerprint'][:12]}, now {data.fingerprint[:12]}): "
-                f"{' '.join(f'--{name}={made_with[name]}' for name in names)}. Give these and the "
+                f"{' '.join(f'--{name}={made_with[name]}' for name in _DATA_SETTINGS)}. Give these and the "
                 "same pictures to go on with it, or another --run=NAME to start afresh."
             )
 
@@ -150,10 +156,9 @@ class RunFolder:
     ) -> None:
         """Writes down the settings of a phase that begins or goes on."""
         settings = config.to_json()
-        names = ("dataset", "train_per_class", "validation_per_class", "split_seed")
-        names += ("validation_fraction", "resize_method")
         recorded = self.config()
-        recorded["data"] = {name: settings[name] for name in names} | {
+        recorded["data"] = {name: settings[name] for name in _DATA_SETTINGS} | {
+            "resize_method": config.resize_method,
             "fingerprint": data.fingerprint,
             "class_names": list(data.class_names),
         }
@@ -163,13 +168,16 @@ class RunFolder:
             self._write_split(data)
 
     def _write_split(self, data: datasets.Dataset) -> None:
-        lines = ["split\tpicture"]
+        path = self.root / "split.tsv"
+        heading = f"# fingerprint {data.fingerprint}"
+        if path.exists() and path.read_text(encoding="utf-8").startswith(heading):
+            return  # naming every example of a large set takes its time
+        lines = [heading, "split\tpicture"]
         for name, split in (("train", data.train), ("validation", data.validation)):
             lines += [f"{name}\t{split.describe(row)}" for row in range(len(split))]
         text = "\n".join(lines) + "\n"
         atomic_file.write_text(
-            self.root / "split.tsv",
-            text.encode("utf-8", "surrogateescape").decode(errors="replace"),
+            path, text.encode("utf-8", "surrogateescape").decode(errors="replace")
         )
 
     def write_manifest(

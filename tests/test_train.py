@@ -295,7 +295,7 @@ def test_a_split_made_here_is_recorded(small_config, tmp_path):
     config = small_config.replace(dataset=str(root), validation_fraction=0.34)
     train.run("phase1", config)
     lines = (config.run_dir / "split.tsv").read_text().splitlines()
-    assert len(lines) == 1 + 18
+    assert len(lines) == 2 + 18
     held_out = [line for line in lines if line.startswith("validation\t")]
     assert len(held_out) == 6 and all(str(root) in line for line in held_out)
 
