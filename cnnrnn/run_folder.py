@@ -144,11 +144,12 @@ class RunFolder:
                 f"{made_with['resize_method']}: give that, or another --run=NAME."
             )
         if made_with["fingerprint"] != data.fingerprint:
+            given = " ".join(f"--{name}={made_with[name]}" for name in _DATA_SETTINGS)
             raise errors.UsageError(
                 f"the run folder {self.root} was made with other pictures (fingerprint "
                 f"{made_with['fingerprint'][:12]}, now {data.fingerprint[:12]}): "
-                f"{' '.join(f'--{name}={made_with[name]}' for name in _DATA_SETTINGS)}. Give these and the "
-                "same pictures to go on with it, or another --run=NAME to start afresh."
+                f"{given}. Give these and the same pictures to go on with it, or another "
+                "--run=NAME to start afresh."
             )
 
     def record(
