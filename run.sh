@@ -139,7 +139,7 @@ environment requirements.txt "TensorFlow and the rest of requirements.txt: about
 export PYTHONPATH=$here
 case $word in
   # -P: nothing in the caller's folder can stand in for a module.
-  tensorboard) exec "$py" -P -m tensorboard.main --logdir runs "$@" ;;
+  tensorboard) export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}; exec "$py" -P -m tensorboard.main --logdir runs "$@" ;;
   phase1 | phase2 | train | evaluate | data)
     sample=--flagfile=$here/flags.txt # its sizes are for the sample alone: other data is used whole
     for arg in "$@"; do case $arg in -dataset* | --dataset* | -flagfile* | --flagfile*) sample='' ;; esac; done

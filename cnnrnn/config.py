@@ -78,7 +78,9 @@ class Config:
         0, "Validate on this many pictures of each class, likewise. 0: all.", _NOT_NEGATIVE
     )
     resize_method: str = _setting(
-        "bilinear", "How a picture is brought to 299x299.", _one_of(*RESIZE_METHODS)
+        "bilinear",
+        f"How a picture is brought to 299x299: {', '.join(RESIZE_METHODS)}.",
+        _one_of(*RESIZE_METHODS),
     )
 
     # Run
@@ -110,7 +112,7 @@ class Config:
         "A run folder whose best weights the phase starts from, instead of ImageNet weights "
         "(phase 1) or this run's own phase 1 (phase 2).",
     )
-    epochs: tuple[int, int] = _setting((30, 30), "Epochs.", _POSITIVE)
+    epochs: tuple[int, int] = _setting((30, 30), "Epochs to train.", _POSITIVE)
     batch_size: tuple[int, int] = _setting(
         (32, 16), "Pictures per step, over all replicas together.", _POSITIVE
     )

@@ -125,6 +125,7 @@ def labels_and_digests(source: ExampleSource, name: str) -> tuple[np.ndarray, np
         labels (N,) int64, digests (N, 32) uint8.
 
     Raises:
+        UsageError: a picture has no bytes at all.
         RunError: a file cannot be read.
     """
     kept = config.cache_dir() / "digests" / f"{source.state()}.npz"
@@ -140,6 +141,10 @@ def labels_and_digests(source: ExampleSource, name: str) -> tuple[np.ndarray, np
     digests = np.empty((len(source), 32), np.uint8)
     with progress.Progress(f"reading {name}", len(source), "pictures") as bar:
         for row, (encoded, label) in enumerate(_numpy_examples(source)):
+            if not encoded:
+                raise errors.UsageError(
+                    f"{source.describe(row)} is empty: mend it or take it out of the data set."
+                )
             labels[row] = label
             digests[row] = np.frombuffer(hashlib.sha256(encoded).digest(), np.uint8)
             bar.update(row + 1)

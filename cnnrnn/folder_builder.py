@@ -91,6 +91,11 @@ def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuild
         return FolderBuilder(root, splits, list(layout.class_names))
     train_dir = _first_split(root, TRAIN_NAMES, log)
     validation_dir = _first_split(root, VALIDATION_NAMES, log) if train_dir else None
+    if train_dir is None and not _subfolders(root):
+        raise errors.UsageError(
+            f"{root} has no folders in it: put the pictures of each class into a folder of their "
+            "own, named after the class."
+        )
     if train_dir is None:
         log(f"{root}: one tree of class folders")
     else:

@@ -7,6 +7,7 @@ shorter than the data (or no multiple of the batch) the next one draws on where 
 """
 
 import os
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -108,10 +109,16 @@ def explain_failure(
             for encoded, *_ in split.read(tf.data.Dataset.from_tensors((int(row), 1.0))):
                 preprocessing.decode(encoded)
         except tf.errors.OpError as cause:
-            reason = str(cause.message).splitlines()[0]
+            reason = _without_op(str(cause.message).splitlines()[0])
             return errors.RunError(
                 f"cannot decode {split.describe(int(row))}: {reason}. Mend the picture or take it "
                 "out of the data set. A run that has begun goes on only with the very same "
                 "pictures, so then give another --run=NAME."
             )
     return errors.RunError(f"the input pipeline failed: {str(error.message).splitlines()[0]}")
+
+
+def _without_op(message: str) -> str:
+    """TensorFlow's reason without the node that it happened in."""
+    message = re.sub(r"\{\{function_node .*?\}\} ", "", message)
+    return re.sub(r" ?\[Op:\w+\].*", "", message).rstrip(". ")

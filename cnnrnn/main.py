@@ -37,7 +37,11 @@ def main(argv: Sequence[str]) -> int:
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        return _fail("stopped by you. Training goes on from its last checkpoint.", 130)
+        return _fail(
+            "stopped by you. To go on give the same command again: training resumes from its last "
+            "checkpoint, and a phase that has none yet begins anew.",
+            130,
+        )
 
 
 def _run(argv: list[str]) -> int:
@@ -55,7 +59,7 @@ def _run(argv: list[str]) -> int:
     try:
         positional = flags.FLAGS([argv[0], *arguments])[1:]
     except (flags.Error, UnicodeDecodeError) as error:
-        raise errors.UsageError(f"{error} See --help.") from error
+        raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
     if positional and command != "data":
         raise errors.UsageError(

@@ -1,6 +1,7 @@
 """Pictures for people: what the network sees, what it says, and the charts per label."""
 
 import io
+import warnings
 
 import numpy as np
 from matplotlib import figure
@@ -94,5 +95,8 @@ def _short(name: str, length: int = 24) -> str:
 
 def _png(chart: figure.Figure) -> bytes:
     buffer = io.BytesIO()
-    chart.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        # A script that the font lacks is drawn as boxes; a line per letter would not mend it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        chart.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -40,6 +40,7 @@ class Setup:
     strategy: tf.distribute.Strategy
     data: datasets.Dataset
     network: models.Network
+    goes_on: bool  # the command itself does what comes after a phase
 
 
 def run(command: str, config: config_lib.Config) -> None:
@@ -63,7 +64,7 @@ def run(command: str, config: config_lib.Config) -> None:
             runtime.check_batch(
                 phases.schedule(phase, config, len(data.train)).batch_size, strategy
             )
-    except errors.UsageError:
+    except (errors.UsageError, errors.RunError):
         with contextlib.suppress(OSError):
             folder.root.rmdir()  # if it is new: a mistyped command leaves nothing behind
         raise
@@ -79,7 +80,7 @@ def run(command: str, config: config_lib.Config) -> None:
         f"{runtime.describe(strategy)}"
     )
     for phase, own in zip(todo, configs, strict=True):
-        train_phase(Setup(own, folder, strategy, data, network), phase)
+        train_phase(Setup(own, folder, strategy, data, network, command == "train"), phase)
     if command == "train":
         evaluation.evaluate(folder, config, data, network, strategy)
 
@@ -286,12 +287,14 @@ def _sample(setup: Setup) -> dict[str, np.ndarray]:
 
 def _say_what_next(setup: Setup, phase: phases.Phase) -> None:
     best = checkpoints.find_best(setup.folder.best, phase)
+    print(f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}")
+    if setup.goes_on:
+        return
     following = "phase2" if phase is phases.PHASE1 else "evaluate"
     without = " but without --init_from" if setup.config.init_from else ""
     runs_dir = setup.config.runs_dir
     logdir = "" if runs_dir == "runs" else f" --logdir={runs_dir}"
     print(
-        f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}\n"
         f"  results   {setup.folder.root}\n"
         f"  next      ./run.sh {following}, with the same flags{without}\n"
         f"  look      ./run.sh tensorboard{logdir}\n"

@@ -212,6 +212,16 @@ def no_classes(root):
         shutil.rmtree(root / split)
 
 
+def loose_pictures(root):
+    shutil.copy(next((root / "train" / "gray").iterdir()), root / "1.png")
+    for split in ("train", "val"):
+        shutil.rmtree(root / split)
+
+
+def empty_picture(root):
+    (root / "val" / "gray" / "nothing.jpg").write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -219,7 +229,9 @@ def no_classes(root):
         (one_class, "only 'black'"),
         (unknown_in_val, "'green' that the training folder lacks"),
         (empty_val, "holds no pictures"),
-        (no_classes, "holds 0 class folder"),
+        (no_classes, "has no folders in it"),
+        (loose_pictures, "has no folders in it"),
+        (empty_picture, "is empty: mend it"),
     ],
 )
 def test_a_folder_that_cannot_be_trained_on_is_refused_by_name(pictures, damage, message):

@@ -96,7 +96,7 @@ def test_an_interrupt_says_how_to_go_on(in_process, monkeypatch):
 
     monkeypatch.setattr(train, "run", interrupt)
     code, _, err = in_process("train")
-    assert code == 130 and "goes on from its last checkpoint" in err
+    assert code == 130 and "resumes from its last checkpoint" in err
 
 
 def test_a_fault_of_the_program_shows_its_traceback(in_process, monkeypatch):

@@ -21,7 +21,7 @@ def test_a_label_without_examples_has_no_mean():
 
 @pytest.mark.parametrize("classes", [2, 100])
 def test_label_charts_have_room_for_every_label(classes):
-    names = [f"label {i}, also known as $omething else and_more" for i in range(classes)]
+    names = [f"日本 {i}, also known as $omething else and_more" for i in range(classes)]
     accuracy = np.linspace(0, 1, classes)
     accuracy[0] = np.nan
     picture = tf.io.decode_png(plots.label_chart(names, accuracy, "Top-1 by label"))

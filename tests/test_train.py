@@ -81,7 +81,14 @@ def test_the_whole_recipe_leaves_everything_it_should(small_config, capsys):
         assert (root / "evaluation" / name).read_bytes().startswith(b"\x89PNG")
     assert not list(root.rglob(".partial-*"))
     output = capsys.readouterr().out
-    assert str(root) in output and "./run.sh phase2" in output and "./run.sh evaluate" in output
+    assert str(root) in output and "next " not in output  # it goes on by itself
+
+
+def test_a_phase_ends_by_saying_what_is_next(small_config, capsys):
+    for command, following in (("phase1", "phase2"), ("phase2", "evaluate")):
+        train.run(command, small_config)
+        output = capsys.readouterr().out
+        assert str(small_config.run_dir) in output and f"next      ./run.sh {following}" in output
 
 
 def test_tensorboard_gets_its_curves_and_pictures(small_config, monkeypatch):
