@@ -293,6 +293,8 @@ def test_an_interrupted_installation_is_made_anew(fresh, tools, installed):
         cwd=fresh,
         env=environment(tools),
         start_new_session=True,
+        # Tests that a shell started in the background would hand on its ignoring of interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stderr=subprocess.DEVNULL,
     )
     assert interrupted.returncode in (130, -signal.SIGINT)
