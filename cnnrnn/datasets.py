@@ -76,8 +76,8 @@ def load(config: config_lib.Config, log: Log = print) -> Dataset:
     builder = _builder(config, log)
     image, label = _image_and_label(builder, config.dataset)
     class_names = tuple(builder.info.features[label].names)
-    train_name, validation_name = _split_names(builder, config.dataset)
-    train = _whole_split(builder, train_name, image, label, config.dataset)
+    validation_name = _validation_name(builder, config.dataset)
+    train = _whole_split(builder, "train", image, label, config.dataset)
     validation = None
     if validation_name is not None:
         validation = _whole_split(builder, validation_name, image, label, config.dataset)
@@ -175,8 +175,8 @@ def check_reachable(builder: tfds.core.DatasetBuilder, name: str, manual: pathli
             requests.head(url, timeout=5, allow_redirects=False)
         except requests.RequestException as error:
             wanted = "\n".join(
-                f"  {url}" + (f"  as {name}" if name and not url.endswith(name) else "")
-                for url, name in sorted(missing.items())[:10]
+                f"  {url}" + (f"  as {file}" if file and not url.endswith(file) else "")
+                for url, file in sorted(missing.items())[:10]
             )
             raise errors.RunError(
                 f"the data set {name} has to be downloaded, and {url.split('/')[2]} cannot be "
@@ -202,13 +202,13 @@ def _image_and_label(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str,
     return keys[0], keys[1]
 
 
-def _split_names(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, str | None]:
+def _validation_name(builder: tfds.core.DatasetBuilder, name: str) -> str | None:
     splits = list(builder.info.splits)
     if "train" not in splits:
         raise errors.UsageError(
             f"--dataset={name} has no split 'train'. Its splits are {', '.join(splits)}."
         )
-    return "train", next((split for split in _VALIDATION_SPLITS if split in splits), None)
+    return next((split for split in _VALIDATION_SPLITS if split in splits), None)
 
 
 def _whole_split(builder, split: str, image: str, label: str, name: str) -> Split:

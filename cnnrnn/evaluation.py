@@ -39,7 +39,7 @@ def evaluate(
     data: datasets.Dataset,
     network: models.Network,
     strategy: tf.distribute.Strategy,
-) -> inference.Predictions:
+) -> None:
     """Scores the validation split, writes the report into the run folder and prints its figures."""
     best = checkpoints.latest_best(folder.best)
     checkpoints.load_best(best, network.model)
@@ -68,4 +68,3 @@ def evaluate(
             f"note: phase 1 alone had {phase1.validation.top1:.2%} top-1. With few pictures, "
             "--phase2_batchnorm=frozen and more epochs help phase 2 (under another --run).\n"
         )
-    return predictions

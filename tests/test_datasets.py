@@ -304,20 +304,20 @@ def test_a_set_prepared_in_another_format_is_refused(tmp_path):
         load("tfds:plain_shapes", data_dir=str(tmp_path))
 
 
-def test_offline_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
+@pytest.fixture
+def offline(monkeypatch):
     def unreachable(url, **_):
         raise requests.ConnectionError("no route")
 
     monkeypatch.setattr(requests, "head", unreachable)
+
+
+def test_offline_says_what_to_fetch_and_where_to_put_it(offline, tmp_path):
     with pytest.raises(errors.RunError, match="(?s)beans.*downloads/manual.*test.zip.*train.zip"):
         load("tfds:beans", data_dir=str(tmp_path))
 
 
-def test_files_put_by_hand_need_no_network(monkeypatch, tmp_path):
-    def unreachable(url, **_):
-        raise requests.ConnectionError("no route")
-
-    monkeypatch.setattr(requests, "head", unreachable)
+def test_files_put_by_hand_need_no_network(offline, tmp_path):
     builder = tfds.builder("beans", data_dir=tmp_path, file_format="array_record")
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)

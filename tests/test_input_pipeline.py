@@ -29,7 +29,7 @@ def test_each_pass_is_a_permutation(n):
 
 
 def test_seeds_and_passes_give_unrelated_orders():
-    """Kendall's and Pearson's idea of it: positions under two keys are uncorrelated."""
+    """The rows drawn under two keys are uncorrelated, and so are they with their positions."""
     n = 2000
     orders = [
         tf.map_fn(
