@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from cnnrnn import metrics, models
 
-Batch = dict[str, tf.Tensor]  # image, rows, label, row, weight; see `input_pipeline`
+Batch = dict[str, tf.Tensor]  # rows, image or features, label, row, weight
 
 
 def make_train_step(
@@ -27,14 +27,13 @@ def make_train_step(
         step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, how many
         replicas had a gradient that was not finite.
     """
-    model = network.model
 
     def replica_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = model({"image": batch["image"], "rows": batch["rows"]}, training=True)
+            logits = network.logits(batch, training=True)
             scores = metrics.per_example(logits, batch["label"])
             loss = tf.reduce_sum(scores["loss"] * batch["weight"]) / global_batch
-        variables = model.trainable_variables
+        variables = network.model.trainable_variables
         gradients = tape.gradient(loss, variables)
         # A finite loss can have a gradient that is not: seen here, it is named before a
         # checkpoint of the weights it ruins can be written.
@@ -62,10 +61,9 @@ def make_eval_step(
         step(batch) -> the global batch's "loss", "top", "top1", "top5", "probability" (B,) of the
         first of "top", "label", "row" and "weight".
     """
-    model = network.model
 
     def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
-        logits = model({"image": batch["image"], "rows": batch["rows"]}, training=False)
+        logits = network.logits(batch, training=False)
         probability = tf.reduce_max(tf.nn.softmax(logits), axis=-1)
         return {
             **metrics.per_example(logits, batch["label"]),

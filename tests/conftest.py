@@ -87,13 +87,14 @@ def small_build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = F
     x = keras.layers.Conv2D(6, 7, strides=13, use_bias=False, name="conv")(image)
     x = keras.layers.BatchNormalization(name="bn", synchronized=synchronized_batchnorm)(x)
     x = keras.layers.ReLU(name="relu")(x)
-    cnn = keras.Model(image, x)
     cnn_features = keras.layers.GlobalAveragePooling2D(name="cnn_features")(x)
+    cnn = keras.Model(image, cnn_features)
     sequence = keras.layers.LSTM(6, return_sequences=True, name="lstm_1")(rows)
     rnn_features = keras.layers.LSTM(6, name="rnn_features")(sequence)
     product = keras.layers.Multiply(name="product")([cnn_features, rnn_features])
     logits = keras.layers.Dense(classes, name="logits")(product)
-    return models.Network(keras.Model({"image": image, "rows": rows}, logits), cnn)
+    model = keras.Model({"image": image, "rows": rows}, logits)
+    return models.Network(model, cnn, models.head_of(model))
 
 
 @pytest.fixture

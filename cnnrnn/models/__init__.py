@@ -8,6 +8,7 @@ rows  (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
 import dataclasses
 
 import keras
+import tensorflow as tf
 
 from cnnrnn import shapes
 from cnnrnn.models import cnn_branch, fusion, rnn_branch
@@ -15,14 +16,22 @@ from cnnrnn.models import cnn_branch, fusion, rnn_branch
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The whole model, and the part of it that is Xception.
+    """The whole model, and the two parts that phase 1 cuts it into.
 
     `model` takes {"image": (B, 299, 299, 3), "rows": (B, 23, 3887)} and returns logits
-    (B, classes). `cnn` shares its layers with `model`: freezing or filling one does the other.
+    (B, classes). `cnn` is Xception with its pooling, image -> features (B, 2048). `head` is all the
+    rest: it takes {"features": (B, 2048), "rows": (B, 23, 3887)} and returns the same logits.
+    The parts share their layers with `model`: freezing or filling one does the other.
     """
 
     model: keras.Model
     cnn: keras.Model
+    head: keras.Model
+
+    def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """Logits (B, classes) of a batch that has "rows", and either "features" or "image"."""
+        given, network = ("features", self.head) if "features" in batch else ("image", self.model)
+        return network({given: batch[given], "rows": batch["rows"]}, training=training)
 
 
 def build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = False) -> Network:
@@ -44,8 +53,17 @@ def build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = False) 
     keras.utils.set_random_seed(seed)  # for Xception, whose initializers take no seed of their own
     image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image")
     rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="rows")
-    cnn, cnn_features = cnn_branch.build(image, synchronized_batchnorm)
+    cnn = cnn_branch.build(image, synchronized_batchnorm)
     rnn_features = rnn_branch.build(rows, shapes.LSTM_UNITS, seed)
-    logits = fusion.build(cnn_features, rnn_features, classes, seed + 4)
+    logits = fusion.build(cnn.output, rnn_features, classes, seed + 4)
     model = keras.Model({"image": image, "rows": rows}, logits, name="cnnrnn")
-    return Network(model=model, cnn=cnn)
+    return Network(model=model, cnn=cnn, head=head_of(model))
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """All of a model but its CNN, as a model of its own, which shares the layers."""
+    rows, rnn_features = model.input["rows"], model.get_layer("rnn_features").output
+    features = keras.Input(model.get_layer("cnn_features").output.shape[1:], name="features")
+    product = model.get_layer("product")([features, rnn_features])
+    logits = model.get_layer("logits")(product)
+    return keras.Model({"features": features, "rows": rows}, logits, name="head")

@@ -3,9 +3,7 @@
 import keras
 
 
-def build(
-    image: keras.KerasTensor, synchronized_batchnorm: bool
-) -> tuple[keras.Model, keras.KerasTensor]:
+def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model:
     """Builds the branch on an input, so that Xception's layers are reachable in the whole model.
 
     Args:
@@ -13,12 +11,12 @@ def build(
         synchronized_batchnorm: see `models.build`.
 
     Returns:
-        The Xception (20,861,480 parameters, random; `xception_weights` fills it) and its pooled
-        features (B, 2048).
+        image -> pooled features (B, 2048); 20,861,480 random parameters, which
+        `xception_weights` fills.
     """
     xception = keras.applications.Xception(include_top=False, weights=None, input_tensor=image)
     for layer in xception.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = synchronized_batchnorm
     features = keras.layers.GlobalAveragePooling2D(name="cnn_features")(xception.output)
-    return xception, features
+    return keras.Model(image, features, name="cnn")
