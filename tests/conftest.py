@@ -7,6 +7,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+
+# isort: split
 import io
 import pathlib
 
@@ -17,6 +20,7 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config, models, shapes
+from cnnrnn.models import lstm
 
 # Before anything touches a device; a process can have one set of logical devices only.
 tf.config.set_logical_device_configuration(
@@ -89,8 +93,8 @@ def small_build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = F
     x = keras.layers.ReLU(name="relu")(x)
     cnn_features = keras.layers.GlobalAveragePooling2D(name="cnn_features")(x)
     cnn = keras.Model(image, cnn_features)
-    sequence = keras.layers.LSTM(6, return_sequences=True, name="lstm_1")(rows)
-    rnn_features = keras.layers.LSTM(6, name="rnn_features")(sequence)
+    sequence = lstm.LSTM(6, return_sequences=True, name="lstm_1")(rows)
+    rnn_features = lstm.LSTM(6, name="rnn_features")(sequence)
     product = keras.layers.Multiply(name="product")([cnn_features, rnn_features])
     logits = keras.layers.Dense(classes, name="logits")(product)
     model = keras.Model({"image": image, "rows": rows}, logits)

@@ -2,6 +2,8 @@
 
 import keras
 
+from cnnrnn.models import lstm
+
 
 def build(rows: keras.KerasTensor, units: int, seed: int) -> keras.KerasTensor:
     """Builds the branch on an input.
@@ -18,8 +20,8 @@ def build(rows: keras.KerasTensor, units: int, seed: int) -> keras.KerasTensor:
     return _lstm(units, seed + 2, name="rnn_features", return_sequences=False)(sequence)
 
 
-def _lstm(units: int, seed: int, **kwargs) -> keras.layers.LSTM:
-    return keras.layers.LSTM(
+def _lstm(units: int, seed: int, **kwargs) -> lstm.LSTM:
+    return lstm.LSTM(
         units,
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
         recurrent_initializer=keras.initializers.Orthogonal(seed=seed + 1),

@@ -1,0 +1,196 @@
+"""The LSTM layer: keras.layers.LSTM with its arithmetic arranged for a CPU.
+
+Keras multiplies one timestep at a time, forward and backward, so the weights (128 MB for this
+network's first layer) are read and packed anew for each, and their gradients are summed up in
+memory product by product. Here only what truly depends on the last timestep is done one by one.
+The rest is one large product each, which runs at the processor's full rate:
+
+  forward    z = W'x + b for all timesteps at once, then per timestep z_t += U'h_(t-1)
+  backward   per timestep dh_(t-1) = U dz_t, then dW, dU, db and dx for all timesteps at once
+
+Within the kernel a timestep is a column block, (features, B): then the recurrent products are
+(8192, 2048) x (2048, B), whose large operand can be read as it lies. As (B, 2048) x (2048, 8192)
+they run at 50 to 87 GFLOP/s where these run at 97 to 128 and the machine's peak is 150 (B = 32).
+
+Symbols: T timesteps, B batch, d input features, n units; gates in Keras's order i, f, g, o.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def kernel_name() -> str:
+    """Which implementation runs on this machine's devices, for the log."""
+    return "cuDNN through Keras" if _on_gpu() else "one product for all timesteps (CPU)"
+
+
+def _on_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+@keras.saving.register_keras_serializable(package="cnnrnn")
+class LSTM(keras.layers.LSTM):
+    """keras.layers.LSTM without its options: same variables, same values, same gradients.
+
+    Under a mixed policy the operands of every product are in the compute dtype, while the sums
+    over timesteps, the state, the output and the gradients of the weights are float32.
+
+    Args:
+        units: n.
+        return_sequences: whether to return every timestep's output.
+        kernel_initializer, recurrent_initializer, name, dtype, trainable: as in Keras.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        *,
+        return_sequences: bool = False,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        **kwargs,
+    ):
+        unknown = set(kwargs) - {"name", "dtype", "trainable"}
+        if unknown:
+            raise ValueError(
+                f"LSTM takes units, return_sequences, kernel_initializer, recurrent_initializer, "
+                f"name, dtype and trainable. Received: {', '.join(sorted(unknown))}."
+            )
+        super().__init__(
+            units,
+            return_sequences=return_sequences,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            **kwargs,
+        )
+
+    def get_config(self):
+        ours = ("units", "return_sequences", "kernel_initializer", "recurrent_initializer")
+        common = ("name", "dtype", "trainable")
+        return {key: value for key, value in super().get_config().items() if key in ours + common}
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        if len(sequences_shape) != 3 or None in sequences_shape[1:]:
+            raise ValueError(
+                f"{self.name} needs to know the number of timesteps and of features: expected a "
+                f"shape (B, T, d). Received: {tuple(sequences_shape)}."
+            )
+        super().build(sequences_shape)
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        """Runs over a batch of sequences.
+
+        Args:
+            sequences: (B, T, d); T is static.
+            initial_state, mask: refused; they are arguments because Keras passes them.
+            training: without effect, there being no dropout.
+
+        Returns:
+            (B, T, n) or, without return_sequences, the last timestep's (B, n). float32 under a
+            mixed policy.
+
+        Raises:
+            ValueError: a mask or an initial state is given.
+        """
+        if mask is not None or initial_state is not None:
+            given = "mask" if mask is not None else "initial_state"
+            raise ValueError(
+                f"{self.name} reads every timestep from a state of zeros and takes no {given}: "
+                "use keras.layers.LSTM. Received one."
+            )
+        if _on_gpu():
+            outputs = super().call(sequences, training=training)
+            return tf.cast(outputs, self.variable_dtype)
+        with keras.src.backend.AutocastScope(None):  # the kernel casts, to keep gradients float32
+            weights = [
+                tf.convert_to_tensor(v)
+                for v in (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
+            ]
+        outputs = _lstm(sequences, *weights, compute_dtype=tf.as_dtype(self.compute_dtype))
+        return outputs if self.return_sequences else outputs[:, -1]
+
+    def compute_output_spec(self, sequences, initial_state=None, mask=None, training=False):
+        spec = super().compute_output_spec(sequences)
+        return keras.KerasTensor(spec.shape, self.variable_dtype)
+
+
+def _lstm(x, kernel, recurrent_kernel, bias, *, compute_dtype: tf.DType) -> tf.Tensor:
+    """All timesteps of an LSTM, differentiable once in all arguments.
+
+    Args:
+        x: (B, T, d).
+        kernel: W (d, 4n).
+        recurrent_kernel: U (n, 4n).
+        bias: b (4n,).
+        compute_dtype: of the operands of every product.
+
+    Returns:
+        Every timestep's output, (B, T, n), in the weights' dtype.
+    """
+    timesteps, units = x.shape[1], recurrent_kernel.shape[0]
+
+    def product(a, b, **transposed):
+        result = tf.matmul(tf.cast(a, compute_dtype), tf.cast(b, compute_dtype), **transposed)
+        return tf.cast(result, kernel.dtype)
+
+    @tf.custom_gradient
+    def run(x, kernel, recurrent_kernel, bias):
+        batch = tf.shape(x)[0]
+        steps = tf.transpose(x, (1, 0, 2))  # (T, B, d)
+        rows = tf.reshape(tf.cast(steps, compute_dtype), (timesteps * batch, x.shape[2]))
+        z = product(kernel, rows, transpose_a=True, transpose_b=True) + bias[:, tf.newaxis]
+        z = tf.unstack(tf.reshape(z, (4 * units, timesteps, batch)), axis=1)
+        recurrent = tf.cast(recurrent_kernel, compute_dtype)  # (n, 4n)
+        # Moved once, so that all the timesteps read it as it lies. By way of three dimensions,
+        # because TensorFlow would fold a plain transpose into each product again, at half the rate.
+        by_gate = tf.reshape(recurrent, (units, 4, units))
+        transposed = tf.reshape(tf.transpose(by_gate, (1, 2, 0)), (4 * units, units))
+        gates, cells, hiddens = [], [], []
+        for t in range(timesteps):
+            if t > 0:
+                z[t] += product(transposed, hiddens[-1])
+            i, f, g, o = tf.split(z[t], 4)
+            i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+            cell = f * cells[-1] + i * g if t > 0 else i * g
+            gates.append((i, f, g, o))
+            cells.append(cell)
+            hiddens.append(o * tf.tanh(cell))
+        outputs = tf.stack(hiddens, axis=1)  # (n, T, B)
+
+        def gradient(upstream):
+            """upstream: (B, T, n)."""
+            upstream = tf.unstack(tf.transpose(upstream, (1, 2, 0)))  # T x (n, B)
+            dz = [None] * timesteps
+            dh = dc = 0.0
+            for t in reversed(range(timesteps)):
+                i, f, g, o = gates[t]
+                tanh_cell = tf.tanh(cells[t])
+                dh += upstream[t]
+                dc += dh * o * (1 - tanh_cell * tanh_cell)
+                before = cells[t - 1] if t > 0 else tf.zeros_like(dc)
+                parts = (
+                    dc * g * i * (1 - i),
+                    dc * before * f * (1 - f),
+                    dc * i * (1 - g * g),
+                    dh * tanh_cell * o * (1 - o),
+                )
+                dz[t] = tf.cast(tf.concat(parts, axis=0), compute_dtype)
+                if t > 0:
+                    dh = product(recurrent, dz[t])
+                    dc *= f
+            dz_all = tf.reshape(tf.stack(dz, axis=1), (4 * units, timesteps * batch))
+            d_kernel = product(rows, dz_all, transpose_a=True, transpose_b=True)
+            if timesteps > 1:
+                # h_(t-1) beside dz_t: the first timestep has nothing before it.
+                before = tf.reshape(outputs[:, :-1], (units, (timesteps - 1) * batch))
+                d_recurrent = product(before, dz_all[:, batch:], transpose_b=True)
+            else:
+                d_recurrent = tf.zeros_like(recurrent_kernel)
+            d_bias = tf.reduce_sum(tf.cast(dz_all, kernel.dtype), axis=1)
+            # Where nobody asks for it, as for the first layer, the graph drops this product.
+            dx = tf.reshape(product(kernel, dz_all), (x.shape[2], timesteps, batch))
+            return tf.cast(tf.transpose(dx, (2, 1, 0)), x.dtype), d_kernel, d_recurrent, d_bias
+
+        return tf.transpose(outputs, (2, 1, 0)), gradient
+
+    return run(x, kernel, recurrent_kernel, bias)
