@@ -124,6 +124,12 @@ class Config:
         "Pictures per epoch, drawing on where the last epoch stopped. 0: as many as there are.",
         _NOT_NEGATIVE,
     )
+    feature_cache: str = _setting(
+        "auto",
+        "Phase 1: where the frozen CNN's features are kept, so that each is computed once. 'auto': "
+        "$CNNRNN_CACHE/features, or ~/.cache/cnnrnn/features; 'off': nowhere; or a folder.",
+        _GIVEN,
+    )
     phase2_batchnorm: str = _setting(
         "train",
         "BatchNorm of the CNN in phase 2: 'train' (batch statistics, scale and offset trained) or "
@@ -153,6 +159,15 @@ class Config:
         return (
             pathlib.Path(self.data_dir).expanduser() if self.data_dir else cache_dir() / "datasets"
         )
+
+    @property
+    def feature_cache_dir(self) -> pathlib.Path | None:
+        """The folder of --feature_cache, None for 'off'."""
+        if self.feature_cache == "off":
+            return None
+        if self.feature_cache == "auto":
+            return cache_dir() / "features"
+        return pathlib.Path(self.feature_cache).expanduser()
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values, by flag name."""

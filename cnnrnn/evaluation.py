@@ -5,6 +5,7 @@ import tensorflow as tf
 from cnnrnn import (
     checkpoints,
     datasets,
+    feature_cache,
     inference,
     models,
     phases,
@@ -45,6 +46,12 @@ def evaluate(
     checkpoints.load_best(best, network.model)
     batch_size = config.batch_size[0]
     runtime.check_batch(batch_size, strategy)
+    features = None
+    if best.phase == phases.PHASE1.name and config.feature_cache_dir:
+        cache = feature_cache.FeatureCache(
+            config.feature_cache_dir, network, strategy, config.resize_method
+        )
+        features = cache.features(data.validation, "validation", passes=1)
     predictions = inference.predict(
         data.validation,
         steps.make_eval_step(network, strategy),
@@ -52,6 +59,7 @@ def evaluate(
         batch_size=batch_size,
         resize_method=config.resize_method,
         label="evaluation",
+        features=features,
     )
     report.write(folder, data, best, predictions)
     phase1 = checkpoints.find_best(folder.best, phases.PHASE1)

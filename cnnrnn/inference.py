@@ -33,6 +33,7 @@ def predict(
     batch_size: int,
     resize_method: str,
     label: str,
+    features: input_pipeline.Features | None = None,
 ) -> Predictions:
     """Scores a whole split.
 
@@ -43,11 +44,14 @@ def predict(
         batch_size: global batch.
         resize_method: as in training.
         label: what the progress line calls it.
+        features: what the CNN makes of each picture of the split; then it is not run.
 
     Raises:
         RunError: a picture cannot be decoded, or an example was not seen exactly once.
     """
-    batches = input_pipeline.evaluation(split, batch_size=batch_size, resize_method=resize_method)
+    batches = input_pipeline.evaluation(
+        split, batch_size=batch_size, resize_method=resize_method, features=features
+    )
     parts: list[dict[str, np.ndarray]] = []
     done = 0
     iterator = iter(strategy.experimental_distribute_dataset(batches))

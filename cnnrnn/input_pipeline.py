@@ -8,11 +8,19 @@ shorter than the data (or no multiple of the batch) the next one draws on where 
 
 import os
 import re
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from cnnrnn import datasets, errors, preprocessing
+
+
+class Features(Protocol):
+    """What the CNN makes of each picture of a split, kept from an earlier pass."""
+
+    def of(self, rows: tf.Tensor) -> tf.Tensor:
+        """Maps (B,) int64 rows of the split to (B, 2048) float32, inside a pipeline."""
 
 
 def row_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
@@ -32,21 +40,42 @@ def row_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
 
 
 def training(
-    split: datasets.Split, *, batch_size: int, start: int, seed: int, resize_method: str
+    split: datasets.Split,
+    *,
+    batch_size: int,
+    start: int,
+    seed: int,
+    resize_method: str,
+    features: Features | None = None,
 ) -> tf.data.Dataset:
     """Endless shuffled batches, from sample number `start` of the run on.
+
+    Args:
+        split: what to draw from.
+        batch_size: B.
+        start: how many samples were drawn before.
+        seed: of the order.
+        resize_method: as in `preprocessing`.
+        features: what the CNN makes of each picture; then its RGB view is not made.
 
     Returns:
         A dataset of {"image": (B, 299, 299, 3) float32, "rows": (B, 23, 3887) float32,
         "label": (B,) int64, "weight": (B,) float32 of ones, "row": (B,) int64 in the split}.
+        With `features`, "features" (B, 2048) float32 stands in the place of "image".
     """
     last = tf.int64.max
     positions = tf.data.Dataset.range(start, last, output_type=tf.int64)
     rows = positions.map(lambda position: row_at(position, len(split), seed))
-    return _batches(split, rows.map(lambda row: (row, 1.0)), batch_size, resize_method)
+    return _batches(split, rows.map(lambda row: (row, 1.0)), batch_size, resize_method, features)
 
 
-def evaluation(split: datasets.Split, *, batch_size: int, resize_method: str) -> tf.data.Dataset:
+def evaluation(
+    split: datasets.Split,
+    *,
+    batch_size: int,
+    resize_method: str,
+    features: Features | None = None,
+) -> tf.data.Dataset:
     """Every example once, in order; the last batch is filled up with examples of weight 0.
 
     Padding keeps every batch whole, since a replica without any example breaks convolutions.
@@ -57,21 +86,21 @@ def evaluation(split: datasets.Split, *, batch_size: int, resize_method: str) ->
     padding = -len(split) % batch_size
     rows = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
     weights = np.concatenate([np.ones(len(split), np.float32), np.zeros(padding, np.float32)])
-    return _batches(
-        split, tf.data.Dataset.from_tensor_slices((rows, weights)), batch_size, resize_method
-    )
+    rows_and_weights = tf.data.Dataset.from_tensor_slices((rows, weights))
+    return _batches(split, rows_and_weights, batch_size, resize_method, features)
 
 
-def _batches(split, rows_and_weights, batch_size, resize_method) -> tf.data.Dataset:
+def _batches(split, rows_and_weights, batch_size, resize_method, features) -> tf.data.Dataset:
     def views(encoded, label, row, weight):
-        rgb = preprocessing.rgb_view(preprocessing.decode(encoded), resize_method)
-        return {
-            "image": rgb,
-            "rows": preprocessing.gray_sequence(rgb),
-            "label": label,
-            "row": row,
-            "weight": weight,
-        }
+        picture = preprocessing.decode(encoded)
+        example = {"label": label, "row": row, "weight": weight}
+        if features is not None:
+            return {"rows": preprocessing.gray_view(picture, resize_method), **example}
+        rgb = preprocessing.rgb_view(picture, resize_method)
+        return {"image": rgb, "rows": preprocessing.gray_sequence(rgb), **example}
+
+    def with_features(batch):
+        return batch if features is None else {**batch, "features": features.of(batch["row"])}
 
     # One picture a core and two batches ahead: the work is the processor's, so there is nothing
     # for tf.data to tune, and its tuning thread can hold up the end of an iterator for seconds.
@@ -82,6 +111,7 @@ def _batches(split, rows_and_weights, batch_size, resize_method) -> tf.data.Data
     return (
         examples.map(views, num_parallel_calls=os.cpu_count())
         .batch(batch_size, drop_remainder=True)
+        .map(with_features)
         .prefetch(2)
         .with_options(options)
     )

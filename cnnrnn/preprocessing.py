@@ -7,6 +7,9 @@ import tensorflow as tf
 
 from cnnrnn import shapes
 
+# To be counted up when the same bytes give another RGB view: features kept on disk depend on it.
+RGB_VIEW_VERSION = 1
+
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes one JPEG, PNG, BMP, GIF (its first frame) or static WebP into 8-bit RGB.
@@ -53,5 +56,27 @@ def gray_sequence(rgb: tf.Tensor) -> tf.Tensor:
     Returns:
         (23, 3887) float32.
     """
-    gray = tf.reduce_mean(rgb, axis=-1)  # (299, 299)
+    return _as_sequence(tf.reduce_mean(rgb, axis=-1))
+
+
+def gray_view(image: tf.Tensor, resize_method: str) -> tf.Tensor:
+    """`gray_sequence(rgb_view(image))` without making the RGB view: a third of the work.
+
+    The mean over the colours and the resize commute, since both are linear, and each pixel of
+    'nearest' is one pixel of the original. So the two agree up to rounding.
+
+    Args:
+        image: (height, width, 3) uint8.
+        resize_method: one of `config.RESIZE_METHODS`.
+
+    Returns:
+        (23, 3887) float32.
+    """
+    gray = tf.reduce_mean(tf.cast(image, tf.float32), axis=-1, keepdims=True)
+    size = (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE)
+    resized = tf.image.resize(gray / 127.5 - 1.0, size, method=resize_method)
+    return _as_sequence(resized)
+
+
+def _as_sequence(gray: tf.Tensor) -> tf.Tensor:
     return tf.reshape(gray, (shapes.TIMESTEPS, shapes.STEP_FEATURES))

@@ -82,3 +82,23 @@ def make_eval_step(
         }
 
     return eval_step
+
+
+def make_feature_step(
+    network: models.Network, strategy: tf.distribute.Strategy
+) -> Callable[[Batch], tf.Tensor]:
+    """Compiles one step of the CNN alone.
+
+    Returns:
+        step(batch) -> the features of the global batch, (B, 2048) float32, in its order.
+    """
+
+    def replica_step(batch: Batch) -> tf.Tensor:
+        return network.cnn(batch["image"], training=False)
+
+    @tf.function
+    def feature_step(batch: Batch) -> tf.Tensor:
+        features = strategy.run(replica_step, args=(batch,))
+        return tf.concat(strategy.experimental_local_results(features), axis=0)
+
+    return feature_step

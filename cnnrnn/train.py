@@ -14,6 +14,7 @@ from cnnrnn import (
     datasets,
     errors,
     evaluation,
+    feature_cache,
     inference,
     input_pipeline,
     metrics,
@@ -142,6 +143,7 @@ def _run_epochs(
     writer = summaries.Summaries(setup.folder, phase)
     first_epoch, step = int(position.epoch.numpy()), int(position.step.numpy())
     steps_done = first_epoch * schedule.steps_per_epoch + step
+    features, validation_features = _features(setup, phase, schedule, steps_done)
     if steps_done == 0:
         writer.start(config, network, _sample(setup))
     batches = iter(
@@ -152,6 +154,7 @@ def _run_epochs(
                 start=steps_done * schedule.batch_size,
                 seed=config.seed,
                 resize_method=config.resize_method,
+                features=features,
             )
         )
     )
@@ -166,6 +169,7 @@ def _run_epochs(
             batch_size=schedule.batch_size,
             resize_method=config.resize_method,
             label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
+            features=validation_features,
         )
         validation = predictions.means
         if not np.isfinite(validation.loss):
@@ -199,6 +203,24 @@ def _run_epochs(
             f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if better else ''}"
         )
     writer.close()
+
+
+def _features(
+    setup: Setup, phase: phases.Phase, schedule: phases.Schedule, steps_done: int
+) -> tuple[feature_cache.Features | None, feature_cache.Features | None]:
+    """The frozen CNN's features of the training and the validation pictures, where they pay."""
+    directory = setup.config.feature_cache_dir
+    if phase.train_cnn or directory is None:
+        return None, None
+    cache = feature_cache.FeatureCache(
+        directory, setup.network, setup.strategy, setup.config.resize_method
+    )
+    train, validation = setup.data.train, setup.data.validation
+    steps_left = schedule.epochs * schedule.steps_per_epoch - steps_done
+    return (
+        cache.features(train, "train", steps_left * schedule.batch_size / len(train)),
+        cache.features(validation, "validation", steps_left / schedule.steps_per_epoch),
+    )
 
 
 def _train_epoch(

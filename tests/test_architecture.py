@@ -16,7 +16,7 @@ ROOMS = (
     ("models", "models.xception_weights", "example_source"),
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints"),
-    ("inference", "run_folder"),
+    ("inference", "run_folder", "feature_cache"),
     ("report", "summaries", "starting_point"),
     ("evaluation", "data_command"),
     ("train",),

@@ -22,11 +22,13 @@ class Network:
     (B, classes). `cnn` is Xception with its pooling, image -> features (B, 2048). `head` is all the
     rest: it takes {"features": (B, 2048), "rows": (B, 23, 3887)} and returns the same logits.
     The parts share their layers with `model`: freezing or filling one does the other.
+    `precision` is that of the products: "float32", "bfloat16" or "float16".
     """
 
     model: keras.Model
     cnn: keras.Model
     head: keras.Model
+    precision: str = "float32"
 
     def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Logits (B, classes) of a batch that has "rows", and either "features" or "image"."""
