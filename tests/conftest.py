@@ -93,7 +93,8 @@ def small_build(classes: int, *, seed: int = 0, synchronized_batchnorm: bool = F
     x = keras.layers.ReLU(name="relu")(x)
     cnn_features = keras.layers.GlobalAveragePooling2D(name="cnn_features")(x)
     cnn = keras.Model(image, cnn_features)
-    sequence = lstm.LSTM(6, return_sequences=True, name="lstm_1")(rows)
+    few = keras.layers.AveragePooling1D(9, name="few")(rows)  # 2 timesteps: quick to trace
+    sequence = lstm.LSTM(6, return_sequences=True, name="lstm_1")(few)
     rnn_features = lstm.LSTM(6, name="rnn_features")(sequence)
     product = keras.layers.Multiply(name="product")([cnn_features, rnn_features])
     logits = keras.layers.Dense(classes, name="logits")(product)

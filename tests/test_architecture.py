@@ -11,7 +11,7 @@ ROOMS = (
     ("config", "atomic_file", "progress"),
     ("data",),
     ("preprocessing", "folder_builder", "metrics", "plots", "runtime", "restructure"),
-    ("models.lstm",),
+    ("models.lstm", "models.batch_norm"),
     ("models.cnn_branch", "models.rnn_branch", "models.fusion", "models.weights_file"),
     ("models", "models.xception_weights", "example_source"),
     ("datasets", "phases", "steps"),

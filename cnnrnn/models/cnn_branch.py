@@ -2,6 +2,8 @@
 
 import keras
 
+from cnnrnn.models import batch_norm
+
 
 def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model:
     """Builds the branch on an input, so that Xception's layers are reachable in the whole model.
@@ -14,9 +16,17 @@ def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model
         image -> pooled features (B, 2048); 20,861,480 random parameters, which
         `xception_weights` fills.
     """
-    xception = keras.applications.Xception(include_top=False, weights=None, input_tensor=image)
-    for layer in xception.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = synchronized_batchnorm
-    features = keras.layers.GlobalAveragePooling2D(name="cnn_features")(xception.output)
-    return keras.Model(image, features, name="cnn")
+    xception = keras.models.clone_model(
+        keras.applications.Xception(include_top=False, weights=None, input_tensor=image),
+        input_tensors=[image],
+        clone_function=lambda layer: _with_fused_batch_norm(layer, synchronized_batchnorm),
+    )
+    pooling = keras.layers.GlobalAveragePooling2D(name="cnn_features")
+    return keras.Model(image, pooling(xception.output), name="cnn")
+
+
+def _with_fused_batch_norm(layer: keras.Layer, synchronized: bool) -> keras.Layer:
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return batch_norm.BatchNormalization.from_config(config | {"synchronized": synchronized})
+    return layer.__class__.from_config(config)

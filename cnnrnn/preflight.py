@@ -1,0 +1,220 @@
+"""`preflight`: what a run will take, found out by a few real steps before hours are spent.
+
+Each phase is tried in a process of its own: so the peak memory is that phase's alone, and a
+phase that does not fit takes down its process and not the one that tells of it. This process
+does without TensorFlow, to leave the memory to the trial.
+"""
+
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import pathlib
+import signal
+from collections.abc import Callable
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors, memory, progress
+
+PHASES = ("phase1", "phase2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One kind of work in a phase: how fast it goes and how much there is of it."""
+
+    rate: float  # images/s
+    images: int
+    times: int  # how often they are gone through
+
+    @property
+    def seconds(self) -> float:
+        return self.images * self.times / self.rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What the trial of a phase found."""
+
+    phase: str
+    devices: str
+    replicas: int
+    precision: str
+    kernel: str  # of the LSTM layers
+    parameters: int
+    batch_size: int
+    peak: int | None  # bytes
+    available: int | None  # bytes, before the trial took any
+    features: Part | None  # None where the cache of features is not used
+    training: Part
+    validation: Part
+
+    @property
+    def seconds(self) -> float:
+        return sum(p.seconds for p in (self.features, self.training, self.validation) if p)
+
+
+Measure = Callable[[str, config_lib.Config], Trial]
+
+
+def run(config: config_lib.Config, measure: Measure) -> None:
+    """Tries both phases and prints what they take.
+
+    Args:
+        config: as for the run itself.
+        measure: makes the trial of the named phase. It is called in a new process, so it must be
+            a function of a module. It raises MemoryError where memory is short.
+
+    Raises:
+        UsageError, RunError: what the run itself would raise at its start, or a phase that does
+            not fit.
+    """
+    trials = []
+    for phase in PHASES:
+        try:
+            trials.append(_in_own_process(phase, config, measure))
+        except _DoesNotFitError:
+            if trials:
+                print(table(trials))
+            raise
+    print(table(trials))
+    for trial in trials:
+        if _falls_short(trial):
+            raise errors.RunError(
+                f"{_name(trial.phase)} at --batch_size={trial.batch_size} does not fit: it took "
+                f"{memory.text(trial.peak)}, and {memory.text(trial.available)} were available. "
+                "Give a smaller --batch_size, or close other programs."
+            )
+
+
+class _DoesNotFitError(errors.RunError):
+    """A trial ended for want of memory."""
+
+
+def _in_own_process(phase: str, config: config_lib.Config, measure: Measure) -> Trial:
+    context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_send_trial, args=(sender, measure, phase, config), daemon=True
+    )
+    process.start()
+    sender.close()  # now only the process holds it: its end is the end of what can be received
+    peak, answer = None, None
+    try:
+        while not receiver.poll(0.2):
+            peak = memory.peak(process.pid) or peak  # to tell it of one that is killed
+        answer = receiver.recv()
+    except EOFError:
+        pass
+    finally:
+        process.join(10)
+        process.kill()
+    if isinstance(answer, Trial):
+        return answer
+    if isinstance(answer, errors.UsageError | errors.RunError | OSError):
+        raise answer
+    raise _ending(process.exitcode, answer, phase, config, peak)
+
+
+def _ending(
+    code: int | None,
+    answer: MemoryError | None,
+    phase: str,
+    config: config_lib.Config,
+    peak: int | None,
+) -> errors.RunError:
+    """What to raise when a trial ended without its result."""
+    if isinstance(answer, MemoryError):
+        how = f"it ran out of memory at {memory.text(peak)} ({answer})"
+    elif code is not None and code == -getattr(signal, "SIGKILL", 9):
+        how = f"the process was killed by the system at {memory.text(peak)}"
+    else:
+        return errors.RunError(
+            f"the trial of {_name(phase)} ended with exit code {code} at {memory.text(peak)}: "
+            "what it said of it stands above."
+        )
+    batch_size = config.batch_size[PHASES.index(phase)]
+    return _DoesNotFitError(
+        f"{_name(phase)} at --batch_size={batch_size} does not fit: {how}. Give a smaller "
+        "--batch_size, or close other programs."
+    )
+
+
+def _send_trial(
+    sender: multiprocessing.connection.Connection,
+    measure: Measure,
+    phase: str,
+    config: config_lib.Config,
+) -> None:
+    """What runs in the process of a trial."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends us
+    try:
+        # If memory runs out, let the system end this process and no other.
+        pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        pass  # not Linux
+    try:
+        sender.send(measure(phase, config))
+    except (errors.UsageError, errors.RunError, OSError, MemoryError) as error:
+        sender.send(error)
+
+
+def _falls_short(trial: Trial) -> bool:
+    """Whether a trial came through only by swapping."""
+    return trial.peak is not None and trial.available is not None and trial.peak > trial.available
+
+
+def _name(phase: str) -> str:
+    return f"{phase[:-1]} {phase[-1]}"
+
+
+def table(trials: list[Trial]) -> str:
+    """The trials side by side, a column a phase, and the time of the whole run."""
+    rows: list[tuple[str, Callable[[Trial], str]]] = [
+        ("images per step", lambda t: f"{t.batch_size} images"),
+        ("on", lambda t: f"{t.devices}, {t.precision}"),
+        ("LSTM kernel", lambda t: t.kernel),
+        ("peak memory", lambda t: memory.text(t.peak)),
+        ("available memory", lambda t: memory.text(t.available)),
+    ]
+    for name, title in (
+        ("features", "CNN features, once"),
+        ("training", "training"),
+        ("validation", "validation"),
+    ):
+        rows.append((title, lambda t, name=name: _rate(getattr(t, name))))
+        rows.append(("  in all", lambda t, name=name: _work(getattr(t, name))))
+    rows.append(("time (estimate)", lambda t: progress.duration(t.seconds)))
+    cells = [["", *(_name(trial.phase) for trial in trials)]]
+    cells += [[title, *(describe(trial) for trial in trials)] for title, describe in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    if len(trials) == len(PHASES):
+        lines += ["", *_whole_run(trials)]
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def _rate(part: Part | None) -> str:
+    return "-" if part is None else f"{part.rate:.1f} images/s"
+
+
+def _work(part: Part | None) -> str:
+    if part is None:
+        return "-"
+    times = f"{part.times} x " if part.times > 1 else ""
+    return f"{times}{part.images:,} images: {progress.duration(part.seconds)}"
+
+
+def _whole_run(trials: list[Trial]) -> list[str]:
+    # The evaluation runs the whole network once over the validation pictures, as phase 2's
+    # validation does.
+    last = trials[-1].validation
+    evaluation = last.images / last.rate
+    seconds = sum(trial.seconds for trial in trials) + evaluation
+    return [
+        f"evaluation: {progress.duration(evaluation)}",
+        f"whole run:  {progress.duration(seconds)} (estimate; features that an earlier run left "
+        "are not computed again)",
+    ]

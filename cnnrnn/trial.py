@@ -1,0 +1,167 @@
+"""A trial of one phase: a few real steps at full size, in a process that does nothing else."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import (
+    datasets,
+    feature_cache,
+    input_pipeline,
+    memory,
+    models,
+    phases,
+    preflight,
+    runtime,
+    shapes,
+    steps,
+)
+from cnnrnn import config as config_lib
+from cnnrnn.models import lstm
+
+_TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
+
+
+class _AnyFeatures:
+    """Stands in for features of the cache: what a step costs does not depend on their values."""
+
+    def __init__(self, width: int):
+        self._width = width
+
+    def of(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.fill((rows.shape[0], self._width), 0.5)
+
+
+def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
+    """Builds the network as training does and takes a few steps of a phase.
+
+    The network keeps its random weights, since neither time nor memory depends on them. Nothing
+    is written but what preparing the data set leaves.
+
+    Raises:
+        UsageError, RunError: as training would at its start.
+        MemoryError: TensorFlow got no memory.
+    """
+    available = memory.available()
+    if available is not None:
+        available += memory.resident()  # what this process has taken already is its own
+    phase = phases.BY_NAME[phase_name]
+    strategy = runtime.strategy(config.logical_cpus)
+    first = phase is phases.PHASE1  # the data set is described once
+    data = datasets.load(config, log=print if first else lambda line: None)
+    schedule = phases.schedule(phase, config, len(data.train))
+    runtime.check_batch(schedule.batch_size, strategy)
+    print(f"{phase_name}: trying it, about half a minute at full size", flush=True)
+    with strategy.scope():
+        network = models.build(
+            len(data.class_names),
+            seed=config.seed,
+            synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
+        )
+    phases.set_trainable(network, phase, config)
+    with strategy.scope():
+        optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
+        optimizer.build(network.model.trainable_variables)
+    try:
+        rates = _rates(phase, schedule, config, data, network, optimizer, strategy)
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(str(error.message).splitlines()[0]) from error
+    return preflight.Trial(
+        phase=phase_name,
+        devices=runtime.describe(strategy),
+        replicas=strategy.num_replicas_in_sync,
+        precision=network.precision,
+        kernel=lstm.kernel_name(),
+        parameters=network.model.count_params(),
+        batch_size=schedule.batch_size,
+        peak=memory.peak(),
+        available=available,
+        **rates,
+    )
+
+
+def _rates(
+    phase: phases.Phase,
+    schedule: phases.Schedule,
+    config: config_lib.Config,
+    data: datasets.Dataset,
+    network: models.Network,
+    optimizer,
+    strategy: tf.distribute.Strategy,
+) -> dict[str, preflight.Part | None]:
+    """Times the parts of a phase: "features", "training" and "validation"."""
+    samples = schedule.steps_per_epoch * schedule.batch_size
+    extracted = []  # the splits whose features would be computed, once
+    if not phase.train_cnn and config.feature_cache_dir is not None:
+        if feature_cache.pays(schedule.epochs * samples / len(data.train)):
+            extracted.append(data.train)
+        if feature_cache.pays(schedule.epochs):
+            extracted.append(data.validation)
+
+    def rate(step: Callable, batch_size: int, cached: bool) -> float:
+        features = _AnyFeatures(network.cnn.output.shape[-1]) if cached else None
+        batches = input_pipeline.training(
+            data.train,
+            batch_size=batch_size,
+            start=0,
+            seed=config.seed,
+            resize_method=config.resize_method,
+            features=features,
+        )
+        distributed = iter(strategy.experimental_distribute_dataset(batches))
+        try:
+            return _images_per_second(step, distributed, batch_size)
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except tf.errors.OpError as error:
+            rows = input_pipeline.rows_at(
+                0, (1 + _TIMED_STEPS) * batch_size, len(data.train), config.seed
+            )
+            raise input_pipeline.explain_failure(data.train, rows, error) from error
+
+    features_part = None
+    if extracted:
+        features_part = preflight.Part(
+            rate(
+                steps.make_feature_step(network, strategy),
+                feature_cache.batch_size(strategy),
+                cached=False,
+            ),
+            images=sum(len(split) for split in extracted),
+            times=1,
+        )
+    train_step = steps.make_train_step(network, optimizer, strategy, schedule.batch_size)
+    return {
+        "features": features_part,
+        "training": preflight.Part(
+            rate(train_step, schedule.batch_size, cached=data.train in extracted),
+            images=samples,
+            times=schedule.epochs,
+        ),
+        "validation": preflight.Part(
+            rate(
+                steps.make_eval_step(network, strategy),
+                schedule.batch_size,
+                cached=data.validation in extracted,
+            ),
+            images=len(data.validation),
+            times=schedule.epochs,
+        ),
+    }
+
+
+def _images_per_second(step: Callable, batches: Iterator[steps.Batch], batch_size: int) -> float:
+    """The rate of a step and its pipeline, once the step is compiled."""
+    _finish(step(next(batches)))
+    start = time.monotonic()
+    for _ in range(_TIMED_STEPS):
+        _finish(step(next(batches)))
+    return _TIMED_STEPS * batch_size / (time.monotonic() - start)
+
+
+def _finish(outputs) -> None:
+    """Waits for a step: on a GPU it returns before it is done."""
+    for output in tf.nest.flatten(outputs):
+        output.numpy()
