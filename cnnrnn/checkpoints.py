@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import atomic_file, errors, metrics, phases
+from cnnrnn import loss_scale as loss_scale_lib
 
 _KEEP = 2
 _WHOLE = "What was saved before is whole: mend that and give the same command again."
@@ -47,6 +48,7 @@ class Checkpoints:
         optimizer: built, or its state would be left out without a word.
         position: where the phase stands.
         minutes: `save_if_due` saves when this long has passed since the last.
+        loss_scale: float16's, if there is one.
     """
 
     def __init__(
@@ -56,10 +58,14 @@ class Checkpoints:
         optimizer: keras.optimizers.Optimizer,
         position: Position,
         minutes: float,
+        loss_scale: loss_scale_lib.LossScale | None = None,
     ):
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, **position.trackables()
+            model=model,
+            optimizer=optimizer,
+            **position.trackables(),
+            **(loss_scale.trackables() if loss_scale else {}),
         )
         self._manager: tf.train.CheckpointManager | None = None
         self._seconds = minutes * 60

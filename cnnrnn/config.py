@@ -124,6 +124,13 @@ class Config:
         "Pictures per epoch, drawing on where the last epoch stopped. 0: as many as there are.",
         _NOT_NEGATIVE,
     )
+    precision: str = _setting(
+        "auto",
+        "Of the operands of products: 'float32', 'bfloat16', 'float16' (with loss scaling), or "
+        "'auto': bfloat16 where the processor or the GPUs have it natively, else float32. Weights, "
+        "sums, statistics, the head and the loss are float32 always.",
+        _one_of("auto", "float32", "bfloat16", "float16"),
+    )
     feature_cache: str = _setting(
         "auto",
         "Phase 1: where the frozen CNN's features are kept, so that each is computed once. 'auto': "

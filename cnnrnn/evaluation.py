@@ -27,10 +27,11 @@ def run(config: config_lib.Config) -> None:
     checkpoints.latest_best(folder.best)
     folder.create()
     strategy = runtime.strategy(config.logical_cpus)
+    config = config.replace(precision=runtime.precision(config.precision))
     data = datasets.load(config)
     folder.check_data(config, data)
     with strategy.scope():
-        network = models.build(len(data.class_names))
+        network = models.build(len(data.class_names), precision=config.precision)
     evaluate(folder, config, data, network, strategy)
 
 

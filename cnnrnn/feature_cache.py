@@ -45,6 +45,19 @@ _FORMAT = 1
 _BATCH_PER_REPLICA = 32
 
 
+def pays(passes: float) -> bool:
+    """Whether to compute the features of a split that is still gone through so often.
+
+    Computing them is one pass itself.
+    """
+    return passes > 1
+
+
+def batch_size(strategy: tf.distribute.Strategy) -> int:
+    """How many pictures the CNN is given at a time."""
+    return _BATCH_PER_REPLICA * strategy.num_replicas_in_sync
+
+
 class Features:
     """The features of a whole split; see `input_pipeline.Features`."""
 
@@ -83,14 +96,14 @@ class FeatureCache:
         Args:
             split: whose features.
             name: what to call the split.
-            passes: how often the split is still to be gone through. Computing all features is one
-                pass; where no more than that is to come, only a cache that is complete is used.
+            passes: how often the split is still to be gone through. Where computing its features
+                does not pay, only a cache that is complete is used.
 
         Raises:
             RunError: the disk has no room or cannot be written, or a picture cannot be decoded.
         """
         folder, missing = self._look(split, name)
-        if missing and passes <= 1:
+        if missing and not pays(passes):
             self.log(
                 f"feature cache: not written for {name}: its pictures are gone through "
                 f"{passes:.2g} times, and computing the features takes one pass itself"
@@ -157,10 +170,10 @@ class FeatureCache:
         rows = np.concatenate(
             [np.arange(_rows_in(index, split)) + index * CHUNK_ROWS for index in missing]
         )
-        batch_size = _BATCH_PER_REPLICA * self.strategy.num_replicas_in_sync
+        images = batch_size(self.strategy)
         step = steps.make_feature_step(self.network, self.strategy)
         batches = input_pipeline.evaluation(
-            split.take(rows), batch_size=batch_size, resize_method=self.resize_method
+            split.take(rows), batch_size=images, resize_method=self.resize_method
         )
         iterator = iter(self.strategy.experimental_distribute_dataset(batches))
         pending = np.empty((0, self._width), np.float32)
@@ -168,8 +181,8 @@ class FeatureCache:
         with progress.Progress(
             f"features of {name}", len(split), "images", initial=len(split) - len(rows)
         ) as bar:
-            for start in range(0, len(rows), batch_size):
-                in_batch = rows[start : start + batch_size]
+            for start in range(0, len(rows), images):
+                in_batch = rows[start : start + images]
                 try:
                     batch = next(iterator)
                 except tf.errors.OpError as error:

@@ -39,6 +39,12 @@ def row_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
     return tf.random.experimental.index_shuffle(offset, key, tf.constant(rows - 1, tf.int64))
 
 
+def rows_at(start: int, count: int, rows: int, seed: int) -> np.ndarray:
+    """The rows that are drawn as samples `start` to `start + count - 1`; see `row_at`."""
+    positions = tf.range(start, start + count, dtype=tf.int64)
+    return np.array([row_at(position, rows, seed).numpy() for position in positions])
+
+
 def training(
     split: datasets.Split,
     *,

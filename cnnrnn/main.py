@@ -23,6 +23,7 @@ COMMANDS = {
     "phase1": "train the RNN branch and the head, with the CNN frozen",
     "phase2": "from phase 1's best weights, train everything",
     "evaluate": "measure the run's best weights on the whole validation split",
+    "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
     "data": "prepare and describe a data set; 'data restructure SRC DST' turns the original "
     "tiny-imagenet layout into class folders",
 }
@@ -69,6 +70,12 @@ def _run(argv: list[str]) -> int:
 
 
 def _dispatch(command: str, positional: list[str], config: config_lib.Config) -> int:
+    if command == "preflight":
+        # Without TensorFlow: each phase is tried in a process of its own, which imports it.
+        from cnnrnn import preflight
+
+        preflight.run(config, _trial)
+        return 0
     _import_tensorflow()
     import tensorflow as tf
 
@@ -94,6 +101,14 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import train
 
         train.run(command, config)
+
+
+def _trial(phase: str, config: config_lib.Config):
+    """The trial of a phase, as a process of its own begins it."""
+    _import_tensorflow()
+    from cnnrnn import trial
+
+    return trial.measure(phase, config)
 
 
 def _import_tensorflow() -> None:

@@ -136,10 +136,8 @@ def phase2(batch_size: int, parameters: int, *, half: bool, replicas: int = 1) -
     return arrays + _PROGRAM_BYTES + batch_size * _PICTURE_BYTES / (2 if half else 1)
 
 
-def largest_phase2_batch(
-    size: float, parameters: int, *, half: bool, replicas: int = 1
-) -> int:
-    """The largest batch for which the estimate of phase 2 stays below a size; 0 if there is none."""
+def largest_phase2_batch(size: float, parameters: int, *, half: bool, replicas: int = 1) -> int:
+    """The largest batch for which the estimate of phase 2 stays below a size; 0: there is none."""
     fixed = phase2(0, parameters, half=half, replicas=replicas)
     per_picture = phase2(1, parameters, half=half, replicas=replicas) - fixed
     return max(int((size - fixed) / (per_picture * replicas)), 0) * replicas

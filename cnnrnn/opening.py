@@ -75,17 +75,21 @@ class TellingStep:
         )
 
 
-def phase2_line(
-    config: config_lib.Config, network: models.Network, strategy: tf.distribute.Strategy
-) -> str | None:
-    """Whether phase 2 will fit, by estimate; None where that cannot be told.
+def tell_of_phase2(
+    config: config_lib.Config,
+    network: models.Network,
+    strategy: tf.distribute.Strategy,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Tells before phase 1 whether phase 2 will fit into memory, by estimate.
 
-    To be asked for at the start of phase 1, before hours are spent.
+    Nothing is told where it cannot be: on GPUs, whose memory is another, and on systems that do
+    not say what is available.
     """
     available = memory.available()
     if available is None or tf.config.list_physical_devices("GPU"):
-        return None
-    available += memory.resident()  # given back, or used again, once phase 1 is done
+        return
+    available += memory.resident()  # it is used again, or given back, once phase 1 is done
     batch_size = config.batch_size[phases.PHASE2.index]
     size = {
         "parameters": network.model.count_params(),
@@ -93,14 +97,13 @@ def phase2_line(
         "replicas": strategy.num_replicas_in_sync,
     }
     need = memory.phase2(batch_size, **size)
-    line = (
+    told = (
         f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate); "
         f"{memory.text(available)} are available"
     )
     if need <= available:
-        return f"memory: {line}"
+        log(f"memory: {told}")
+        return
     largest = memory.largest_phase2_batch(available, **size)
-    if largest == 0:
-        return f"warning: {line}. It will not fit at any batch: close other programs before it."
-    first = config.batch_size[phases.PHASE1.index]
-    return f"warning: {line}. It will not fit: give --batch_size={first},{largest} at most."
+    mend = f"give --batch_size={config.batch_size[phases.PHASE1.index]},{largest} at most"
+    log(f"warning: {told}. It will not fit: {mend if largest else 'close other programs first'}.")

@@ -8,8 +8,10 @@ does without TensorFlow, to leave the memory to the trial.
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
+import os
 import pathlib
 import signal
+import threading
 from collections.abc import Callable
 
 from cnnrnn import config as config_lib
@@ -147,6 +149,7 @@ def _send_trial(
 ) -> None:
     """What runs in the process of a trial."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         # If memory runs out, let the system end this process and no other.
         pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
@@ -156,6 +159,11 @@ def _send_trial(
         sender.send(measure(phase, config))
     except (errors.UsageError, errors.RunError, OSError, MemoryError) as error:
         sender.send(error)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _falls_short(trial: Trial) -> bool:

@@ -197,7 +197,7 @@ class RunFolder:
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
             "devices": devices,
-            "precision": "float32",
+            "precision": config.precision,
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
             "git_commit": _git_commit(),
             "seed": config.seed,
@@ -216,11 +216,12 @@ class RunFolder:
 
 def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide what a phase computes; those that may change are left out."""
-    shared = ("seed", "init_from")
+    shared = ("seed", "init_from", "precision")
     own = ("phase2_batchnorm",) if phase.train_cnn else ("xception_weights",)
     pairs = ("batch_size", "learning_rate", "samples_per_epoch")
-    # A setting that an older version did not have stood, in effect, at its default.
-    settings = config_lib.Config().to_json() | settings
+    # A setting that an older version did not have stood, in effect, at its default, and the
+    # precision was float32.
+    settings = config_lib.Config(precision="float32").to_json() | settings
     return {name: settings[name] for name in (*shared, *own)} | {
         name: settings[name][phase.index] for name in pairs
     }

@@ -1,4 +1,7 @@
-"""The machine: which devices train, and as how many replicas."""
+"""The machine: which devices train, as how many replicas, in which precision."""
+
+import pathlib
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -31,6 +34,48 @@ def strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
             cpu, [tf.config.LogicalDeviceConfiguration()] * logical_cpus
         )
     return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(logical_cpus)])
+
+
+def precision(
+    requested: str,
+    *,
+    cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo"),
+    log: Callable[[str], None] = print,
+) -> str:
+    """Settles --precision: 'auto' is bfloat16 where it is native, else float32.
+
+    Args:
+        requested: one of the flag's values.
+        cpuinfo: where Linux lists what the processor can do; elsewhere bfloat16 is not assumed.
+        log: takes the line that says which and why.
+
+    Returns:
+        "float32", "bfloat16" or "float16".
+    """
+    native, why = _native_bfloat16(cpuinfo)
+    chosen = requested
+    if requested == "auto":
+        chosen = "bfloat16" if native else "float32"
+    elif requested != "float32" and not native:
+        why += ": expect it to be slow"
+    log(f"precision: {chosen} ({why})")
+    return chosen
+
+
+def _native_bfloat16(cpuinfo: pathlib.Path) -> tuple[bool, str]:
+    """Whether the devices that train multiply bfloat16 natively, and why so."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        oldest = min(detail.get("compute_capability", (0, 0)) for detail in details)
+        native = oldest >= (8, 0)
+        capability = ".".join(map(str, oldest))
+        return native, f"compute capability {capability}, bfloat16 is native from 8.0 on"
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
+    if found:
+        return True, f"this processor has {found[0]}"
+    return False, "this processor has no bfloat16 products of its own"
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from cnnrnn import loss_scale as loss_scale_lib
 from cnnrnn import metrics, models
 
 Batch = dict[str, tf.Tensor]  # rows, image or features, label, row, weight
@@ -20,34 +21,65 @@ def make_train_step(
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
     global_batch: int,
+    loss_scale: loss_scale_lib.LossScale | None = None,
 ) -> Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]:
     """Compiles one step of training.
+
+    Args:
+        network: its trainable variables are trained.
+        optimizer: built.
+        strategy: the one that both were made in.
+        global_batch: examples per step, over all replicas.
+        loss_scale: for float16: a step that overflows on any replica is left out on all.
 
     Returns:
         step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, how many
         replicas had a gradient that was not finite.
     """
 
-    def replica_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    def compute(batch: Batch):
+        """This replica's sums, whether it has a gradient that is not finite, and the gradients."""
         with tf.GradientTape() as tape:
             logits = network.logits(batch, training=True)
             scores = metrics.per_example(logits, batch["label"])
             loss = tf.reduce_sum(scores["loss"] * batch["weight"]) / global_batch
-        variables = network.model.trainable_variables
-        gradients = tape.gradient(loss, variables)
+            if loss_scale is not None:
+                loss *= loss_scale.scale
+        gradients = tape.gradient(loss, network.model.trainable_variables)
+        if loss_scale is not None:
+            gradients = [gradient / loss_scale.scale for gradient in gradients]
         # A finite loss can have a gradient that is not: seen here, it is named before a
         # checkpoint of the weights it ruins can be written.
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
-        optimizer.apply(gradients, variables)
-        return metrics.sums(scores, batch["weight"]), tf.cast(~finite, tf.float32)
+        return metrics.sums(scores, batch["weight"]), tf.cast(~finite, tf.float32), gradients
+
+    def apply(gradients: list[tf.Tensor]) -> None:
+        optimizer.apply(gradients, network.model.trainable_variables)
+
+    def compute_and_apply(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        sums, bad, gradients = compute(batch)
+        apply(gradients)
+        return sums, bad
+
+    def total(value: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
 
     @tf.function
     def train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, bad = strategy.run(replica_step, args=(batch,))
-        return (
-            strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None),
-            strategy.reduce(tf.distribute.ReduceOp.SUM, bad, axis=None),
-        )
+        sums, bad = strategy.run(compute_and_apply, args=(batch,))
+        return total(sums), total(bad)
+
+    @tf.function
+    def scaled_train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        sums, bad, gradients = strategy.run(compute, args=(batch,))
+        sums, bad = total(sums), total(bad)
+        if bad == 0:  # the same answer for all replicas, hence outside of them
+            strategy.run(apply, args=(gradients,))
+        loss_scale.update(bad == 0)
+        return sums, bad
+
+    if loss_scale is not None:
+        return scaled_train_step
 
     return train_step
 

@@ -5,7 +5,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,8 +16,10 @@ from cnnrnn import (
     feature_cache,
     inference,
     input_pipeline,
+    loss_scale,
     metrics,
     models,
+    opening,
     phases,
     progress,
     run_folder,
@@ -28,6 +29,8 @@ from cnnrnn import (
     summaries,
 )
 from cnnrnn import config as config_lib
+
+TrainStep = Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]]
 
 _BATCH_LOSS_EVERY = 10  # steps between two points of TensorBoard's batch_loss
 
@@ -55,6 +58,7 @@ def run(command: str, config: config_lib.Config) -> None:
         starting_point.require_phase1(folder)
     folder.create()
     strategy = runtime.strategy(config.logical_cpus)
+    config = config.replace(precision=runtime.precision(config.precision))
     todo = list(phases.BY_NAME.values()) if command == "train" else [phases.BY_NAME[command]]
     # --init_from is where the command starts: the phase after the first knows nothing of it.
     configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
@@ -75,9 +79,10 @@ def run(command: str, config: config_lib.Config) -> None:
             len(data.class_names),
             seed=config.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
+            precision=config.precision,
         )
     print(
-        f"network: {network.model.count_params():,} parameters, float32, on "
+        f"network: {network.model.count_params():,} parameters, {config.precision}, on "
         f"{runtime.describe(strategy)}"
     )
     for phase, own in zip(todo, configs, strict=True):
@@ -95,12 +100,14 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
         optimizer.build(network.model.trainable_variables)
         position = checkpoints.Position(phase)
+        scale = loss_scale.LossScale() if config.precision == "float16" else None
     saver = checkpoints.Checkpoints(
         setup.folder.checkpoints(phase),
         network.model,
         optimizer,
         position,
         config.checkpoint_minutes,
+        scale,
     )
     starting_point.restore(
         phase,
@@ -123,7 +130,20 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
         f"{sum(math.prod(v.shape) for v in network.model.trainable_variables):,} parameters train"
     )
-    _run_epochs(setup, phase, schedule, optimizer, position, saver)
+    if phase is phases.PHASE1:
+        opening.tell_of_phase2(config, network, strategy)
+    train_step = steps.make_train_step(
+        network, optimizer, strategy, schedule.batch_size, loss_scale=scale
+    )
+    train_step = opening.TellingStep(
+        train_step,
+        phase,
+        schedule,
+        steps_done=int(position.epoch.numpy()) * schedule.steps_per_epoch
+        + int(position.step.numpy()),
+        validation_images=len(setup.data.validation),
+    )
+    _run_epochs(setup, phase, schedule, train_step, position, saver)
     _say_what_next(setup, phase)
 
 
@@ -131,14 +151,13 @@ def _run_epochs(
     setup: Setup,
     phase: phases.Phase,
     schedule: phases.Schedule,
-    optimizer: keras.optimizers.Optimizer,
+    train_step: TrainStep,
     position: checkpoints.Position,
     saver: checkpoints.Checkpoints,
 ) -> None:
     """Trains, validates, keeps the best, saves; epoch after epoch."""
     config, data, strategy = setup.config, setup.data, setup.strategy
     network = setup.network
-    train_step = steps.make_train_step(network, optimizer, strategy, schedule.batch_size)
     eval_step = steps.make_eval_step(network, strategy)
     writer = summaries.Summaries(setup.folder, phase)
     first_epoch, step = int(position.epoch.numpy()), int(position.step.numpy())
@@ -230,7 +249,7 @@ def _train_epoch(
     position: checkpoints.Position,
     saver: checkpoints.Checkpoints,
     batches: Iterator[steps.Batch],
-    train_step: Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]],
+    train_step: TrainStep,
     writer: summaries.Summaries,
 ) -> tuple[metrics.Means, float]:
     """Trains to the end of the open epoch.
@@ -254,7 +273,8 @@ def _train_epoch(
             batch = _next_batch(setup, schedule, batches, steps_done)
             sums, not_finite = train_step(batch)
             sums = sums.numpy().astype(np.float64)
-            if not np.isfinite(sums[0]) or not_finite.numpy() > 0:
+            overflow_expected = setup.config.precision == "float16"  # such a step is left out
+            if not np.isfinite(sums[0]) or (not_finite.numpy() > 0 and not overflow_expected):
                 raise errors.RunError(
                     f"{'the loss' if not np.isfinite(sums[0]) else 'a gradient'} is not finite "
                     f"at step {step + 1} of epoch {epoch + 1} of {phase.name}. Nothing of that "
@@ -285,9 +305,7 @@ def _next_batch(
 
 def _rows(setup: Setup, start: int, count: int) -> np.ndarray:
     """The rows that are drawn as samples `start` to `start + count - 1`."""
-    positions = tf.range(start, start + count, dtype=tf.int64)
-    examples, seed = len(setup.data.train), setup.config.seed
-    return np.array([input_pipeline.row_at(p, examples, seed).numpy() for p in positions])
+    return input_pipeline.rows_at(start, count, len(setup.data.train), setup.config.seed)
 
 
 def _sample(setup: Setup) -> dict[str, np.ndarray]:

@@ -3,22 +3,21 @@
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import tensorflow as tf
 
+from cnnrnn import config as config_lib
 from cnnrnn import (
     datasets,
     feature_cache,
     input_pipeline,
+    loss_scale,
     memory,
     models,
     phases,
     preflight,
     runtime,
-    shapes,
     steps,
 )
-from cnnrnn import config as config_lib
 from cnnrnn.models import lstm
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
@@ -48,9 +47,10 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
     if available is not None:
         available += memory.resident()  # what this process has taken already is its own
     phase = phases.BY_NAME[phase_name]
+    log = print if phase is phases.PHASE1 else lambda line: None  # the data is told of once
     strategy = runtime.strategy(config.logical_cpus)
-    first = phase is phases.PHASE1  # the data set is described once
-    data = datasets.load(config, log=print if first else lambda line: None)
+    precision = runtime.precision(config.precision, log=log)
+    data = datasets.load(config, log=log)
     schedule = phases.schedule(phase, config, len(data.train))
     runtime.check_batch(schedule.batch_size, strategy)
     print(f"{phase_name}: trying it, about half a minute at full size", flush=True)
@@ -59,13 +59,18 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
             len(data.class_names),
             seed=config.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
+            precision=precision,
         )
     phases.set_trainable(network, phase, config)
     with strategy.scope():
         optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
         optimizer.build(network.model.trainable_variables)
+        scale = loss_scale.LossScale() if precision == "float16" else None
+    train_step = steps.make_train_step(
+        network, optimizer, strategy, schedule.batch_size, loss_scale=scale
+    )
     try:
-        rates = _rates(phase, schedule, config, data, network, optimizer, strategy)
+        rates = _rates(phase, schedule, config, data, network, train_step, strategy)
     except tf.errors.ResourceExhaustedError as error:
         raise MemoryError(str(error.message).splitlines()[0]) from error
     return preflight.Trial(
@@ -88,7 +93,7 @@ def _rates(
     config: config_lib.Config,
     data: datasets.Dataset,
     network: models.Network,
-    optimizer,
+    train_step: Callable,
     strategy: tf.distribute.Strategy,
 ) -> dict[str, preflight.Part | None]:
     """Times the parts of a phase: "features", "training" and "validation"."""
@@ -132,7 +137,6 @@ def _rates(
             images=sum(len(split) for split in extracted),
             times=1,
         )
-    train_step = steps.make_train_step(network, optimizer, strategy, schedule.batch_size)
     return {
         "features": features_part,
         "training": preflight.Part(

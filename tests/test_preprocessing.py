@@ -94,3 +94,16 @@ def test_a_truncated_jpeg_raises():
     encoded = encoders(pixels)["jpeg"]
     with pytest.raises(tf.errors.InvalidArgumentError):
         preprocessing.decode(tf.constant(encoded[: len(encoded) // 2]))
+
+
+@pytest.mark.parametrize("method", config.RESIZE_METHODS)
+@pytest.mark.parametrize("size", [(64, 64), (427, 640), (299, 299), (5, 31)])
+def test_mean_and_resize_commute(photograph, method, size):
+    """The gray view made directly is the mean of the RGB view, enlarging and reducing."""
+    image = tf.constant(photograph[: size[0], : size[1]])
+    direct = preprocessing.gray_view(image, method)
+    by_way_of_rgb = preprocessing.gray_sequence(preprocessing.rgb_view(image, method))
+    assert direct.shape == (23, 3887)
+    # 'area' sums up many pixels in float32; one step of an 8-bit pixel is 8e-3.
+    tolerance = 5e-5 if method == "area" else 2e-6
+    np.testing.assert_allclose(direct, by_way_of_rgb, atol=tolerance)

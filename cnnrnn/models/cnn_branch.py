@@ -21,7 +21,7 @@ def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model
         input_tensors=[image],
         clone_function=lambda layer: _with_fused_batch_norm(layer, synchronized_batchnorm),
     )
-    pooling = keras.layers.GlobalAveragePooling2D(name="cnn_features")
+    pooling = keras.layers.GlobalAveragePooling2D(dtype="float32", name="cnn_features")
     return keras.Model(image, pooling(xception.output), name="cnn")
 
 

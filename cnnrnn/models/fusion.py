@@ -17,7 +17,7 @@ def build(
     Returns:
         Logits, (B, classes) float32; the softmax is applied where probabilities are wanted.
     """
-    product = keras.layers.Multiply(name="product")([cnn_features, rnn_features])
+    product = keras.layers.Multiply(dtype="float32", name="product")([cnn_features, rnn_features])
     return keras.layers.Dense(
         classes,
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
