@@ -32,15 +32,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, rows_and_weights: tf.data.Dataset) -> tf.data.Dataset:
-        """Maps (row, weight) to (encoded () string, label () int64, row, weight)."""
-        table = tf.constant(self.rows)
-        encoded_and_label = self.source.read(
-            rows_and_weights.map(lambda row, weight: tf.gather(table, row))
-        )
-        return tf.data.Dataset.zip(encoded_and_label, rows_and_weights).map(
-            lambda example, row_and_weight: (*example, *row_and_weight)
-        )
+    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads a () int64 row, inside a pipeline: encoded () string, label () int64."""
+        with tf.init_scope():
+            table = tf.constant(self.rows)
+        return self.source.fetch(tf.gather(table, row))
 
     def describe(self, row: int) -> str:
         return self.source.describe(int(self.rows[row]))

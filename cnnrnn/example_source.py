@@ -25,8 +25,8 @@ class ExampleSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, rows: tf.data.Dataset) -> tf.data.Dataset:
-        """Maps a dataset of () int64 rows to one of (encoded () string, label () int64)."""
+    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads a () int64 row, inside a pipeline: encoded () string, label () int64."""
 
     def describe(self, row: int) -> str:
         """Where a row came from, for messages."""
@@ -47,15 +47,12 @@ class FileSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def read(self, rows: tf.data.Dataset) -> tf.data.Dataset:
+    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Paths are bytes to TensorFlow; surrogateescape brings back names that are not UTF-8.
-        paths = tf.constant([path.encode("utf-8", "surrogateescape") for path in self._paths])
-        labels = tf.constant(self._labels)
-
-        def read_file(row):
-            return tf.io.read_file(tf.gather(paths, row)), tf.gather(labels, row)
-
-        return rows.map(read_file, num_parallel_calls=os.cpu_count())
+        with tf.init_scope():
+            paths = tf.constant([path.encode("utf-8", "surrogateescape") for path in self._paths])
+            labels = tf.constant(self._labels)
+        return tf.io.read_file(tf.gather(paths, row)), tf.gather(labels, row)
 
     def describe(self, row: int) -> str:
         return f"{self._paths[row]} (class {self._class_names[self._labels[row]]!r})"
@@ -80,16 +77,10 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def read(self, rows: tf.data.Dataset) -> tf.data.Dataset:
-        def record_at(row):
-            return self._records[int(row)]
-
-        def fetch(row):
-            record = tf.ensure_shape(tf.numpy_function(record_at, [row], tf.string), ())
-            example = self._parse(record)
-            return example[self._image], tf.cast(example[self._label], tf.int64)
-
-        return rows.map(fetch, num_parallel_calls=os.cpu_count())
+    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        record = tf.numpy_function(lambda row: self._records[int(row)], [row], tf.string)
+        example = self._parse(tf.ensure_shape(record, ()))
+        return example[self._image], tf.cast(example[self._label], tf.int64)
 
     def describe(self, row: int) -> str:
         example = self._parse(tf.constant(self._records[row]))
@@ -159,7 +150,8 @@ def labels_and_digests(source: ExampleSource, name: str) -> tuple[np.ndarray, np
 def _numpy_examples(source: ExampleSource) -> Iterator[tuple[bytes, int]]:
     rows = tf.data.Dataset.range(len(source))
     try:
-        yield from source.read(rows).prefetch(64).as_numpy_iterator()
+        examples = rows.map(source.fetch, num_parallel_calls=os.cpu_count())
+        yield from examples.prefetch(64).as_numpy_iterator()
     except tf.errors.OpError as error:
         raise errors.RunError(f"cannot read the data set: {error.message}") from error
 

@@ -175,7 +175,7 @@ class FeatureCache:
         batches = input_pipeline.evaluation(
             split.take(rows), batch_size=images, resize_method=self.resize_method
         )
-        iterator = iter(self.strategy.experimental_distribute_dataset(batches))
+        iterator = input_pipeline.distribute(batches, self.strategy)
         pending = np.empty((0, self._width), np.float32)
         waiting = list(missing)
         with progress.Progress(

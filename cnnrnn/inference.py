@@ -54,7 +54,7 @@ def predict(
     )
     parts: list[dict[str, np.ndarray]] = []
     done = 0
-    iterator = iter(strategy.experimental_distribute_dataset(batches))
+    iterator = input_pipeline.distribute(batches, strategy)
     with progress.Progress(label, len(split), "pictures") as bar:
         while done < len(split):
             try:

@@ -15,16 +15,17 @@ except ImportError:  # Windows
 
 _ROOT = pathlib.Path("/")
 
-# What a replica takes in phase 2, measured as the peak of whole training steps in float32 at
-# batches of 4, 16 and 32 with 100 classes; they lie on a line within 0.2 GB.
+# What phase 2 takes on a CPU: the peaks of whole training steps in float32 with 100 classes were
+# 4.2, 7.6 and 12.3 GB at batches of 4, 16 and 32, on one line within 0.1 GB.
 #
-# Apart from the batch: four arrays of the size of all parameters (the weights, their gradients,
-# Adam's two moments), and 1.1 GB for Python, TensorFlow and its kernels' repacked weights.
+# What does not depend on the batch: four arrays of the size of all parameters (the weights, their
+# gradients, Adam's two moments), 1.65 GB with 103 million of them in float32, and beside them
+# Python, TensorFlow and the copies that its kernels repack weights into.
 _PARAMETER_ARRAYS = 4
-_PROGRAM_BYTES = 1.1e9
-# Per picture: the CNN's outputs of every layer, which its backward pass reads, 0.2 GB in
-# float32. In a half precision they are half as large.
-_PICTURE_BYTES = 0.2e9
+_PROGRAM_BYTES = 1.35e9
+# A picture: every layer's output in the CNN, kept for its backward pass, and what that pass and
+# the pipeline hold at the same time.
+_PICTURE_BYTES = 0.29e9
 
 
 def text(size: float | None) -> str:

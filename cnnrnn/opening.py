@@ -56,7 +56,7 @@ class TellingStep:
     def _note(self) -> None:
         now = time.monotonic()
         self._timed += 1
-        if self._timed == 0 or self._next % self._schedule.steps_per_epoch == 1:
+        if self._timed == 0 or (self._next - 1) % self._schedule.steps_per_epoch == 0:
             self._timed, self._since = 0, now
         elif self._timed == _TIMED_STEPS:
             self._log(self._line(_TIMED_STEPS * self._schedule.batch_size / (now - self._since)))

@@ -1,8 +1,8 @@
 """The two functions that run on the accelerator: one training step, one evaluation step.
 
-Both take a batch as `strategy.experimental_distribute_dataset` hands it out. Gradients are summed
-over the replicas by the optimizer, so each replica divides its loss by the global batch; a mean
-per replica would train at N times the learning rate without any error.
+Both take a batch as `input_pipeline.distribute` hands it out. Gradients are summed over the
+replicas by the optimizer, so each replica divides its loss by the global batch; a mean per
+replica would train at N times the learning rate without any error.
 """
 
 from collections.abc import Callable

@@ -64,9 +64,10 @@ class Summaries:
         *,
         learning_rate: float,
         images_per_second: float,
+        waiting: float,
         step: int,
     ) -> None:
-        """The curves: a point per epoch."""
+        """The curves: a point per epoch. `waiting` is the share spent waiting for pictures."""
         for writer, means in ((self._train, train), (self._validation, validation)):
             with writer.as_default(step=step):
                 for name in ("loss", "top1", "top5"):
@@ -74,6 +75,7 @@ class Summaries:
         with self._train.as_default(step=step):
             tf.summary.scalar("learning_rate", learning_rate)
             tf.summary.scalar("images_per_second", images_per_second)
+            tf.summary.scalar("waiting_for_pictures", waiting)
         self._train.flush()
 
     def predictions(

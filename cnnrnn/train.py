@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -17,11 +16,9 @@ from cnnrnn import (
     inference,
     input_pipeline,
     loss_scale,
-    metrics,
     models,
     opening,
     phases,
-    progress,
     run_folder,
     runtime,
     starting_point,
@@ -29,10 +26,7 @@ from cnnrnn import (
     summaries,
 )
 from cnnrnn import config as config_lib
-
-TrainStep = Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]]
-
-_BATCH_LOSS_EVERY = 10  # steps between two points of TensorBoard's batch_loss
+from cnnrnn import epoch as epoch_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +145,7 @@ def _run_epochs(
     setup: Setup,
     phase: phases.Phase,
     schedule: phases.Schedule,
-    train_step: TrainStep,
+    train_step: epoch_lib.TrainStep,
     position: checkpoints.Position,
     saver: checkpoints.Checkpoints,
 ) -> None:
@@ -165,21 +159,20 @@ def _run_epochs(
     features, validation_features = _features(setup, phase, schedule, steps_done)
     if steps_done == 0:
         writer.start(config, network, _sample(setup))
-    batches = iter(
-        strategy.experimental_distribute_dataset(
-            input_pipeline.training(
-                data.train,
-                batch_size=schedule.batch_size,
-                start=steps_done * schedule.batch_size,
-                seed=config.seed,
-                resize_method=config.resize_method,
-                features=features,
-            )
-        )
+    batches = input_pipeline.distribute(
+        input_pipeline.training(
+            data.train,
+            batch_size=schedule.batch_size,
+            start=steps_done * schedule.batch_size,
+            seed=config.seed,
+            resize_method=config.resize_method,
+            features=features,
+        ),
+        strategy,
     )
     for epoch in range(first_epoch, schedule.epochs):
-        train, images_per_second = _train_epoch(
-            setup, phase, schedule, position, saver, batches, train_step, writer
+        outcome = epoch_lib.train(
+            data.train, config, phase, schedule, position, saver, batches, train_step, writer
         )
         predictions = inference.predict(
             data.validation,
@@ -204,10 +197,11 @@ def _run_epochs(
             position.best.assign(value)
         steps_done = (epoch + 1) * schedule.steps_per_epoch
         writer.epoch(
-            train,
+            outcome.means,
             validation,
             learning_rate=schedule.learning_rate,
-            images_per_second=images_per_second,
+            images_per_second=outcome.images_per_second,
+            waiting=outcome.waiting,
             step=steps_done,
         )
         writer.predictions(
@@ -218,7 +212,7 @@ def _run_epochs(
         position.totals.assign(np.zeros(4))
         saver.save()
         print(
-            f"{phase.name} epoch {epoch + 1}/{schedule.epochs}: train {train}\n"
+            f"{phase.name} epoch {epoch + 1}/{schedule.epochs}: train {outcome}\n"
             f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if better else ''}"
         )
     writer.close()
@@ -242,72 +236,6 @@ def _features(
     )
 
 
-def _train_epoch(
-    setup: Setup,
-    phase: phases.Phase,
-    schedule: phases.Schedule,
-    position: checkpoints.Position,
-    saver: checkpoints.Checkpoints,
-    batches: Iterator[steps.Batch],
-    train_step: TrainStep,
-    writer: summaries.Summaries,
-) -> tuple[metrics.Means, float]:
-    """Trains to the end of the open epoch.
-
-    Returns:
-        The epoch's means, and images/s of the part trained here.
-
-    Raises:
-        RunError: the loss or a gradient is not finite, or a picture cannot be decoded.
-    """
-    epoch, first = int(position.epoch.numpy()), int(position.step.numpy())
-    totals = position.totals.numpy()
-    pictures = schedule.steps_per_epoch * schedule.batch_size
-    later = (schedule.epochs - epoch - 1) * pictures
-    label = f"{phase.name} epoch {epoch + 1}/{schedule.epochs}"
-    with progress.Progress(
-        label, pictures, "images", initial=first * schedule.batch_size, later=later
-    ) as bar:
-        for step in range(first, schedule.steps_per_epoch):
-            steps_done = epoch * schedule.steps_per_epoch + step
-            batch = _next_batch(setup, schedule, batches, steps_done)
-            sums, not_finite = train_step(batch)
-            sums = sums.numpy().astype(np.float64)
-            overflow_expected = setup.config.precision == "float16"  # such a step is left out
-            if not np.isfinite(sums[0]) or (not_finite.numpy() > 0 and not overflow_expected):
-                raise errors.RunError(
-                    f"{'the loss' if not np.isfinite(sums[0]) else 'a gradient'} is not finite "
-                    f"at step {step + 1} of epoch {epoch + 1} of {phase.name}. Nothing of that "
-                    "step was saved. A lower --learning_rate, with another --run, usually mends it."
-                )
-            totals += sums
-            position.totals.assign(totals)
-            position.step.assign(step + 1)
-            if (steps_done + 1) % _BATCH_LOSS_EVERY == 0:
-                writer.batch_loss(sums[0] / sums[3], steps_done + 1)
-            bar.update((step + 1) * schedule.batch_size, str(metrics.Means.of_sums(totals)))
-            saver.save_if_due()
-        return metrics.Means.of_sums(totals), bar.rate
-
-
-def _next_batch(
-    setup: Setup,
-    schedule: phases.Schedule,
-    batches: Iterator[steps.Batch],
-    steps_done: int,
-) -> steps.Batch:
-    try:
-        return next(batches)
-    except tf.errors.OpError as error:
-        rows = _rows(setup, steps_done * schedule.batch_size, schedule.batch_size)
-        raise input_pipeline.explain_failure(setup.data.train, rows, error) from error
-
-
-def _rows(setup: Setup, start: int, count: int) -> np.ndarray:
-    """The rows that are drawn as samples `start` to `start + count - 1`."""
-    return input_pipeline.rows_at(start, count, len(setup.data.train), setup.config.seed)
-
-
 def _sample(setup: Setup) -> dict[str, np.ndarray]:
     """A few training examples as the network gets them, for TensorBoard."""
     count = min(4, len(setup.data.train))
@@ -321,7 +249,7 @@ def _sample(setup: Setup) -> dict[str, np.ndarray]:
     try:
         return next(batches.as_numpy_iterator())
     except tf.errors.OpError as error:
-        rows = _rows(setup, 0, count)
+        rows = input_pipeline.rows_at(0, count, len(setup.data.train), setup.config.seed)
         raise input_pipeline.explain_failure(setup.data.train, rows, error) from error
 
 

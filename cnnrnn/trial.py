@@ -115,7 +115,7 @@ def _rates(
             resize_method=config.resize_method,
             features=features,
         )
-        distributed = iter(strategy.experimental_distribute_dataset(batches))
+        distributed = input_pipeline.distribute(batches, strategy)
         try:
             return _images_per_second(step, distributed, batch_size)
         except tf.errors.ResourceExhaustedError:

@@ -27,7 +27,7 @@ ROOMS = (
     ("input_pipeline", "checkpoints"),
     ("inference", "run_folder", "feature_cache"),
     ("report", "summaries", "starting_point", "opening"),
-    ("evaluation", "data_command", "trial"),
+    ("evaluation", "data_command", "trial", "epoch"),
     ("train",),
     ("main",),
 )

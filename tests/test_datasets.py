@@ -129,8 +129,8 @@ def test_all_layouts_of_tiny_imagenet_are_the_same_data(layout, tmp_path, monkey
         data, _ = load("tiny_imagenet_100", archive=str(archive))
     assert len(data.train) == 300 and len(data.validation) == 200
     assert data.fingerprint == reference.fingerprint
-    first = next(iter(data.train.read(tf.data.Dataset.from_tensors((7, 1.0)))))
-    other = next(iter(reference.train.read(tf.data.Dataset.from_tensors((7, 1.0)))))
+    first = next(iter(tf.data.Dataset.from_tensors(7).map(data.train.fetch)))
+    other = next(iter(tf.data.Dataset.from_tensors(7).map(reference.train.fetch)))
     assert first[0].numpy() == other[0].numpy() and first[1] == other[1]
 
 
@@ -289,8 +289,8 @@ def test_a_set_of_tfds_is_read_by_row(tmp_path):
     data, _ = load("tfds:plain_shapes", data_dir=str(tmp_path))
     assert data.class_names == ("dark", "light") and not data.split_here
     assert len(data.train) == 20 and len(data.validation) == 6
-    rows = tf.data.Dataset.from_tensor_slices((np.arange(20)[::-1], np.ones(20, np.float32)))
-    for encoded, label, row, _ in data.train.read(rows):
+    rows = tf.data.Dataset.from_tensor_slices(np.arange(20)[::-1])
+    for encoded, label, row in rows.map(lambda row: (*data.train.fetch(row), row)):
         value = int(preprocessing.decode(encoded)[0, 0, 0])
         assert label == data.train.labels[row] == int(value >= 100)
     assert "split 'train' of plain_shapes/1.0.0" in data.train.describe(3)

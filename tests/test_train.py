@@ -97,7 +97,14 @@ def test_tensorboard_gets_its_curves_and_pictures(small_config, monkeypatch):
     folder = run_folder.RunFolder(small_config.run_dir)
     training = scalars(folder.events(phases.PHASE1, "train"))
     validation = scalars(folder.events(phases.PHASE1, "validation"))
-    for tag in ("loss", "top1", "top5", "learning_rate", "images_per_second"):
+    for tag in (
+        "loss",
+        "top1",
+        "top5",
+        "learning_rate",
+        "images_per_second",
+        "waiting_for_pictures",
+    ):
         assert [step for step, _ in training[tag]] == [4, 8]
     for tag in ("loss", "top1", "top5"):
         assert [step for step, _ in validation[tag]] == [4, 8]
@@ -151,8 +158,8 @@ def test_a_run_killed_in_an_epoch_goes_on_where_its_checkpoint_is(
     make = steps.make_train_step
     seen = []
 
-    def make_that_dies(*arguments):
-        step = make(*arguments)
+    def make_that_dies(*arguments, **keywords):
+        step = make(*arguments, **keywords)
 
         def counted(batch):
             if len(seen) == steps_before_the_kill:
@@ -194,9 +201,9 @@ def test_phase2_starts_from_phase1s_best(small_config, monkeypatch):
     started = []
     make = steps.make_train_step
 
-    def spy(network, *rest):
+    def spy(network, *rest, **keywords):
         started.extend(network.model.get_weights())
-        return make(network, *rest)
+        return make(network, *rest, **keywords)
 
     monkeypatch.setattr(steps, "make_train_step", spy)
     train.run("phase2", small_config)
@@ -252,8 +259,8 @@ def test_short_epochs_draw_on_through_the_permutation(small_config, monkeypatch)
     rows = []
     make = steps.make_train_step
 
-    def spy(*arguments):
-        step = make(*arguments)
+    def spy(*arguments, **keywords):
+        step = make(*arguments, **keywords)
         return lambda batch: rows.extend(batch["row"].numpy().tolist()) or step(batch)
 
     monkeypatch.setattr(steps, "make_train_step", spy)

@@ -1,0 +1,108 @@
+"""One epoch of training: batch, step, totals, progress, and what can go wrong by its name."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import (
+    checkpoints,
+    datasets,
+    errors,
+    input_pipeline,
+    metrics,
+    phases,
+    progress,
+    steps,
+    summaries,
+)
+from cnnrnn import config as config_lib
+
+TrainStep = Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]]
+
+_BATCH_LOSS_EVERY = 10  # steps between two points of TensorBoard's batch_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of an epoch, or of the part of it that was trained here.
+
+    `waiting` is the share of the time, 0 to 1, in which training waited for the input pipeline.
+    """
+
+    means: metrics.Means
+    images_per_second: float
+    waiting: float
+
+    def __str__(self) -> str:
+        waiting = f", {self.waiting:.0%} of the time waiting for pictures"
+        return (
+            f"{self.means}  ({self.images_per_second:.1f} images/s"
+            f"{waiting if self.waiting >= 0.01 else ''})"
+        )
+
+
+def train(
+    split: datasets.Split,
+    config: config_lib.Config,
+    phase: phases.Phase,
+    schedule: phases.Schedule,
+    position: checkpoints.Position,
+    saver: checkpoints.Checkpoints,
+    batches: Iterator[steps.Batch],
+    train_step: TrainStep,
+    writer: summaries.Summaries,
+) -> Outcome:
+    """Trains to the end of the epoch that `position` stands in.
+
+    Raises:
+        RunError: the loss or a gradient is not finite, or a picture cannot be decoded.
+    """
+    epoch, first = int(position.epoch.numpy()), int(position.step.numpy())
+    totals = position.totals.numpy()
+    pictures = schedule.steps_per_epoch * schedule.batch_size
+    later = (schedule.epochs - epoch - 1) * pictures
+    label = f"{phase.name} epoch {epoch + 1}/{schedule.epochs}"
+    waited, start = 0.0, time.monotonic()
+    with progress.Progress(
+        label, pictures, "images", initial=first * schedule.batch_size, later=later
+    ) as bar:
+        for step in range(first, schedule.steps_per_epoch):
+            steps_done = epoch * schedule.steps_per_epoch + step
+            asked = time.monotonic()
+            batch = _next(batches, split, steps_done * schedule.batch_size, schedule, config.seed)
+            waited += time.monotonic() - asked
+            sums, not_finite = train_step(batch)
+            sums = sums.numpy().astype(np.float64)
+            overflow_expected = config.precision == "float16"  # such a step is left out
+            if not np.isfinite(sums[0]) or (not_finite.numpy() > 0 and not overflow_expected):
+                raise errors.RunError(
+                    f"{'the loss' if not np.isfinite(sums[0]) else 'a gradient'} is not finite "
+                    f"at step {step + 1} of epoch {epoch + 1} of {phase.name}. Nothing of that "
+                    "step was saved. A lower --learning_rate, with another --run, usually mends it."
+                )
+            totals += sums
+            position.totals.assign(totals)
+            position.step.assign(step + 1)
+            if (steps_done + 1) % _BATCH_LOSS_EVERY == 0:
+                writer.batch_loss(sums[0] / sums[3], steps_done + 1)
+            bar.update((step + 1) * schedule.batch_size, str(metrics.Means.of_sums(totals)))
+            saver.save_if_due()
+        seconds = max(time.monotonic() - start, 1e-9)
+        return Outcome(metrics.Means.of_sums(totals), bar.rate, waited / seconds)
+
+
+def _next(
+    batches: Iterator[steps.Batch],
+    split: datasets.Split,
+    start: int,
+    schedule: phases.Schedule,
+    seed: int,
+) -> steps.Batch:
+    try:
+        return next(batches)
+    except tf.errors.OpError as error:
+        rows = input_pipeline.rows_at(start, schedule.batch_size, len(split), seed)
+        raise input_pipeline.explain_failure(split, rows, error) from error
