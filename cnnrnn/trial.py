@@ -53,7 +53,7 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
     data = datasets.load(config, log=log)
     schedule = phases.schedule(phase, config, len(data.train))
     runtime.check_batch(schedule.batch_size, strategy)
-    print(f"{phase_name}: trying it, about half a minute at full size", flush=True)
+    print(f"{phase_name}: trying it, about a minute at full size", flush=True)
     with strategy.scope():
         network = models.build(
             len(data.class_names),

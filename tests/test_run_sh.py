@@ -12,7 +12,7 @@ import zipfile
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-WORDS = "phase1 phase2 train evaluate preflight data tensorboard test check help".split()
+WORDS = "phase1 phase2 train evaluate preflight data bench tensorboard test check help".split()
 # What run.sh needs of the system; a PATH of these alone holds no Python and no uv.
 TOOLS = "bash cat cp cut dirname grep ln mkdir readlink rm rmdir sed sleep tail touch".split()
 STAND_IN = """import os, sys
@@ -24,9 +24,11 @@ sys.exit(int(os.environ.get("STAND_IN_EXIT", "0")))
 def make_project(folder: pathlib.Path) -> pathlib.Path:
     """A copy of run.sh with stand-ins for the program, TensorBoard, pytest, ruff and a package."""
     (folder / "cnnrnn").mkdir(parents=True)
+    (folder / "benchmarks").mkdir()
     (folder / "tensorboard").mkdir()
     shutil.copy(REPOSITORY / "run.sh", folder)
-    for name in ("cnnrnn/main.py", "tensorboard/main.py", "pytest.py", "ruff.py"):
+    modules = "cnnrnn/main.py", "benchmarks/main.py", "tensorboard/main.py", "pytest.py", "ruff.py"
+    for name in modules:
         (folder / name).write_text(STAND_IN)
     make_wheel(folder, "1.0")
     (folder / "requirements.txt").write_text(requirement(folder, "1.0"))
@@ -374,6 +376,12 @@ def test_the_samples_flags_are_for_the_sample_alone(installed, arguments):
     project, tools, _ = installed
     result = run(project, tools, "phase1", *arguments)
     assert result.stdout == f"{project} {['phase1', *arguments]}\n"
+
+
+def test_bench_stays_in_the_callers_folder(installed, tmp_path):
+    project, tools, _ = installed
+    result = run(project, tools, "bench", "--peers", "--out=here", cwd=tmp_path)
+    assert result.stdout == f"{tmp_path} {['--peers', '--out=here']}\n"
 
 
 def test_tensorboard_opens_on_the_callers_runs(installed, tmp_path):

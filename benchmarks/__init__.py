@@ -1,0 +1,1 @@
+"""Side-by-side measurements; see main.py and profile_step.py."""

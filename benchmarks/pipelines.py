@@ -1,0 +1,130 @@
+"""Input pipelines side by side: encoded JPEGs to what a network reads."""
+
+import pathlib
+import statistics
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+
+import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+
+# isort: split
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import config, datasets, input_pipeline
+
+BATCH = 32
+CLASSES, PER_CLASS = 4, 500
+ROUNDS = 3
+IMAGES = 2048  # a round
+
+
+def made_up(root: pathlib.Path) -> pathlib.Path:
+    """Class folders of smooth 64x64 JPEGs of about 2 KB, like small photographs."""
+    rng = np.random.default_rng(0)
+    for label in range(CLASSES):
+        folder = root / f"class{label}"
+        folder.mkdir(parents=True)
+        for i in range(PER_CLASS):
+            coarse = rng.uniform(0, 255, (8, 8, 3)).astype(np.float32)
+            smooth = tf.image.resize(coarse, (64, 64), "bicubic") + rng.normal(0, 6, (64, 64, 3))
+            pixels = tf.cast(tf.clip_by_value(smooth, 0, 255), tf.uint8)
+            (folder / f"{i:04d}.jpg").write_bytes(tf.io.encode_jpeg(pixels, quality=90).numpy())
+    return root
+
+
+def unpacked(archive: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
+    """Class folders of the first pictures of each class of tiny-imagenet's zip."""
+    with zipfile.ZipFile(archive) as file:
+        by_class: dict[str, list[str]] = {}
+        for name in file.namelist():
+            parts = name.split("/")
+            if name.endswith(".JPEG") and "train" in parts:
+                by_class.setdefault(parts[parts.index("train") + 1], []).append(name)
+        if not by_class:
+            raise SystemExit(f"{archive} has no train/CLASS/images/*.JPEG: is it tiny-imagenet's?")
+        for label, names in by_class.items():
+            folder = root / label
+            folder.mkdir(parents=True)
+            for name in names[: max(1, CLASSES * PER_CLASS // len(by_class))]:
+                (folder / pathlib.PurePosixPath(name).name).write_bytes(file.read(name))
+    return root
+
+
+def measure(images: pathlib.Path | None) -> dict[str, float]:
+    """Runs all pipelines in turn.
+
+    Args:
+        images: class folders or tiny-imagenet's zip; None makes pictures up.
+
+    Returns:
+        images/s by the pipelines' names, medians over the rounds.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = pathlib.Path(folder) / "pictures"
+        if images is None:
+            root = made_up(pictures)
+        else:
+            root = unpacked(images, pictures) if images.is_file() else images
+        iterators = {
+            "this program: RGB and gray view": _program(root),
+            "this program, features cached: gray view alone": _program(root, _Given()),
+            "keras image_dataset_from_directory: RGB": _keras_directory(root),
+            "keras ImageDataGenerator: RGB": _image_data_generator(root),
+        }
+        rates = {name: [] for name in iterators}
+        for round_number in range(ROUNDS + 1):
+            for name, iterator in iterators.items():
+                batches = IMAGES // BATCH // (8 if "Generator" in name else 1)  # it is slow
+                start = time.perf_counter()
+                for _ in range(batches):
+                    next(iterator)
+                if round_number:  # the first warms up
+                    rates[name].append(batches * BATCH / (time.perf_counter() - start))
+        del iterators  # before their files
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    for name, rate in medians.items():
+        print(f"pipeline, {name}: {rate:,.0f} images/s", flush=True)
+    return medians
+
+
+class _Given:
+    """Features at no cost, in the place of those from a cache."""
+
+    def of(self, rows: tf.Tensor) -> tf.Tensor:
+        return tf.zeros((rows.shape[0], 2048))
+
+
+def _program(root: pathlib.Path, features: input_pipeline.Features | None = None) -> Iterator:
+    data = datasets.load(config.Config(dataset=str(root)), log=lambda line: None)
+    return iter(
+        input_pipeline.training(
+            data.train,
+            batch_size=BATCH,
+            start=0,
+            seed=0,
+            resize_method="bilinear",
+            features=features,
+        )
+    )
+
+
+def _keras_directory(root: pathlib.Path) -> Iterator:
+    pictures = keras.utils.image_dataset_from_directory(
+        root, image_size=(299, 299), batch_size=BATCH, verbose=False
+    )
+    scaled = pictures.map(lambda image, label: (image / 127.5 - 1, label))
+    return iter(scaled.repeat().prefetch(2))
+
+
+def _image_data_generator(root: pathlib.Path) -> Iterator:
+    """What the 2017 code used; Keras 3 keeps it without naming it."""
+    from keras.src.legacy.preprocessing import image
+
+    generator = image.ImageDataGenerator(preprocessing_function=lambda x: x / 127.5 - 1)
+    return generator.flow_from_directory(
+        root, target_size=(299, 299), batch_size=BATCH, class_mode="sparse"
+    )

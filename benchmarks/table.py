@@ -1,0 +1,89 @@
+"""What the bench found, as a table for readers and as JSON."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table; rates are images/s."""
+
+    phase: int
+    batch: int
+    precision: str
+    rival: str
+    rival_rate: float
+    rate: float
+    peak_gflops: float
+    fraction: float  # of the peak, by the arithmetic of this program's step
+    rival_gb: float
+    gb: float
+
+    @property
+    def ratio(self) -> float:
+        return self.rate / self.rival_rate
+
+
+def machine(torch_version: str | None) -> str:
+    """The processor, its cores and what it can do with numbers, and the versions."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    names = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    flags = [flag for flag in wanted if flag in text.split()]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("tensorflow", "keras")]
+    if torch_version is not None:
+        versions.append(f"torch {torch_version}")
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, "
+        f"{' '.join(flags) or platform.machine()}; {', '.join(versions)}; {datetime.date.today()}"
+    )
+
+
+def markdown(rows: list[Row], pipeline_rates: dict[str, float]) -> str:
+    """Both tables as markdown."""
+    lines = [
+        "| phase | this program | images/s | of peak | memory "
+        "| rival | images/s | memory | ratio |",
+        "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row.phase}, batch {row.batch} | {row.precision} | {row.rate:.2f} | "
+            f"{row.fraction:.0%} of {row.peak_gflops:.0f} GFLOP/s | {row.gb:.1f} GB | "
+            f"{row.rival} | {row.rival_rate:.2f} | {row.rival_gb:.1f} GB | **{row.ratio:.2f}** |"
+        )
+    lines += ["", "| input pipeline | images/s |", "| --- | ---: |"]
+    lines += [f"| {name} | {rate:,.0f} |" for name, rate in pipeline_rates.items()]
+    return "\n".join(lines)
+
+
+def write(
+    out: pathlib.Path, about: dict[str, str], rows: list[Row], pipeline_rates: dict[str, float]
+) -> str:
+    """Writes table.md and table.json into a folder.
+
+    Args:
+        out: the folder; made where it is missing.
+        about: "machine" and "command".
+        rows: of the steps.
+        pipeline_rates: images/s by the pipelines' names.
+
+    Returns:
+        What table.md holds.
+    """
+    text = f"`{about['command']}` on {about['machine']}\n\n{markdown(rows, pipeline_rates)}\n"
+    values = {
+        **about,
+        "steps": [dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows],
+        "pipelines": pipeline_rates,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text(text)
+    (out / "table.json").write_text(json.dumps(values, indent=2) + "\n")
+    return text
