@@ -1,5 +1,6 @@
 """A contestant as the bench sees it: a process that is told how many steps to train."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -45,14 +46,16 @@ class Contestant:
 
     def seconds(self, steps: int) -> float:
         """The seconds of one step, measured over `steps`."""
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `_answer` finds out why
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
         answer = self._answer()
         self.gigabytes = answer["peak_bytes"] / 1e9
         return answer["seconds"] / steps
 
     def close(self) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
         self._errors.close()
@@ -64,4 +67,5 @@ class Contestant:
         code = self._process.wait()
         self._errors.seek(0)
         reason = "".join(self._errors.readlines()[-15:])
+        self.close()
         raise SystemExit(f"{reason}\nfailed, exit {code}: {shlex.join(self._process.args)}")

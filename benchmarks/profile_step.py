@@ -4,8 +4,8 @@
     TF_ENABLE_ONEDNN_OPTS=0 python -m benchmarks.profile_step --phase=2 --keras
 
 The first profiles this program's step, the second the same network in plain Keras, trained by
-model.fit, as TensorFlow comes on a processor without AVX-512. Operations run side by side, so their times add up to more
-than the step took; a thread waits in none of them.
+model.fit, as TensorFlow comes on a processor without AVX-512. Operations run side by side, so their
+times add up to more than the step took; a thread waits in none of them.
 """
 
 import argparse

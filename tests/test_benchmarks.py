@@ -110,6 +110,13 @@ def test_contestants_do_not_inherit_the_kernels(monkeypatch):
     start(parameters=0, onednn="0").close()
 
 
+def test_a_contestant_that_dies_at_work_says_why():
+    dying = SCRIPT.replace("return trained.append", "return lambda count: 3 / (count - 2)")
+    contestant = start(dying, parameters=7)
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        contestant.seconds(2)
+
+
 def test_another_number_of_parameters_is_refused():
     with pytest.raises(SystemExit, match="has 7 parameters, not 8"):
         start(parameters=8)
@@ -120,10 +127,19 @@ def test_a_contestant_that_fails_says_why():
         start("import sys; sys.exit('no such kernel')", parameters=7)
 
 
-@pytest.mark.parametrize("phase, cached", [(1, True), (1, False), (2, True)])
-def test_the_programs_step_trains(phase, cached, small_network, one_replica, monkeypatch):
+@pytest.fixture
+def small_batches(small_network, one_replica, monkeypatch):
+    """Batches for the small network, of two pictures; this one is always given."""
+    batch = contestants.batch_of(2)
+    batch["features"] = batch["features"][:, :6]
     monkeypatch.setattr(contestants, "BATCH", {1: 2, 2: 2})
+    monkeypatch.setattr(contestants, "batch_of", lambda size: dict(batch))
     monkeypatch.setattr(runtime, "strategy", lambda: one_replica)
+    return batch
+
+
+@pytest.mark.parametrize("phase, cached", [(1, True), (1, False), (2, True)])
+def test_the_programs_step_trains(phase, cached, small_batches, monkeypatch):
     built = []
 
     def build(*arguments, **keywords):
@@ -141,12 +157,8 @@ def test_the_programs_step_trains(phase, cached, small_network, one_replica, mon
     assert bool(network.cnn.trainable_variables) == (phase == 2)
 
 
-def test_a_loss_that_is_not_finite_ends_a_contestant(small_network, one_replica, monkeypatch):
-    monkeypatch.setattr(contestants, "BATCH", {1: 2})
-    monkeypatch.setattr(runtime, "strategy", lambda: one_replica)
-    ready = contestants.batch_of(2)
-    ready["features"][0, 0] = np.nan
-    monkeypatch.setattr(contestants, "batch_of", lambda size: ready)
+def test_a_loss_that_is_not_finite_ends_a_contestant(small_batches):
+    small_batches["features"][0, 0] = np.nan
     run, _ = contestants.program(1, "float32")
     with pytest.raises(ArithmeticError, match="the loss is nan"):
         run(1)
