@@ -149,8 +149,14 @@ def steps(all_pairings: list[Pairing]) -> list[table.Row]:
 def apart(function: Callable, *arguments):
     """Calls a function in a process of its own."""
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+    with futures.ProcessPoolExecutor(1, mp_context=context, initializer=_quieten) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def _quieten() -> None:
+    """Drops what TensorFlow writes as it is imported; errors come back as exceptions."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def _operations(phase: int) -> float:

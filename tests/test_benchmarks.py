@@ -1,6 +1,7 @@
 """benchmarks/: what it counts, measures and writes. At full size it is run by hand."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -162,6 +163,14 @@ def test_a_loss_that_is_not_finite_ends_a_contestant(small_batches):
     run, _ = contestants.program(1, "float32")
     with pytest.raises(ArithmeticError, match="the loss is nan"):
         run(1)
+
+
+def test_work_apart_is_quiet_returns_and_raises(capfd):
+    assert main.apart(main._operations, 1) == arithmetic.rnn()
+    with pytest.raises(KeyError):
+        main.apart(os.environ.__getitem__, "NO_SUCH_VARIABLE")
+    main.apart(os.write, 2, b"noise")
+    assert capfd.readouterr().err == ""
 
 
 # --- the whole bench -----------------------------------------------------------------------------
