@@ -14,8 +14,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     keeps its statistics in float32, and takes the ReLU that follows with it on a CPU.
 
     Over several replicas (`synchronized`) and in inference it is Keras's: the first because the
-    fused operation knows one replica only, the second because TensorFlow already fuses it into
-    the convolution before it.
+    fused operation knows one replica only, the second because nothing is gained there (measured:
+    BUILD_NOTES.md, "Speed").
     """
 
     def call(self, inputs, training=None, mask=None):
