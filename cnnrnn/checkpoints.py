@@ -1,25 +1,28 @@
-"""What a phase goes on from, and the best weights it has found.
+"""What a phase goes on from.
 
 A checkpoint is everything that decides the next step: weights, optimizer, position, the sums of
-the open epoch, the best figure so far. The best weights are a single HDF5 file that Keras loads,
-and a JSON file that names it: the JSON is renamed into place last, so it always names a whole one.
+the open epoch, the best figure so far, float16's loss scale. Each is a sealed folder (see
+`sealed_folder`), numbered upwards; the last two are kept:
+
+  checkpoints/phase1/00000007/variables.index, .data-00000-of-00001    as tf.train.Checkpoint writes
+  checkpoints/phase1/00000007/seal.json     their sizes and hashes, the network, the classes
 """
 
-import dataclasses
-import json
 import pathlib
 import shutil
 import time
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import atomic_file, errors, metrics, phases
+from cnnrnn import errors, phases, saving, sealed_folder
 from cnnrnn import loss_scale as loss_scale_lib
 
 _KEEP = 2
-_WHOLE = "What was saved before is whole: mend that and give the same command again."
+_PREFIX = "variables"
 
 
 class Position:
@@ -47,8 +50,11 @@ class Checkpoints:
         model: its variables are saved, frozen ones too.
         optimizer: built, or its state would be left out without a word.
         position: where the phase stands.
-        minutes: `save_if_due` saves when this long has passed since the last.
+        class_names: what the outputs mean.
+        minutes: a save `is_due` when this long has passed since the last.
+        on_failure: "stop" or "continue", where a checkpoint cannot be written.
         loss_scale: float16's, if there is one.
+        log: takes what a user should know.
     """
 
     def __init__(
@@ -57,8 +63,12 @@ class Checkpoints:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         position: Position,
+        *,
+        class_names: tuple[str, ...],
         minutes: float,
+        on_failure: str,
         loss_scale: loss_scale_lib.LossScale | None = None,
+        log: Callable[[str], None] = print,
     ):
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(
@@ -67,180 +77,122 @@ class Checkpoints:
             **position.trackables(),
             **(loss_scale.trackables() if loss_scale else {}),
         )
-        self._manager: tf.train.CheckpointManager | None = None
+        self._class_names = list(class_names)
+        self._on_failure, self._log = on_failure, log
         self._seconds = minutes * 60
         self._saved_at = time.monotonic()
 
-    def restore(self) -> str | None:
-        """Restores the latest checkpoint.
+    def restore(self) -> pathlib.Path | None:
+        """Restores the latest checkpoint that is whole, and says so if one is not.
 
         Returns:
-            Its path, or None if there is none.
+            Its folder, or None if there is none at all.
 
         Raises:
-            RunError: there are checkpoints but none can be read. Never a silent fresh start.
+            UsageError: it is of another network or of other classes.
+            RunError: there are checkpoints but none is whole. Never a silent fresh start.
         """
-        left_over = sorted(self._directory.glob("*.index")) if self._directory.exists() else []
+        folders = self._folders()
+        faults = []
+        for folder in reversed(folders):
+            try:
+                notes = sealed_folder.notes(folder)
+                break
+            except ValueError as error:
+                faults.append(f"{folder}: {error}")
+        else:
+            if folders:
+                raise errors.RunError(
+                    f"none of the checkpoints in {self._directory} is whole ({'; '.join(faults)}). "
+                    "Put the files back, or train afresh under another --run=NAME."
+                )
+            return None
+        for fault in faults:
+            self._log(f"warning: the checkpoint {fault}. It is not used")
+        if faults:
+            self._log(f"warning: going on from the one before, {folder}: what came after is lost")
+        self._check_same(folder, notes)
         try:
-            latest = tf.train.latest_checkpoint(str(self._directory))
-            if latest is None and left_over:
-                raise ValueError("the file 'checkpoint', which names the latest, is damaged")
-            if latest is not None:
-                self._checkpoint.restore(latest).assert_consumed()
+            self._checkpoint.read(str(folder / _PREFIX)).assert_consumed()
         except (ValueError, IndexError, AssertionError, tf.errors.OpError) as error:
             raise errors.RunError(
-                f"the checkpoint in {self._directory} cannot be restored: "
-                f"{str(error).splitlines()[0]}. Put the files back, or train afresh under another "
-                "--run=NAME."
+                f"the checkpoint {folder} cannot be restored: {str(error).splitlines()[0]}. Train "
+                "afresh under another --run=NAME."
             ) from error
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for half_written in self._directory.glob("*_temp"):  # by a process that was killed
-            shutil.rmtree(half_written, ignore_errors=True)
-        # Made only now: a manager that saves before a restore would count from 1 again and
-        # delete what is there.
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(self._directory), max_to_keep=_KEEP
-        )
+        for damaged in folders[folders.index(folder) + 1 :]:
+            shutil.rmtree(damaged)
         self._saved_at = time.monotonic()
-        return latest
+        return folder
 
     def save(self) -> None:
         """Writes a checkpoint; the one before stays until this one is whole.
 
         Raises:
-            RunError: it cannot be written, e.g. because the disk is full.
+            RunError: it cannot be written, e.g. because the disk is full, and `on_failure` says
+                to stop.
         """
-        _check_room(self._directory, self._bytes())
-        try:
-            self._manager.save()
-        except (OSError, tf.errors.OpError) as error:
-            raise _save_error(self._directory, error) from error
+        self.attempt(self._save)
         self._saved_at = time.monotonic()
 
-    def save_if_due(self) -> None:
-        if time.monotonic() - self._saved_at >= self._seconds:
-            self.save()
+    def attempt(self, save: Callable[[], None]) -> bool:
+        """Saves something of the run; returns whether it was saved.
+
+        Raises:
+            RunError: as `save` does.
+        """
+        try:
+            save()
+        except errors.RunError as error:
+            if self._on_failure == "stop":
+                raise
+            self._log(f"warning: {error} Going on without, as --on_save_failure says")
+            return False
+        return True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `minutes` have passed since the last."""
+        return time.monotonic() - self._saved_at >= self._seconds
+
+    def _save(self) -> None:
+        before = self._folders()
+        number = int(before[-1].name) + 1 if before else 1
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            saving.check_room(self._directory, self._bytes())
+            with sealed_folder.writing(self._directory / f"{number:08d}", self._notes()) as folder:
+                self._checkpoint.write(str(folder / _PREFIX))
+        except (OSError, tf.errors.OpError) as error:
+            raise saving.explained(self._directory, error) from error
+        for old in before[: -_KEEP + 1]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _folders(self) -> list[pathlib.Path]:
+        """The checkpoints there are, oldest first."""
+        if not self._directory.exists():
+            return []
+        return sorted(path for path in self._directory.iterdir() if path.name.isdigit())
+
+    def _notes(self) -> dict[str, Any]:
+        model = self._checkpoint.model
+        return {
+            "classes": self._class_names,
+            "weights": [[v.path, list(v.shape), v.dtype] for v in model.weights],
+        }
+
+    def _check_same(self, folder: pathlib.Path, notes: dict[str, Any]) -> None:
+        """TensorFlow restores by order: two layers of one shape that changed places, silently."""
+        now = self._notes()
+        for what, name in (("weights", "network"), ("classes", "class list")):
+            if notes[what] != now[what]:
+                before, after = saving.first_difference(notes[what], now[what])
+                raise errors.UsageError(
+                    f"the checkpoint {folder} is of another {name}: it has {before} where there "
+                    f"is {after} now. Train afresh under another --run=NAME."
+                )
 
     def _bytes(self) -> int:
         """What one checkpoint takes: each number is four bytes."""
         model, optimizer = self._checkpoint.model, self._checkpoint.optimizer
         variables = [*model.variables, *optimizer.variables]
         return 4 * sum(int(np.prod(variable.shape)) for variable in variables)
-
-
-@dataclasses.dataclass(frozen=True)
-class Best:
-    """The best weights of a phase: their file, the epoch (from 1) and the validation figures."""
-
-    weights: pathlib.Path
-    classes: int
-    phase: str
-    epoch: int
-    validation: metrics.Means
-
-
-def save_best(
-    directory: pathlib.Path,
-    phase: phases.Phase,
-    model: keras.Model,
-    epoch: int,
-    validation: metrics.Means,
-) -> None:
-    """Replaces a phase's best weights.
-
-    Raises:
-        RunError: they cannot be written; the ones before stay.
-    """
-    weights = directory / f"{phase.name}-epoch{epoch:04d}.weights.h5"
-    record = {
-        "weights": weights.name,
-        "classes": model.output_shape[-1],
-        "phase": phase.name,
-        "epoch": epoch,
-        "validation": validation.to_json(),
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    _check_room(directory, 4 * model.count_params())
-    try:
-        with atomic_file.replacing(weights) as temporary:
-            model.save_weights(temporary)
-        atomic_file.write_json(directory / f"{phase.name}.json", record)
-    except OSError as error:
-        raise _save_error(directory, error) from error
-    # The ones before, and what a process that was killed has left half written.
-    for old in directory.glob(f"*{phase.name}-epoch*.weights.h5"):
-        if old != weights:
-            old.unlink()
-
-
-def find_best(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
-    """The best weights that a phase has left in a folder, None if it has left none.
-
-    Raises:
-        RunError: its record is damaged, or names a file that is not there.
-    """
-    path = directory / f"{phase.name}.json"
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        record["weights"] = directory / record["weights"]
-        best = Best(**record | {"validation": metrics.Means(**record["validation"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise errors.RunError(f"{path} is damaged ({error}): train the phase again.") from error
-    if not best.weights.is_file():
-        raise errors.RunError(f"{path} names {best.weights.name}, which is gone: train again.")
-    return best
-
-
-def latest_best(directory: pathlib.Path) -> Best:
-    """The best weights of the last phase that has any.
-
-    Raises:
-        UsageError: there are none.
-    """
-    for phase in reversed(phases.BY_NAME.values()):
-        best = find_best(directory, phase)
-        if best is not None:
-            return best
-    raise errors.UsageError(
-        f"there are no trained weights in {directory}: run phase1 first, with the same flags, or "
-        "name a run that has been trained (--run, --runs_dir, --init_from)."
-    )
-
-
-def load_best(best: Best, model: keras.Model) -> None:
-    """Fills a model with best weights.
-
-    Raises:
-        UsageError: they are of another network, e.g. of another number of classes.
-        RunError: the file is damaged.
-    """
-    classes = model.output_shape[-1]
-    if best.classes != classes:
-        raise errors.UsageError(
-            f"{best.weights} is of {best.classes} classes, the data set has {classes}: name a run "
-            "that was trained on the same classes."
-        )
-    try:
-        model.load_weights(best.weights)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise errors.RunError(f"{best.weights} is damaged: {error}") from error
-
-
-def _check_room(directory: pathlib.Path, size: int) -> None:
-    """Raises RunError if a disk has no room for `size` bytes.
-
-    Asked beforehand because HDF5, on a full disk, fails late and more than once.
-    """
-    free = shutil.disk_usage(directory).free
-    if free < size * 1.02:
-        raise errors.RunError(
-            f"cannot save to {directory}: it takes {size / 1e6:,.0f} MB and {free / 1e6:,.0f} MB "
-            f"are free. {_WHOLE}"
-        )
-
-
-def _save_error(directory: pathlib.Path, error: Exception) -> errors.RunError:
-    reason = str(getattr(error, "message", None) or error).splitlines()[0]
-    return errors.RunError(f"cannot save to {directory}: {reason}. {_WHOLE}")

@@ -99,6 +99,12 @@ class Config:
         10.0, "Save a checkpoint at least this often, besides one after each epoch.",
         _POSITIVE_REAL,
     )  # fmt: skip
+    on_save_failure: str = _setting(
+        "stop",
+        "When a checkpoint or the best weights cannot be written, e.g. on a full disk: 'stop', or "
+        "'continue' with a warning. What was saved before stays in either case.",
+        _one_of("stop", "continue"),
+    )
 
     # Training
     xception_weights: str = _setting(

@@ -16,6 +16,7 @@ from cnnrnn import (
     phases,
     progress,
     steps,
+    stop_signals,
     summaries,
 )
 from cnnrnn import config as config_lib
@@ -89,7 +90,10 @@ def train(
             if (steps_done + 1) % _BATCH_LOSS_EVERY == 0:
                 writer.batch_loss(sums[0] / sums[3], steps_done + 1)
             bar.update((step + 1) * schedule.batch_size, str(metrics.Means.of_sums(totals)))
-            saver.save_if_due()
+            stop_signals.check()
+            if saver.is_due:
+                writer.flush()
+                saver.save()
         seconds = max(time.monotonic() - start, 1e-9)
         return Outcome(metrics.Means.of_sums(totals), bar.rate, waited / seconds)
 

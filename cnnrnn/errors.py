@@ -1,8 +1,10 @@
-"""The two ways a run ends other than well.
+"""The ways a run ends other than well.
 
-Both reach the user as one sentence and never as a traceback: `main` prints the message and turns
-the class into the exit code.
+Each reaches the user as one sentence and never as a traceback: `main` prints it and turns the
+class into the exit code.
 """
+
+import signal
 
 
 class UsageError(ValueError):
@@ -18,3 +20,14 @@ class RunError(RuntimeError):
 
     For example no network, a full disk, a picture that went bad, a loss that is not finite.
     """
+
+
+class Stopped(BaseException):
+    """A signal asked the program to stop (exit code 130 for SIGINT, else 143).
+
+    As KeyboardInterrupt it is no Exception, so that nothing takes it for a failure on its way.
+    """
+
+    def __init__(self, signum: signal.Signals):
+        super().__init__(signum.name)
+        self.exit_code = 130 if signum == signal.SIGINT else 143

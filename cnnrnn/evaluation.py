@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from cnnrnn import (
-    checkpoints,
+    best_weights,
     datasets,
     feature_cache,
     inference,
@@ -24,8 +24,12 @@ def run(config: config_lib.Config) -> None:
         UsageError: the run has no trained weights, or was made with other data.
     """
     folder = run_folder.RunFolder(config.run_dir)
-    checkpoints.latest_best(folder.best)
-    folder.create()
+    best_weights.latest(folder.best)
+    with folder.opened():
+        _run(config, folder)
+
+
+def _run(config: config_lib.Config, folder: run_folder.RunFolder) -> None:
     strategy = runtime.strategy(config.logical_cpus)
     config = config.replace(precision=runtime.precision(config.precision))
     data = datasets.load(config)
@@ -43,8 +47,8 @@ def evaluate(
     strategy: tf.distribute.Strategy,
 ) -> None:
     """Scores the validation split, writes the report into the run folder and prints its figures."""
-    best = checkpoints.latest_best(folder.best)
-    checkpoints.load_best(best, network.model)
+    best = best_weights.latest(folder.best)
+    best_weights.load(best, network.model, data.class_names)
     batch_size = config.batch_size[0]
     runtime.check_batch(batch_size, strategy)
     features = None
@@ -63,7 +67,7 @@ def evaluate(
         features=features,
     )
     report.write(folder, data, best, predictions)
-    phase1 = checkpoints.find_best(folder.best, phases.PHASE1)
+    phase1 = best_weights.find(folder.best, phases.PHASE1)
     chance = 1 / len(data.class_names)
     print(
         f"\nbest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "

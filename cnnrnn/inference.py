@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, input_pipeline, metrics, progress
+from cnnrnn import datasets, errors, input_pipeline, metrics, progress, stop_signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,7 @@ def predict(
             parts.append({name: value[counted] for name, value in outputs.items()})
             done += int(counted.sum())
             bar.update(done)
+            stop_signals.check()
     return _by_row({name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, split)
 
 

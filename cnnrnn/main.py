@@ -2,8 +2,9 @@
 
     python -m cnnrnn.main [COMMAND] --flagfile=flags.txt [--flag=value ...]
 
-Exit codes: 0 done, 2 wrong use, 1 failed, 130 interrupted. TensorFlow is imported only once a
-command runs, so that --help and a mistyped flag answer at once.
+Exit codes: 0 done, 2 wrong use, 1 failed, 130 stopped by Ctrl-C, 143 by SIGTERM or
+SIGHUP. TensorFlow is imported only once a command runs, so that --help and a mistyped flag answer
+at once.
 """
 
 import importlib
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors
+from cnnrnn import errors, stop_signals
 
 COMMANDS = {
     "train": "the whole recipe: phase 1, phase 2, evaluation (this is the default)",
@@ -37,11 +38,11 @@ def main(argv: Sequence[str]) -> int:
         return _fail(error, 2)
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
-    except KeyboardInterrupt:
+    except errors.Stopped as stopped:
         return _fail(
-            "stopped by you. To go on give the same command again: training resumes from its last "
-            "checkpoint, and a phase that has none yet begins anew.",
-            130,
+            f"stopped by {stopped}. To go on give the same command again: training resumes from "
+            "its last checkpoint, and a phase that has none yet begins anew.",
+            stopped.exit_code,
         )
 
 
@@ -160,4 +161,5 @@ def _fail(error: object, code: int) -> int:
 
 
 if __name__ == "__main__":
+    stop_signals.install()
     sys.exit(main(sys.argv))

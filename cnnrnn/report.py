@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from cnnrnn import atomic_file, checkpoints, datasets, inference, plots, run_folder
+from cnnrnn import atomic_file, best_weights, datasets, inference, plots, run_folder
 
 
 def write(
     folder: run_folder.RunFolder,
     data: datasets.Dataset,
-    best: checkpoints.Best,
+    best: best_weights.Best,
     predictions: inference.Predictions,
 ) -> None:
     """Writes everything; results.json last, so that it stands for the rest."""

@@ -11,15 +11,17 @@ runs/NAME/
   results.json     the figures of the evaluation
 """
 
+import contextlib
 import importlib.metadata
 import json
 import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from cnnrnn import atomic_file, datasets, errors, phases
+from cnnrnn import atomic_file, datasets, errors, phases, run_lock, sealed_folder
 from cnnrnn import config as config_lib
 from cnnrnn.models import xception_weights
 
@@ -57,6 +59,23 @@ class RunFolder:
     @property
     def results(self) -> pathlib.Path:
         return self.root / "results.json"
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Makes the folder and keeps it to this process while the block runs.
+
+        Raises:
+            UsageError: another process uses it, or see `create`.
+            RunError: see `create`.
+        """
+        self.create()
+        with run_lock.held(self.root):
+            for folder in (self.root, self.best, *self.root.glob("checkpoints/*")):
+                sealed_folder.clear_leftovers(folder)
+            try:
+                yield
+            finally:
+                run_lock.forget(self.root)  # a mistyped command leaves nothing behind
 
     def create(self) -> None:
         """Makes the folder and finds out now, and not after an epoch, whether it can be written.

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from cnnrnn import checkpoints, datasets, errors, models, phases, run_folder
+from cnnrnn import best_weights, checkpoints, datasets, errors, models, phases, run_folder
 from cnnrnn import config as config_lib
 from cnnrnn.models import xception_weights
 
@@ -44,10 +44,10 @@ def restore(
     if config.init_from or phase is phases.PHASE2:
         if config.init_from:
             other = run_folder.RunFolder(pathlib.Path(config.init_from).expanduser())
-            best = checkpoints.latest_best(other.best)
+            best = best_weights.latest(other.best)
         else:
             best = require_phase1(folder)
-        checkpoints.load_best(best, network.model)
+        best_weights.load(best, network.model, data.class_names)
         started_from = f"{best.weights} (epoch {best.epoch} of {best.phase})"
     else:
         weights = xception_weights.load_into(network.cnn, config.xception_weights)
@@ -58,13 +58,13 @@ def restore(
     folder.write_manifest(phase, data, config, devices, started_from, weights)
 
 
-def require_phase1(folder: run_folder.RunFolder) -> checkpoints.Best:
+def require_phase1(folder: run_folder.RunFolder) -> best_weights.Best:
     """The best weights of a run's phase 1.
 
     Raises:
         UsageError: there are none.
     """
-    best = checkpoints.find_best(folder.best, phases.PHASE1)
+    best = best_weights.find(folder.best, phases.PHASE1)
     if best is None:
         raise errors.UsageError(
             f"phase 2 starts from phase 1's best weights, and there are none in {folder.root}. "
@@ -75,7 +75,7 @@ def require_phase1(folder: run_folder.RunFolder) -> checkpoints.Best:
 
 def _check_nothing_is_lost(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
     """Raises UsageError where training anew would replace weights that took epochs to find."""
-    best = checkpoints.find_best(folder.best, phase)
+    best = best_weights.find(folder.best, phase)
     # Those of the first epoch can be there without a checkpoint: it is written after them.
     if best is not None and best.epoch > 1:
         raise errors.UsageError(
@@ -91,7 +91,7 @@ def _note_other_phase1(
     """Says so where phase 1 has found better weights since phase 2 started from it."""
     if phase is phases.PHASE1 or config.init_from:
         return
-    best = checkpoints.find_best(folder.best, phases.PHASE1)
+    best = best_weights.find(folder.best, phases.PHASE1)
     started_from = folder.manifest().get(phase.name, {}).get("started_from", "")
     if best is not None and best.weights.name not in started_from:
         print(

@@ -6,7 +6,17 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, inference, input_pipeline, metrics, models, phases, plots, run_folder
+from cnnrnn import (
+    datasets,
+    event_files,
+    inference,
+    input_pipeline,
+    metrics,
+    models,
+    phases,
+    plots,
+    run_folder,
+)
 
 _INPUTS = 4
 _PREDICTIONS = 8
@@ -19,9 +29,39 @@ class Summaries:
     is the number of steps done in the phase.
     """
 
-    def __init__(self, folder: run_folder.RunFolder, phase: phases.Phase):
-        self._train = tf.summary.create_file_writer(str(folder.events(phase, "train")))
-        self._validation = tf.summary.create_file_writer(str(folder.events(phase, "validation")))
+    def __init__(
+        self,
+        folder: run_folder.RunFolder,
+        phase: phases.Phase,
+        *,
+        steps_done: int,
+        steps_validated: int,
+    ):
+        """Opens the files of a phase, and drops what will be written again.
+
+        Args:
+            folder: of the run.
+            phase: whose.
+            steps_done: up to which step `batch_loss` is right.
+            steps_validated: up to which step the points of whole epochs are.
+        """
+        directories = [folder.events(phase, split) for split in ("train", "validation")]
+        for directory in directories:
+            event_files.keep_only(
+                directory,
+                lambda tag, step: (
+                    0 < steps_done
+                    and step <= (steps_done if tag == "batch_loss" else steps_validated)
+                ),
+            )
+        self._train, self._validation = (
+            tf.summary.create_file_writer(str(directory)) for directory in directories
+        )
+
+    def flush(self) -> None:
+        """What was written so far is on the disk, whatever becomes of the process."""
+        self._train.flush()
+        self._validation.flush()
 
     def close(self) -> None:
         self._train.close()
@@ -76,7 +116,6 @@ class Summaries:
             tf.summary.scalar("learning_rate", learning_rate)
             tf.summary.scalar("images_per_second", images_per_second)
             tf.summary.scalar("waiting_for_pictures", waiting)
-        self._train.flush()
 
     def predictions(
         self,
@@ -101,7 +140,6 @@ class Summaries:
         )
         with self._validation.as_default(step=step):
             tf.summary.image("predictions", tf.io.decode_png(png)[None])
-        self._validation.flush()
 
 
 def _inference_graph(network: models.Network) -> tf.Graph:

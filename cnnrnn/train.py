@@ -1,6 +1,5 @@
 """Training: one phase or the whole recipe."""
 
-import contextlib
 import dataclasses
 import math
 
@@ -8,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import (
+    best_weights,
     checkpoints,
     datasets,
     errors,
@@ -23,6 +23,7 @@ from cnnrnn import (
     runtime,
     starting_point,
     steps,
+    stop_signals,
     summaries,
 )
 from cnnrnn import config as config_lib
@@ -50,23 +51,20 @@ def run(command: str, config: config_lib.Config) -> None:
     folder = run_folder.RunFolder(config.run_dir)
     if command == "phase2" and not config.init_from:
         starting_point.require_phase1(folder)
-    folder.create()
+    with folder.opened():
+        _run(command, config, folder)
+
+
+def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) -> None:
     strategy = runtime.strategy(config.logical_cpus)
     config = config.replace(precision=runtime.precision(config.precision))
     todo = list(phases.BY_NAME.values()) if command == "train" else [phases.BY_NAME[command]]
     # --init_from is where the command starts: the phase after the first knows nothing of it.
     configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
-    try:
-        data = datasets.load(config)
-        for phase, own in zip(todo, configs, strict=True):
-            folder.check(phase, own, data)
-            runtime.check_batch(
-                phases.schedule(phase, config, len(data.train)).batch_size, strategy
-            )
-    except (errors.UsageError, errors.RunError):
-        with contextlib.suppress(OSError):
-            folder.root.rmdir()  # if it is new: a mistyped command leaves nothing behind
-        raise
+    data = datasets.load(config)
+    for phase, own in zip(todo, configs, strict=True):
+        folder.check(phase, own, data)
+        runtime.check_batch(phases.schedule(phase, config, len(data.train)).batch_size, strategy)
     print("network: building it, about ten seconds")
     with strategy.scope():
         network = models.build(
@@ -100,8 +98,10 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         network.model,
         optimizer,
         position,
-        config.checkpoint_minutes,
-        scale,
+        class_names=setup.data.class_names,
+        minutes=config.checkpoint_minutes,
+        on_failure=config.on_save_failure,
+        loss_scale=scale,
     )
     starting_point.restore(
         phase,
@@ -153,9 +153,14 @@ def _run_epochs(
     config, data, strategy = setup.config, setup.data, setup.strategy
     network = setup.network
     eval_step = steps.make_eval_step(network, strategy)
-    writer = summaries.Summaries(setup.folder, phase)
     first_epoch, step = int(position.epoch.numpy()), int(position.step.numpy())
     steps_done = first_epoch * schedule.steps_per_epoch + step
+    writer = summaries.Summaries(
+        setup.folder,
+        phase,
+        steps_done=steps_done,
+        steps_validated=first_epoch * schedule.steps_per_epoch,
+    )
     features, validation_features = _features(setup, phase, schedule, steps_done)
     if steps_done == 0:
         writer.start(config, network, _sample(setup))
@@ -170,52 +175,94 @@ def _run_epochs(
         ),
         strategy,
     )
-    for epoch in range(first_epoch, schedule.epochs):
-        outcome = epoch_lib.train(
-            data.train, config, phase, schedule, position, saver, batches, train_step, writer
-        )
-        predictions = inference.predict(
-            data.validation,
-            eval_step,
-            strategy,
-            batch_size=schedule.batch_size,
-            resize_method=config.resize_method,
-            label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
-            features=validation_features,
-        )
-        validation = predictions.means
-        if not np.isfinite(validation.loss):
-            raise errors.RunError(
-                f"the validation loss after epoch {epoch + 1} of {phase.name} is not finite. "
-                "Nothing of that epoch's end was saved. A lower --learning_rate, with another "
-                "--run, usually mends it."
-            )
-        value = getattr(validation, phase.best_by)
-        better = phase.is_better(value, float(position.best.numpy()))
-        if better:
-            checkpoints.save_best(setup.folder.best, phase, network.model, epoch + 1, validation)
-            position.best.assign(value)
-        steps_done = (epoch + 1) * schedule.steps_per_epoch
-        writer.epoch(
-            outcome.means,
-            validation,
-            learning_rate=schedule.learning_rate,
-            images_per_second=outcome.images_per_second,
-            waiting=outcome.waiting,
-            step=steps_done,
-        )
-        writer.predictions(
-            data.validation, predictions, data.class_names, config.resize_method, steps_done
-        )
-        position.epoch.assign(epoch + 1)
-        position.step.assign(0)
-        position.totals.assign(np.zeros(4))
+    try:
+        with stop_signals.held():
+            for epoch in range(first_epoch, schedule.epochs):
+                outcome = epoch_lib.train(
+                    data.train,
+                    config,
+                    phase,
+                    schedule,
+                    position,
+                    saver,
+                    batches,
+                    train_step,
+                    writer,
+                )
+                predictions = inference.predict(
+                    data.validation,
+                    eval_step,
+                    strategy,
+                    batch_size=schedule.batch_size,
+                    resize_method=config.resize_method,
+                    label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
+                    features=validation_features,
+                )
+                _end_epoch(setup, phase, schedule, position, saver, writer, outcome, predictions)
+    except errors.Stopped:
+        writer.flush()
         saver.save()
-        print(
-            f"{phase.name} epoch {epoch + 1}/{schedule.epochs}: train {outcome}\n"
-            f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if better else ''}"
+        raise
+    finally:
+        writer.close()
+
+
+def _end_epoch(
+    setup: Setup,
+    phase: phases.Phase,
+    schedule: phases.Schedule,
+    position: checkpoints.Position,
+    saver: checkpoints.Checkpoints,
+    writer: summaries.Summaries,
+    outcome: epoch_lib.Outcome,
+    predictions: inference.Predictions,
+) -> None:
+    """Keeps the weights if they are the best so far, writes the curves, moves on, saves."""
+    epoch, validation = int(position.epoch.numpy()) + 1, predictions.means
+    if not np.isfinite(validation.loss):
+        raise errors.RunError(
+            f"the validation loss after epoch {epoch} of {phase.name} is not finite. Nothing of "
+            "that epoch's end was saved. A lower --learning_rate, with another --run, usually "
+            "mends it."
         )
-    writer.close()
+    value = getattr(validation, phase.best_by)
+    better = phase.is_better(value, float(position.best.numpy()))
+    if better and saver.attempt(
+        lambda: best_weights.save(
+            setup.folder.best,
+            phase,
+            setup.network.model,
+            setup.data.class_names,
+            epoch,
+            validation,
+        )
+    ):
+        position.best.assign(value)
+    steps_done = epoch * schedule.steps_per_epoch
+    writer.epoch(
+        outcome.means,
+        validation,
+        learning_rate=schedule.learning_rate,
+        images_per_second=outcome.images_per_second,
+        waiting=outcome.waiting,
+        step=steps_done,
+    )
+    writer.predictions(
+        setup.data.validation,
+        predictions,
+        setup.data.class_names,
+        setup.config.resize_method,
+        steps_done,
+    )
+    position.epoch.assign(epoch)
+    position.step.assign(0)
+    position.totals.assign(np.zeros(4))
+    writer.flush()
+    saver.save()
+    print(
+        f"{phase.name} epoch {epoch}/{schedule.epochs}: train {outcome}\n"
+        f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if better else ''}"
+    )
 
 
 def _features(
@@ -254,7 +301,7 @@ def _sample(setup: Setup) -> dict[str, np.ndarray]:
 
 
 def _say_what_next(setup: Setup, phase: phases.Phase) -> None:
-    best = checkpoints.find_best(setup.folder.best, phase)
+    best = best_weights.find(setup.folder.best, phase)
     print(f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}")
     if setup.goes_on:
         return

@@ -8,7 +8,8 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 # Lower rooms first. A module may import only modules that stand in an earlier line.
 ROOMS = (
     ("errors", "shapes"),
-    ("config", "atomic_file", "progress", "memory"),
+    ("config", "atomic_file", "progress", "memory", "run_lock", "stop_signals", "saving"),
+    ("sealed_folder", "event_files"),
     ("data",),
     (
         "preprocessing",
@@ -24,7 +25,7 @@ ROOMS = (
     ("models.cnn_branch", "models.rnn_branch", "models.fusion", "models.weights_file"),
     ("models", "models.xception_weights", "example_source"),
     ("datasets", "phases", "steps"),
-    ("input_pipeline", "checkpoints"),
+    ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache"),
     ("report", "summaries", "starting_point", "opening"),
     ("evaluation", "data_command", "trial", "epoch"),

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -90,13 +91,14 @@ def test_failures_are_one_sentence_and_exit_code_1(in_process, monkeypatch):
         assert code == 1 and err.startswith("cnnrnn: ") and len(err.splitlines()) == 1
 
 
-def test_an_interrupt_says_how_to_go_on(in_process, monkeypatch):
-    def interrupt(command, config):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
+def test_a_signal_says_how_to_go_on(in_process, monkeypatch, signum, code):
+    def stop(command, config):
+        raise errors.Stopped(signal.Signals[signum])
 
-    monkeypatch.setattr(train, "run", interrupt)
-    code, _, err = in_process("train")
-    assert code == 130 and "resumes from its last checkpoint" in err
+    monkeypatch.setattr(train, "run", stop)
+    returned, _, err = in_process("train")
+    assert returned == code and "resumes from its last checkpoint" in err and signum in err
 
 
 def test_a_fault_of_the_program_shows_its_traceback(in_process, monkeypatch):

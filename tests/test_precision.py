@@ -152,7 +152,14 @@ def test_a_checkpoint_holds_the_scale(one_replica, tmp_path):
 
     def saver(scale):
         return checkpoints.Checkpoints(
-            tmp_path, training.network.model, training.optimizer, position, 10.0, scale
+            tmp_path,
+            training.network.model,
+            training.optimizer,
+            position,
+            class_names=("a", "b"),
+            minutes=10.0,
+            on_failure="stop",
+            loss_scale=scale,
         )
 
     first = saver(training.scale)

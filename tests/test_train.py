@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import (
-    checkpoints,
+    best_weights,
     datasets,
     errors,
     evaluation,
@@ -43,8 +43,8 @@ def quick_pictures(monkeypatch):
     monkeypatch.setattr(plots, "predictions_figure", lambda *_: dot)
 
 
-def best_weights(config, phase):
-    best = checkpoints.find_best(run_folder.RunFolder(config.run_dir).best, phase)
+def weights_of_best(config, phase):
+    best = best_weights.find(run_folder.RunFolder(config.run_dir).best, phase)
     model = conftest.small_build(3).model
     model.load_weights(best.weights)
     return model.get_weights()
@@ -126,7 +126,7 @@ def test_tensorboard_gets_its_curves_and_pictures(small_config, monkeypatch):
 def test_it_learns(small_config):
     config = small_config.replace(epochs=(10, 1), learning_rate=(0.03, 1e-3))
     train.run("phase1", config)
-    best = checkpoints.find_best(config.run_dir / "best", phases.PHASE1)
+    best = best_weights.find(config.run_dir / "best", phases.PHASE1)
     assert best.validation.top1 >= 0.6
     assert best.validation.loss < np.log(3) - 0.1
 
@@ -140,7 +140,7 @@ def test_a_run_continued_equals_a_run_in_one_go(small_config):
     for epochs in (1, 2):
         train.run("phase2", parts.replace(epochs=(1, epochs)))
     for phase in phases.BY_NAME.values():
-        for a, b in zip(best_weights(whole, phase), best_weights(parts, phase), strict=True):
+        for a, b in zip(weights_of_best(whole, phase), weights_of_best(parts, phase), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -175,7 +175,7 @@ def test_a_run_killed_in_an_epoch_goes_on_where_its_checkpoint_is(
             train.run("phase1", killed)
     train.run("phase1", killed)
     for a, b in zip(
-        best_weights(whole, phases.PHASE1), best_weights(killed, phases.PHASE1), strict=True
+        weights_of_best(whole, phases.PHASE1), weights_of_best(killed, phases.PHASE1), strict=True
     ):
         np.testing.assert_array_equal(a, b)
     curves = [scalars(config.run_dir / "events" / "phase1" / "train") for config in (whole, killed)]
@@ -207,7 +207,7 @@ def test_phase2_starts_from_phase1s_best(small_config, monkeypatch):
 
     monkeypatch.setattr(steps, "make_train_step", spy)
     train.run("phase2", small_config)
-    for a, b in zip(best_weights(small_config, phases.PHASE1), started, strict=True):
+    for a, b in zip(weights_of_best(small_config, phases.PHASE1), started, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -317,7 +317,7 @@ def test_a_split_made_here_is_recorded(small_config, tmp_path):
 def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica):
     monkeypatch.setattr(evaluation.runtime, "strategy", lambda logical_cpus: one_replica)
     train.run("phase1", small_config)
-    best = checkpoints.find_best(small_config.run_dir / "best", phases.PHASE1)
+    best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     evaluation.run(small_config)
     results = json.loads((small_config.run_dir / "results.json").read_text())
     assert results["epoch"] == best.epoch
@@ -378,7 +378,7 @@ def test_evaluation_that_misses_an_example_is_refused(small_config, one_replica,
 
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(small_config, monkeypatch):
     train.run("phase1", small_config)
-    kept = best_weights(small_config, phases.PHASE1)
+    kept = weights_of_best(small_config, phases.PHASE1)
 
     def full(*arguments, **keywords):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -388,7 +388,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(small_config, monk
         patch.setattr(phases.Phase, "is_better", lambda *_: True)
         with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
             train.run("phase1", small_config.replace(epochs=(3, 1)))
-    for a, b in zip(kept, best_weights(small_config, phases.PHASE1), strict=True):
+    for a, b in zip(kept, weights_of_best(small_config, phases.PHASE1), strict=True):
         np.testing.assert_array_equal(a, b)
     train.run("phase1", small_config.replace(epochs=(3, 1)))
 
@@ -397,14 +397,14 @@ def test_a_full_disk_at_a_checkpoint_is_one_sentence(small_config, monkeypatch):
     def full(*arguments, **keywords):
         raise tf.errors.ResourceExhaustedError(None, None, "x.data; No space left on device")
 
-    monkeypatch.setattr(tf.train.CheckpointManager, "save", full)
+    monkeypatch.setattr(tf.train.Checkpoint, "write", full)
     with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
         train.run("phase1", small_config)
 
 
 def test_too_little_room_is_found_before_writing(small_config, monkeypatch):
     usage = shutil.disk_usage(".")
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
     with pytest.raises(errors.RunError, match="MB and 0 MB are free"):
         train.run("phase1", small_config)
 
@@ -424,7 +424,7 @@ def test_a_mistyped_data_set_leaves_no_folder(small_config):
 
 def test_best_weights_are_not_overwritten_once_the_checkpoints_are_gone(small_config):
     train.run("phase1", small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
-    best = checkpoints.find_best(small_config.run_dir / "best", phases.PHASE1)
+    best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     assert best.epoch > 1
     shutil.rmtree(small_config.run_dir / "checkpoints")
     with pytest.raises(errors.UsageError, match="no checkpoint to go on from"):
@@ -468,27 +468,14 @@ def test_settings_that_an_older_version_did_not_have_stand_at_their_default(smal
         train.run("phase1", small_config)
 
 
-@pytest.mark.parametrize("damage", ["truncate data", "remove state", "empty state"])
-def test_a_damaged_checkpoint_is_never_a_fresh_start(small_config, damage):
-    train.run("phase1", small_config)
-    folder = small_config.run_dir / "checkpoints" / "phase1"
-    if damage == "truncate data":
-        for path in folder.glob("*.data-*"):
-            path.write_bytes(path.read_bytes()[:100])
-    elif damage == "remove state":
-        (folder / "checkpoint").unlink()
-    else:
-        (folder / "checkpoint").write_text("")
-    with pytest.raises(errors.RunError, match="cannot be restored"):
-        train.run("phase1", small_config.replace(epochs=(5, 1)))
-
-
 def test_best_weights_of_another_number_of_classes_are_refused(small_config, tmp_path):
     train.run("phase1", small_config)
-    best = checkpoints.find_best(small_config.run_dir / "best", phases.PHASE1)
+    best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     with pytest.raises(errors.UsageError, match="is of 3 classes, the data set has 4"):
-        checkpoints.load_best(best, conftest.small_build(4).model)
+        best_weights.load(best, conftest.small_build(4).model, (*conftest.CLASSES, "other"))
+    with pytest.raises(errors.UsageError, match="'white' and 'blue'"):
+        best_weights.load(best, conftest.small_build(3).model, ("black", "gray", "blue"))
     broken = dataclasses.replace(best, weights=tmp_path / "x.weights.h5")
     broken.weights.write_bytes(best.weights.read_bytes()[:2000])
     with pytest.raises(errors.RunError, match="damaged"):
-        checkpoints.load_best(broken, conftest.small_build(3).model)
+        best_weights.load(broken, conftest.small_build(3).model, conftest.CLASSES)

@@ -1,5 +1,7 @@
 """The CNN branch: Xception without its top, then global average pooling."""
 
+import itertools
+
 import keras
 
 from cnnrnn.models import batch_norm
@@ -16,17 +18,23 @@ def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model
         image -> pooled features (B, 2048); 20,861,480 random parameters, which
         `xception_weights` fills.
     """
+    number = itertools.count(1)
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if not layer.name.startswith("block"):
+            # Keras numbers the shortcuts' layers by how many there are in the process. With names
+            # of their own a checkpoint can tell whether it is of this network.
+            config["name"] = f"shortcut_{next(number)}_{type(layer).__name__}"
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["synchronized"] = synchronized_batchnorm
+            return batch_norm.BatchNormalization.from_config(config)
+        return layer.__class__.from_config(config)
+
     xception = keras.models.clone_model(
         keras.applications.Xception(include_top=False, weights=None, input_tensor=image),
         input_tensors=[image],
-        clone_function=lambda layer: _with_fused_batch_norm(layer, synchronized_batchnorm),
+        clone_function=clone,
     )
     pooling = keras.layers.GlobalAveragePooling2D(dtype="float32", name="cnn_features")
     return keras.Model(image, pooling(xception.output), name="cnn")
-
-
-def _with_fused_batch_norm(layer: keras.Layer, synchronized: bool) -> keras.Layer:
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return batch_norm.BatchNormalization.from_config(config | {"synchronized": synchronized})
-    return layer.__class__.from_config(config)
