@@ -150,6 +150,9 @@ class Config:
         _one_of("train", "frozen"),
     )
 
+    # Other commands
+    kills: int = _setting(5, "verify-resume: how often the run is killed.", _POSITIVE)
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
@@ -182,9 +185,21 @@ class Config:
             return cache_dir() / "features"
         return pathlib.Path(self.feature_cache).expanduser()
 
+    def to_flags(self) -> list[str]:
+        """The settings that are not at their default, as arguments of the command line."""
+        return [
+            f"--{field.name}={_flag_text(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values, by flag name."""
         return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def _flag_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _plain(value: Any) -> Any:
@@ -234,7 +249,7 @@ class _PairParser(flags.ArgumentParser):
 
 class _PairSerializer(flags.ArgumentSerializer):
     def serialize(self, value):
-        return ",".join(str(item) for item in value)
+        return _flag_text(value)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:

@@ -33,6 +33,18 @@ def keep_only(directory: pathlib.Path, keep: Keep) -> None:
                     writer.write(record)
 
 
+def scalars(directory: pathlib.Path) -> list[tuple[str, int, float]]:
+    """All points of the curves in a folder's files: tag, step, value; sorted."""
+    found = []
+    for path in directory.glob("*tfevents*"):
+        for record in _read(path)[0]:
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name in ("scalars", ""):
+                    found.append((value.tag, event.step, tf.make_ndarray(value.tensor).item()))
+    return sorted(found)
+
+
 def _read(path: pathlib.Path) -> tuple[list[bytes], bool]:
     """The records of a file, and whether it ends with a whole one."""
     records = []

@@ -25,6 +25,7 @@ COMMANDS = {
     "phase2": "from phase 1's best weights, train everything",
     "evaluate": "measure the run's best weights on the whole validation split",
     "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
+    "verify-resume": "prove on this machine that a run killed at random ends as one in one go",
     "data": "prepare and describe a data set; 'data restructure SRC DST' turns the original "
     "tiny-imagenet layout into class folders",
 }
@@ -94,6 +95,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import data_command
 
         data_command.run(positional, config)
+    elif command == "verify-resume":
+        from cnnrnn import verify_resume
+
+        verify_resume.run(config)
     elif command == "evaluate":
         from cnnrnn import evaluation
 
@@ -146,7 +151,7 @@ def define_once() -> None:
 
 def usage() -> str:
     """The help text: commands, then every flag with its default."""
-    commands = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<15}{text}" for name, text in COMMANDS.items())
     return (
         f"{__doc__}\nCommands:\n{commands}\n\nFlags (a pair is PHASE1,PHASE2; one value stands for "
         f"both; a later flag wins over an earlier one and over the flagfile):\n"

@@ -13,14 +13,13 @@ import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be 
 import io
 import pathlib
 
-import keras
 import matplotlib.image
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_network import small_build
 
-from cnnrnn import config, models, shapes
-from cnnrnn.models import batch_norm, fusion, lstm
+from cnnrnn import config, models
 
 # Before anything touches a device; a process can have one set of logical devices only.
 tf.config.set_logical_device_configuration(
@@ -81,33 +80,6 @@ def pictures(tmp_path) -> pathlib.Path:
     write_classes(root / "train", 6, seed=1)
     write_classes(root / "val", 3, seed=2)
     return root
-
-
-def small_build(
-    classes: int,
-    *,
-    seed: int = 0,
-    synchronized_batchnorm: bool = False,
-    precision: str = "float32",
-):
-    """A stand-in for `models.build` with the same inputs and parts, and a few thousand weights."""
-    keras.utils.set_random_seed(seed)
-    with models.policy(precision):
-        image = keras.Input(
-            (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, 3), name="image", dtype="float32"
-        )
-        rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="rows", dtype="float32")
-        x = keras.layers.Conv2D(6, 7, strides=13, use_bias=False, name="conv")(image)
-        x = batch_norm.BatchNormalization(name="bn", synchronized=synchronized_batchnorm)(x)
-        x = keras.layers.ReLU(name="relu")(x)
-        pooling = keras.layers.GlobalAveragePooling2D(dtype="float32", name="cnn_features")
-        cnn = keras.Model(image, pooling(x))
-        few = keras.layers.AveragePooling1D(9, name="few")(rows)  # 2 timesteps: quick to trace
-        sequence = lstm.LSTM(6, return_sequences=True, name="lstm_1")(few)
-        rnn_features = lstm.LSTM(6, name="rnn_features")(sequence)
-        logits = fusion.build(cnn.output, rnn_features, classes, seed)
-    model = keras.Model({"image": image, "rows": rows}, logits)
-    return models.Network(model, cnn, models.head_of(model), precision)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ ROOMS = (
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache"),
     ("report", "summaries", "starting_point", "opening"),
-    ("evaluation", "data_command", "trial", "epoch"),
+    ("evaluation", "data_command", "trial", "epoch", "verify_resume"),
     ("train",),
     ("main",),
 )
