@@ -77,6 +77,18 @@ class Config:
     validation_per_class: int = _setting(
         0, "Validate on this many pictures of each class, likewise. 0: all.", _NOT_NEGATIVE
     )
+    bad_images: str = _setting(
+        "stop",
+        "What to do about pictures that cannot be trained on, which are found before anything is "
+        "trained: 'stop', or 'skip' them and say so.",
+        _one_of("stop", "skip"),
+    )
+    max_megapixels: float = _setting(
+        100.0,
+        "A picture of more million pixels than this is bad: it would take 3 bytes of memory for "
+        "each, or be made to.",
+        _POSITIVE_REAL,
+    )
     resize_method: str = _setting(
         "bilinear",
         f"How a picture is brought to 299x299: {', '.join(RESIZE_METHODS)}.",
@@ -175,6 +187,10 @@ class Config:
         return (
             pathlib.Path(self.data_dir).expanduser() if self.data_dir else cache_dir() / "datasets"
         )
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1e6)
 
     @property
     def feature_cache_dir(self) -> pathlib.Path | None:

@@ -2,22 +2,16 @@
 
 import dataclasses
 import hashlib
-import pathlib
-import sys
 from collections.abc import Callable
 
 import numpy as np
-import requests
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
+from cnnrnn import builders, errors, example_source, folder_builder, picture_index
 from cnnrnn import config as config_lib
-from cnnrnn import errors, example_source, folder_builder
-from data.digits import digits_dataset_builder
-from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 
 Log = Callable[[str], None]
-_VALIDATION_SPLITS = ("validation", "val", "test")
+_SHOWN = 5  # bad pictures in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +21,7 @@ class Split:
     source: example_source.ExampleSource
     rows: np.ndarray  # (N,) int64: row in the source
     labels: np.ndarray  # (N,) int64
-    digests: np.ndarray  # (N, 32) uint8: SHA-256 of the encoded picture
+    facts: np.ndarray  # (N,) of picture_check.Facts
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,8 +35,17 @@ class Split:
     def describe(self, row: int) -> str:
         return self.source.describe(int(self.rows[row]))
 
+    def path(self, row: int) -> str:
+        return self.source.path(int(self.rows[row]))
+
     def take(self, rows: np.ndarray) -> "Split":
-        return Split(self.source, self.rows[rows], self.labels[rows], self.digests[rows])
+        return Split(self.source, self.rows[rows], self.labels[rows], self.facts[rows])
+
+    @property
+    def digests(self) -> np.ndarray:
+        """(N, 32) uint8: SHA-256 of each encoded picture."""
+        digests = bytes.fromhex("".join(facts.sha256 for facts in self.facts))
+        return np.frombuffer(digests, np.uint8).reshape(-1, hashlib.sha256().digest_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +65,57 @@ class Dataset:
     split_here: bool  # the validation split was cut from train by --validation_fraction
 
 
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """All pictures of a data set, bad ones too. `validation` is None where it has no such split."""
+
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split | None
+
+
+def examine(config: config_lib.Config, log: Log = print, fault: Log | None = None) -> Examined:
+    """Finds, prepares (downloads) and looks at every picture of the data set of a config.
+
+    Args:
+        config: names it.
+        log: takes what is worth knowing.
+        fault: takes what is wrong with a folder and could be passed over; None raises it.
+
+    Raises:
+        UsageError: there is no such data set, or it is none for a classifier.
+        RunError: a download or a file failed.
+    """
+    builder = builders.build(config, log, fault)
+    image, label = builders.image_and_label(builder, config.dataset)
+    names = [name for name in ("train", builders.validation_name(builder, config.dataset)) if name]
+    splits = []
+    for name in names:
+        if isinstance(builder, folder_builder.FolderBuilder):
+            source = example_source.FileSource(builder, name)
+        else:
+            source = example_source.RecordSource(builder, name, image, label)
+        labels, facts = picture_index.examine(
+            source, f"{config.dataset} ({name})", config.max_pixels
+        )
+        split = Split(source, np.arange(len(source)), labels, np.array(facts, object))
+        # TFDS marks examples without a label by -1; one that could not be read has none either.
+        bad = np.array([bool(f.fault) for f in facts], bool)
+        splits.append(split.take(np.flatnonzero((labels >= 0) | bad)))
+    class_names = tuple(builder.info.features[label].names)
+    return Examined(class_names, splits[0], splits[1] if len(splits) > 1 else None)
+
+
 def load(config: config_lib.Config, log: Log = print) -> Dataset:
-    """Finds, prepares (downloads) and indexes the data set of a config.
+    """Finds, prepares and checks the data set of a config, and makes its two splits.
 
     Raises:
         UsageError: the data set or folder cannot be trained on as it is.
         RunError: a download or a file failed.
     """
-    builder = _builder(config, log)
-    image, label = _image_and_label(builder, config.dataset)
-    class_names = tuple(builder.info.features[label].names)
-    validation_name = _validation_name(builder, config.dataset)
-    train = _whole_split(builder, "train", image, label, config.dataset)
-    validation = None
-    if validation_name is not None:
-        validation = _whole_split(builder, validation_name, image, label, config.dataset)
+    examined = examine(config, log)
+    class_names, train, validation = examined.class_names, examined.train, examined.validation
+    train, validation = _without_bad(config, train, validation, log)
     split_here = not validation  # none, or one of which no example has a label
     if split_here:
         train, validation = _cut(train, config, class_names)
@@ -98,123 +137,32 @@ def load(config: config_lib.Config, log: Log = print) -> Dataset:
     return dataset
 
 
-def _builder(config: config_lib.Config, log: Log) -> tfds.core.DatasetBuilder:
-    """The prepared builder of a data set's name or folder."""
-    name, data_dir = config.dataset, config.prepared_data_dir
-    if name not in ("digits", "tiny_imagenet_100") and not name.startswith("tfds:"):
-        return folder_builder.build(pathlib.Path(name).expanduser(), log)
-    archive = pathlib.Path(config.archive).expanduser() if config.archive else None
-    if archive is not None and not archive.is_file():
-        raise errors.UsageError(f"--archive={archive} is not a file.")
-    storage = {"data_dir": data_dir, "file_format": "array_record"}
-    try:
-        if name == "digits":
-            builder = digits_dataset_builder.Builder(**storage)
-        elif name == "tiny_imagenet_100":
-            builder = tiny_imagenet_100_dataset_builder.Builder(archive=archive, **storage)
-        else:
-            builder = tfds.builder(name.removeprefix("tfds:"), **storage)
-    except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
-        if "File format is already set" in str(error):
-            raise errors.UsageError(
-                f"{data_dir} holds {name} in a format that cannot be read by row: give another "
-                "--data_dir, where it is prepared anew."
-            ) from error
-        raise errors.UsageError(f"--dataset={name}: {str(error).splitlines()[0]}") from error
-    if archive is not None and builder.data_path.exists():
-        log(f"note: --archive is not read: {name} was prepared before in {builder.data_path}")
-    return _prepared(builder, name, data_dir, log)
-
-
-def _prepared(
-    builder: tfds.core.DatasetBuilder, name: str, data_dir: pathlib.Path, log: Log
-) -> tfds.core.DatasetBuilder:
-    """Downloads and prepares a builder unless it is; ends within seconds when offline."""
-    if not builder.data_path.exists():
-        log(f"preparing {name} in {builder.data_path} (once)")
-        if not sys.stdout.isatty():
-            tfds.disable_progress_bar()  # its bars overwrite themselves, which a log cannot
-        manual = data_dir / "downloads" / "manual"
-        check_reachable(builder, name, manual)
-        try:
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual)
-            )
-        except (errors.UsageError, errors.RunError, OSError):
-            raise
-        except Exception as error:  # builders of other people raise anything at all
-            raise errors.RunError(
-                f"the data set {name} could not be prepared: {type(error).__name__}: {error}"
-            ) from error
-    return builder
-
-
-def check_reachable(builder: tfds.core.DatasetBuilder, name: str, manual: pathlib.Path) -> None:
-    """Raises at once what TFDS would find out after some 200 seconds of retries.
-
-    Args:
-        builder: its registered URLs are what is looked at; one per host is tried.
-        name: the data set, for the message.
-        manual: TFDS takes a download from here if a file of the right name and checksum is there.
-
-    Raises:
-        RunError: a host does not answer; says what to fetch and where to put it.
-    """
-    missing = {
-        url: info.filename
-        for url, info in (builder.url_infos or {}).items()
-        if url.startswith("http") and not (info.filename and (manual / info.filename).exists())
-    }
-    one_per_host = {url.split("/")[2]: url for url in sorted(missing, reverse=True)}
-    for url in one_per_host.values():
-        try:
-            requests.head(url, timeout=5, allow_redirects=False)
-        except requests.RequestException as error:
-            wanted = "\n".join(
-                f"  {url}" + (f"  as {file}" if file and not url.endswith(file) else "")
-                for url, file in sorted(missing.items())[:10]
-            )
-            raise errors.RunError(
-                f"the data set {name} has to be downloaded, and {url.split('/')[2]} cannot be "
-                f"reached ({type(error).__name__}). Fetch these files elsewhere and put them into "
-                f"{manual}, then give the same command again:\n{wanted}"
-            ) from error
-
-
-def _image_and_label(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, str]:
-    """The names of the image and the label feature."""
-    features = builder.info.features
-    keys = builder.info.supervised_keys or ("image", "label")
-    usable = (
-        all(isinstance(key, str) and key in features for key in keys)
-        and isinstance(features[keys[0]], tfds.features.Image)
-        and isinstance(features[keys[1]], tfds.features.ClassLabel)
-    )
-    if not usable:
+def _without_bad(
+    config: config_lib.Config, train: Split, validation: Split | None, log: Log
+) -> tuple[Split, Split | None]:
+    """Leaves out the pictures that cannot be trained on, where --bad_images says so."""
+    splits = [train] if validation is None else [train, validation]
+    bad = [
+        f"{split.describe(row)} {split.facts[row].fault}"
+        for split in splits
+        for row in range(len(split))
+        if split.facts[row].fault
+    ]
+    if not bad:
+        return train, validation
+    shown = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if bad[_SHOWN:] else "")
+    told = f"{len(bad):,} of {sum(map(len, splits)):,} pictures cannot be trained on: {shown}"
+    if config.bad_images == "stop":
         raise errors.UsageError(
-            f"--dataset={name} is no image classification set: expected one picture and one class "
-            f"label per example. Its features are {', '.join(features)}."
+            f"{told}. Mend them or take them out, or go on without them by --bad_images=skip. "
+            "`./run.sh doctor` with the same flags lists them all."
         )
-    return keys[0], keys[1]
-
-
-def _validation_name(builder: tfds.core.DatasetBuilder, name: str) -> str | None:
-    splits = list(builder.info.splits)
-    if "train" not in splits:
-        raise errors.UsageError(
-            f"--dataset={name} has no split 'train'. Its splits are {', '.join(splits)}."
-        )
-    return next((split for split in _VALIDATION_SPLITS if split in splits), None)
-
-
-def _whole_split(builder, split: str, image: str, label: str, name: str) -> Split:
-    if isinstance(builder, folder_builder.FolderBuilder):
-        source = example_source.FileSource(builder, split)
-    else:
-        source = example_source.RecordSource(builder, split, image, label)
-    labels, digests = example_source.labels_and_digests(source, f"{name} ({split})")
-    labelled = np.flatnonzero(labels >= 0)  # TFDS marks examples without a label by -1
-    return Split(source, np.arange(len(source)), labels, digests).take(labelled)
+    log(f"bad pictures: {told}. They are left out, as --bad_images says")
+    kept = [
+        split.take(np.array([row for row, f in enumerate(split.facts) if not f.fault], np.int64))
+        for split in splits
+    ]
+    return kept[0], kept[1] if len(kept) > 1 else None
 
 
 def _cut(

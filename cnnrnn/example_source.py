@@ -4,20 +4,16 @@ Random access is what makes the order of training a pure function: no shuffle bu
 """
 
 import concurrent.futures
-import hashlib
-import json
 import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Iterator
+import stat
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cnnrnn import atomic_file, config, errors, folder_builder, progress
+from cnnrnn import errors, folder_builder
 
 
 class ExampleSource(Protocol):
@@ -28,11 +24,24 @@ class ExampleSource(Protocol):
     def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads a () int64 row, inside a pipeline: encoded () string, label () int64."""
 
+    def read(self, row: int) -> tuple[bytes, int]:
+        """Reads a row, outside of a pipeline: encoded, label.
+
+        Raises:
+            OSError: its file cannot be read.
+        """
+
     def describe(self, row: int) -> str:
         """Where a row came from, for messages."""
 
-    def state(self) -> str:
-        """A hash of the files' names, sizes and times: changes when a file does."""
+    def path(self, row: int) -> str:
+        """The file of a row, '' where rows are no files of their own."""
+
+    def labels(self) -> np.ndarray | None:
+        """(N,) int64, or None where a label is known only once its row is read."""
+
+    def identities(self) -> list[tuple[bytes, str]]:
+        """For each row a name, and what changes when its content does; '' if it is not known."""
 
 
 class FileSource:
@@ -54,12 +63,29 @@ class FileSource:
             labels = tf.constant(self._labels)
         return tf.io.read_file(tf.gather(paths, row)), tf.gather(labels, row)
 
-    def describe(self, row: int) -> str:
-        return f"{self._paths[row]} (class {self._class_names[self._labels[row]]!r})"
+    def read(self, row: int) -> tuple[bytes, int]:
+        path = self._paths[row]
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("is no regular file")  # a pipe would be waited for without end
+        with open(path, "rb") as file:
+            return file.read(), int(self._labels[row])
 
-    def state(self) -> str:
-        # The labels belong to it: a class added in another split renumbers those of this one.
-        return _hash_of_stats([pathlib.Path(path) for path in self._paths], self._labels.tolist())
+    def describe(self, row: int) -> str:
+        path = errors.printable(self._paths[row])
+        return f"{path} (class {self._class_names[self._labels[row]]!r})"
+
+    def path(self, row: int) -> str:
+        return self._paths[row]
+
+    def labels(self) -> np.ndarray:
+        return self._labels
+
+    def identities(self) -> list[tuple[bytes, str]]:
+        # Threads hide the latency of network file systems, where a stat can take a millisecond.
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            stamps = list(pool.map(_stamp, self._paths))
+        names = [os.fsencode(os.path.abspath(path)) for path in self._paths]
+        return list(zip(names, stamps, strict=True))
 
 
 class RecordSource:
@@ -93,8 +119,22 @@ class RecordSource:
         picture = names[0] if names else f"example {row}"
         return f"{picture} (class {label!r}, {self._name})"
 
-    def state(self) -> str:
-        return _hash_of_stats(sorted(self._directory.iterdir()), [self._name])
+    def read(self, row: int) -> tuple[bytes, int]:
+        example = self._features.deserialize_example_np(
+            self._records[row], decoders={self._image: tfds.decode.SkipDecoding()}
+        )
+        return bytes(example[self._image]), int(example[self._label])
+
+    def path(self, row: int) -> str:
+        return ""
+
+    def labels(self) -> None:
+        return None
+
+    def identities(self) -> list[tuple[bytes, str]]:
+        stamp = " ".join(_stamp(str(path)) for path in sorted(self._directory.iterdir()))
+        name = f"{self._directory}#{self._name}"
+        return [(os.fsencode(f"{name}#{row}"), stamp) for row in range(len(self))]
 
     def _parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._features.deserialize_example(
@@ -102,71 +142,9 @@ class RecordSource:
         )
 
 
-def labels_and_digests(source: ExampleSource, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads every example once for its label and the SHA-256 of its bytes.
-
-    The answer is kept in the cache folder and taken from there as long as no file changes its
-    name, size or time.
-
-    Args:
-        source: what to read.
-        name: what to call it in the progress line.
-
-    Returns:
-        labels (N,) int64, digests (N, 32) uint8.
-
-    Raises:
-        UsageError: a picture has no bytes at all.
-        RunError: a file cannot be read.
-    """
-    kept = config.cache_dir() / "digests" / f"{source.state()}.npz"
-    if kept.exists():
-        try:
-            with open(kept, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                labels, digests = arrays["labels"], arrays["digests"]
-                if len(labels) == len(digests) == len(source):
-                    return labels, digests
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            pass  # damaged: read the examples again and write it anew
-    labels = np.empty(len(source), np.int64)
-    digests = np.empty((len(source), 32), np.uint8)
-    with progress.Progress(f"reading {name}", len(source), "pictures") as bar:
-        for row, (encoded, label) in enumerate(_numpy_examples(source)):
-            if not encoded:
-                raise errors.UsageError(
-                    f"{source.describe(row)} is empty: mend it or take it out of the data set."
-                )
-            labels[row] = label
-            digests[row] = np.frombuffer(hashlib.sha256(encoded).digest(), np.uint8)
-            bar.update(row + 1)
+def _stamp(path: str) -> str:
     try:
-        with atomic_file.replacing(kept) as temporary:
-            np.savez(temporary, labels=labels, digests=digests)
-    except OSError as error:
-        print(f"note: could not keep the digests in {kept.parent}: {error}")
-    return labels, digests
-
-
-def _numpy_examples(source: ExampleSource) -> Iterator[tuple[bytes, int]]:
-    rows = tf.data.Dataset.range(len(source))
-    try:
-        examples = rows.map(source.fetch, num_parallel_calls=os.cpu_count())
-        yield from examples.prefetch(64).as_numpy_iterator()
-    except tf.errors.OpError as error:
-        raise errors.RunError(f"cannot read the data set: {error.message}") from error
-
-
-def _hash_of_stats(paths: list[pathlib.Path], also: list) -> str:
-    def stat(path: pathlib.Path):
-        try:
-            info = path.stat()
-        except OSError as error:
-            raise errors.UsageError(
-                f"{path} cannot be read ({error.strerror}): mend it or take it out of the data set."
-            ) from error
-        return [str(path.absolute()), info.st_size, info.st_mtime_ns]
-
-    # Threads hide the latency of network file systems, where a stat can take a millisecond.
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        stats = list(pool.map(stat, paths))
-    return hashlib.sha256(json.dumps([stats, also]).encode()).hexdigest()
+        info = os.stat(path)
+    except OSError:
+        return ""
+    return f"{info.st_size} {info.st_mtime_ns}"

@@ -9,6 +9,7 @@ import collections
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.folder_dataset import image_folder
@@ -24,6 +25,7 @@ PICTURE_SUFFIXES = frozenset(
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
+Log = Callable[[str], None]
 Examples = tuple[tuple[str, int], ...]  # (path, label index), in canonical order
 
 
@@ -66,8 +68,14 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
         return self._examples[split]
 
 
-def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuilder:
+def build(root: pathlib.Path, log: Log = print, fault: Log | None = None) -> FolderBuilder:
     """Recognises the layout of a folder and lists its pictures.
+
+    Args:
+        root: the folder.
+        log: takes what is worth knowing.
+        fault: takes what is wrong with one class or one folder, which is then passed over. None:
+            the first is raised.
 
     Returns:
         A builder with the splits 'train' and, where the folder has one, 'validation'.
@@ -76,6 +84,7 @@ def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuild
         UsageError: no such folder, no class folders, an empty class, a single class, a class in
             validation that train lacks.
     """
+    fault = fault or _raise
     if not root.is_dir():
         raise errors.UsageError(
             f"--dataset={root} is neither a folder here nor a known data set: expected a folder "
@@ -101,7 +110,7 @@ def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuild
     else:
         validation = f"{validation_dir.name}/" if validation_dir else "no validation folder"
         log(f"{root}: class folders under {train_dir.name}/ and {validation}")
-    train = _classes(train_dir or root, log)
+    train = _classes(train_dir or root, log, fault)
     if len(train) < 2:
         only = f" (only {next(iter(train))!r})" if train else ""
         raise errors.UsageError(
@@ -111,15 +120,19 @@ def build(root: pathlib.Path, log: Callable[[str], None] = print) -> FolderBuild
     names = sorted(train)
     splits = {"train": _numbered(train, names)}
     if validation_dir is not None:
-        splits["validation"] = _numbered(_validation_classes(validation_dir, names, log), names)
+        splits["validation"] = _numbered(
+            _validation_classes(validation_dir, names, log, fault), names
+        )
     # Where the class folders are WordNet ids and words.txt lies beside them, the words are shown.
     shown = original_layout.class_names(sources.Folder(root), names)
     return FolderBuilder(root, splits, _printable(shown))
 
 
-def _first_split(
-    root: pathlib.Path, names: tuple[str, ...], log: Callable[[str], None]
-) -> pathlib.Path | None:
+def _raise(message: str) -> NoReturn:
+    raise errors.UsageError(message)
+
+
+def _first_split(root: pathlib.Path, names: tuple[str, ...], log: Log) -> pathlib.Path | None:
     """The first folder of these names, in upper or lower case, that holds class folders."""
     folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     for name in names:
@@ -153,18 +166,18 @@ def _numbered(classes: dict[str, list[str]], names: list[str]) -> Examples:
 
 
 def _validation_classes(
-    folder: pathlib.Path, train_names: list[str], log: Callable[[str], None]
+    folder: pathlib.Path, train_names: list[str], log: Log, fault: Log
 ) -> dict[str, list[str]]:
-    classes = _classes(folder, log, empty_is_error=False)
+    classes = _classes(folder, log, fault, empty_is_error=False)
     unknown = sorted(set(classes) - set(train_names))
     if unknown:
-        raise errors.UsageError(
+        fault(
             f"{folder} has the class {unknown[0]!r} that the training folder lacks"
             + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
             + ": add it to the training folder or remove it here."
         )
     if not any(classes.values()):
-        raise errors.UsageError(
+        fault(
             f"{folder} holds no pictures: put class folders into it, or remove it to have the "
             "training pictures split (--validation_fraction)."
         )
@@ -175,7 +188,7 @@ def _validation_classes(
 
 
 def _classes(
-    folder: pathlib.Path, log: Callable[[str], None], empty_is_error: bool = True
+    folder: pathlib.Path, log: Log, fault: Log, empty_is_error: bool = True
 ) -> dict[str, list[str]]:
     """Lists the pictures of each class folder, sorted by their path within it.
 
@@ -187,9 +200,14 @@ def _classes(
     for entry in _subfolders(folder):
         pictures = []
         seen: set[tuple[int, int]] = set()
-        for directory, folders, files in os.walk(entry.path, followlinks=True):
+
+        def unreadable(error: OSError) -> None:
+            fault(f"{error.filename} cannot be read ({error.strerror}): mend it or remove it.")
+
+        for directory, folders, files in os.walk(entry.path, onerror=unreadable, followlinks=True):
             place = os.stat(directory)
-            if (place.st_dev, place.st_ino) in seen:  # a link that leads back
+            if (place.st_dev, place.st_ino) in seen:
+                log(f"note: {directory} is a link that leads back, and is not followed")
                 folders.clear()
                 continue
             seen.add((place.st_dev, place.st_ino))
@@ -201,9 +219,10 @@ def _classes(
                 elif not name.startswith("."):
                     others[suffix or "no suffix"] += 1
         if not pictures and empty_is_error:
-            raise errors.UsageError(
+            fault(
                 f"the class folder {entry.path} holds no pictures: add some, or remove the folder."
             )
+            continue
         classes[entry.name] = sorted(pictures)
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))

@@ -7,14 +7,13 @@ shorter than the data (or no multiple of the batch) the next one draws on where 
 """
 
 import os
-import re
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, preprocessing
+from cnnrnn import datasets, errors, picture_check, preprocessing
 
 
 class Features(Protocol):
@@ -158,16 +157,9 @@ def explain_failure(
             for encoded, _ in tf.data.Dataset.from_tensors(int(row)).map(split.fetch):
                 preprocessing.decode(encoded)
         except tf.errors.OpError as cause:
-            reason = _without_op(str(cause.message).splitlines()[0])
             return errors.RunError(
-                f"cannot decode {split.describe(int(row))}: {reason}. Mend the picture or take it "
-                "out of the data set. A run that has begun goes on only with the very same "
-                "pictures, so then give another --run=NAME."
+                f"cannot decode {split.describe(int(row))}: {picture_check.reason(cause)}. It has "
+                "changed since it was checked: put it back as it was. A run that has begun goes "
+                "on only with the very same pictures."
             )
     return errors.RunError(f"the input pipeline failed: {str(error.message).splitlines()[0]}")
-
-
-def _without_op(message: str) -> str:
-    """TensorFlow's reason without the node that it happened in."""
-    message = re.sub(r"\{\{function_node .*?\}\} ", "", message)
-    return re.sub(r" ?\[Op:\w+\].*", "", message).rstrip(". ")

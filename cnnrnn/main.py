@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure the run's best weights on the whole validation split",
     "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
     "verify-resume": "prove on this machine that a run killed at random ends as one in one go",
+    "doctor": "examine every picture of a data set; a report of what is wrong or odd",
     "data": "prepare and describe a data set; 'data restructure SRC DST' turns the original "
     "tiny-imagenet layout into class folders",
 }
@@ -95,6 +96,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import data_command
 
         data_command.run(positional, config)
+    elif command == "doctor":
+        from cnnrnn import doctor
+
+        doctor.run(config)
     elif command == "verify-resume":
         from cnnrnn import verify_resume
 

@@ -5,18 +5,19 @@ Training, evaluation and any exported model call these, so what is served is wha
 
 import tensorflow as tf
 
-from cnnrnn import shapes
+from cnnrnn import exif, shapes
 
 # To be counted up when the same bytes give another RGB view (rounding apart): features kept on
 # disk depend on it.
-RGB_VIEW_VERSION = 1
+RGB_VIEW_VERSION = 2
 
 
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes one JPEG, PNG, BMP, GIF (its first frame) or static WebP into 8-bit RGB.
 
     Gray, palette, CMYK and 16-bit pictures become RGB and an alpha channel is dropped. The format
-    is recognised from the bytes, whatever the file is called.
+    is recognised from the bytes, whatever the file is called. A JPEG is turned upright as its EXIF
+    says.
 
     Args:
         encoded: () string.
@@ -30,7 +31,8 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
     # channels=3 and expand_animations=False are not matters of taste: an animated WebP decoded
     # with channels=0 corrupts the heap, and an expanded GIF has a rank of four.
     image = tf.io.decode_image(encoded, channels=shapes.CHANNELS, expand_animations=False)
-    return tf.ensure_shape(image, (None, None, shapes.CHANNELS))
+    image = tf.ensure_shape(image, (None, None, shapes.CHANNELS))
+    return exif.upright(image, exif.orientation(encoded))
 
 
 def rgb_view(image: tf.Tensor, resize_method: str) -> tf.Tensor:

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import pathlib
 import random
 import shutil
@@ -137,6 +138,7 @@ class _Trial:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},  # the log says how far it is
             )
 
     def _log(self, name: str) -> pathlib.Path:

@@ -8,7 +8,7 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 # Lower rooms first. A module may import only modules that stand in an earlier line.
 ROOMS = (
     ("errors", "shapes"),
-    ("config", "atomic_file", "progress", "memory", "run_lock", "stop_signals", "saving"),
+    ("config", "atomic_file", "progress", "memory", "run_lock", "stop_signals", "saving", "exif"),
     ("sealed_folder", "event_files"),
     ("data",),
     (
@@ -23,12 +23,13 @@ ROOMS = (
     ),
     ("models.lstm", "models.batch_norm"),
     ("models.cnn_branch", "models.rnn_branch", "models.fusion", "models.weights_file"),
-    ("models", "models.xception_weights", "example_source"),
+    ("models", "models.xception_weights", "example_source", "picture_check"),
+    ("picture_index", "builders"),
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache"),
     ("report", "summaries", "starting_point", "opening"),
-    ("evaluation", "data_command", "trial", "epoch", "verify_resume"),
+    ("evaluation", "data_command", "trial", "epoch", "verify_resume", "doctor"),
     ("train",),
     ("main",),
 )

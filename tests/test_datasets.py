@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -10,7 +11,16 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cnnrnn import config, datasets, errors, example_source, folder_builder, preprocessing
+from cnnrnn import (
+    builders,
+    config,
+    datasets,
+    errors,
+    folder_builder,
+    picture_check,
+    picture_index,
+    preprocessing,
+)
 from data.tiny_imagenet_100 import dummy
 
 REAL_ARCHIVE = pathlib.Path(
@@ -84,19 +94,44 @@ def test_the_fingerprint_sees_content_and_labels_but_not_names(pictures):
     assert load(pictures)[0].fingerprint != before.fingerprint
 
 
-def test_digests_are_kept_until_a_file_changes(pictures, monkeypatch):
+def test_facts_are_kept_until_a_file_changes(pictures, monkeypatch):
     load(pictures)
-    reads = []
-    examples = example_source._numpy_examples
+    seen = []
+    check = picture_check.examine
     monkeypatch.setattr(
-        example_source, "_numpy_examples", lambda source: reads.append(1) or examples(source)
+        picture_check, "examine", lambda encoded, limit: seen.append(1) or check(encoded, limit)
     )
     load(pictures)
-    assert not reads
+    assert not seen
     path = next((pictures / "val" / "white").iterdir())
     path.write_bytes(path.read_bytes() + b"\0")
     load(pictures)
-    assert len(reads) == 1  # val alone is read anew
+    assert len(seen) == 1
+    load(pictures, max_megapixels=50.0)  # another limit, another answer
+    assert len(seen) == 1 + 27
+
+
+def test_a_check_that_was_killed_goes_on_where_it_was(pictures, monkeypatch):
+    check = picture_check.examine
+    seen = []
+
+    def killed(encoded, limit):
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return check(encoded, limit)
+
+    monkeypatch.setattr(picture_index, "_BATCH", 4)
+    monkeypatch.setattr(picture_index.os, "cpu_count", lambda: 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(picture_check, "examine", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load(pictures)
+    monkeypatch.setattr(
+        picture_check, "examine", lambda encoded, limit: seen.append(1) or check(encoded, limit)
+    )
+    load(pictures)
+    assert len(seen) == 27
 
 
 def test_a_class_that_is_added_renumbers_the_labels(pictures):
@@ -231,7 +266,7 @@ def empty_picture(root):
         (empty_val, "holds no pictures"),
         (no_classes, "has no folders in it"),
         (loose_pictures, "has no folders in it"),
-        (empty_picture, "is empty: mend it"),
+        (empty_picture, "1 of 28 pictures cannot be trained on: .*nothing.jpg .* is empty"),
     ],
 )
 def test_a_folder_that_cannot_be_trained_on_is_refused_by_name(pictures, damage, message):
@@ -257,7 +292,7 @@ def test_a_class_of_one_picture_cannot_be_split(tmp_path):
     ],
 )
 def test_an_unknown_data_set_is_refused(dataset, message, monkeypatch):
-    monkeypatch.setattr(datasets, "_prepared", lambda builder, *_: builder)
+    monkeypatch.setattr(builders, "_prepared", lambda builder, *_: builder)
     with pytest.raises(errors.UsageError, match=message):
         load(dataset)
 
@@ -323,7 +358,7 @@ def test_files_put_by_hand_need_no_network(offline, tmp_path):
     manual.mkdir(parents=True)
     for info in builder.url_infos.values():
         (manual / info.filename).write_bytes(b"")
-    datasets.check_reachable(builder, "tfds:beans", manual)
+    builders.check_reachable(builder, "tfds:beans", manual)
 
 
 def test_folder_builder_is_a_tfds_builder(pictures):
@@ -366,7 +401,9 @@ def test_links_are_followed_but_not_in_circles(pictures):
     (folder / "round").symlink_to(folder)
     assert len(load(pictures)[0].train) == 18 + 3
     (folder / "broken.png").symlink_to(pictures / "nowhere.png")
-    with pytest.raises(errors.UsageError, match="broken.png cannot be read"):
+    with pytest.raises(
+        errors.UsageError, match=r"broken.png \(class 'black'\) cannot be read \(No such file"
+    ):
         load(pictures)
 
 
@@ -381,13 +418,13 @@ def test_a_class_name_that_is_not_utf8_can_be_written(pictures):
 
 
 def test_a_validation_split_without_labels_is_none(pictures, monkeypatch):
-    whole = datasets._whole_split
+    whole = datasets.examine
 
-    def unlabelled(builder, split, *rest):
-        found = whole(builder, split, *rest)
-        return found.take(np.arange(0)) if split == "validation" else found
+    def unlabelled(*arguments):
+        found = whole(*arguments)
+        return dataclasses.replace(found, validation=found.validation.take(np.arange(0)))
 
-    monkeypatch.setattr(datasets, "_whole_split", unlabelled)
+    monkeypatch.setattr(datasets, "examine", unlabelled)
     data, _ = load(pictures, validation_per_class=1)
     assert data.split_here and len(data.validation) == 3
 
@@ -401,8 +438,25 @@ def test_a_declared_class_without_pictures_is_noted(pictures, monkeypatch):
     assert len(data.class_names) == 4 and "e.g. 'unused'" in log
 
 
-def test_a_cut_cache_of_digests_is_written_anew(pictures):
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 500])
+def test_a_damaged_index_is_written_anew(pictures, content):
     reference, _ = load(pictures)
-    for path in (config.cache_dir() / "digests").iterdir():
-        path.write_bytes(path.read_bytes()[:100])
-    assert load(pictures)[0].fingerprint == reference.fingerprint
+    kept = config.cache_dir() / "pictures.sqlite"
+    kept.write_bytes(content)
+    for _ in range(2):
+        assert load(pictures)[0].fingerprint == reference.fingerprint
+    assert kept.stat().st_size > 4096
+
+
+def test_bad_pictures_stop_the_start_or_are_left_out(pictures):
+    whole, _ = load(pictures)
+    broken = [next((pictures / split / "gray").iterdir()) for split in ("train", "val")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(errors.UsageError, match="2 of 27 pictures cannot be trained on") as raised:
+        load(pictures)
+    assert all(str(path) in str(raised.value) for path in broken)
+    assert "--bad_images=skip" in str(raised.value)
+    data, log = load(pictures, bad_images="skip")
+    assert (len(data.train), len(data.validation)) == (17, 8) and "2 of 27 pictures" in log
+    assert data.fingerprint != whole.fingerprint

@@ -283,25 +283,39 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(small_config
     assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))
 
 
-def test_pictures_of_which_none_can_be_decoded_stop_the_run_by_name(small_config, pictures):
-    for path in (pictures / "train").rglob("*.png"):
-        path.write_bytes(b"junk")
-    with pytest.raises(errors.RunError, match="cannot decode .*--run=NAME"):
-        train.run("phase1", small_config)
-
-
-def test_a_picture_that_cannot_be_decoded_stops_the_run_by_name(small_config, pictures):
-    path = sorted((pictures / "train" / "gray").iterdir())[2]
+def go_bad(path):
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(errors.RunError, match=f"cannot decode {path} .class 'gray'"):
+
+
+@pytest.mark.parametrize("damage", [go_bad, lambda path: path.unlink()])
+@pytest.mark.parametrize("place", ["train/gray", "val/white"])
+def test_a_picture_that_goes_bad_after_the_check_stops_the_run_by_name(
+    small_config, pictures, monkeypatch, place, damage
+):
+    path = sorted((pictures / place).iterdir())[2]
+    load = datasets.load
+
+    def load_then_damage(config):
+        data = load(config)
+        damage(path)
+        return data
+
+    monkeypatch.setattr(datasets, "load", load_then_damage)
+    with pytest.raises(errors.RunError, match=f"cannot decode {path} .*has changed since"):
         train.run("phase1", small_config)
 
 
-def test_a_bad_picture_in_validation_is_named_too(small_config, pictures):
-    path = sorted((pictures / "val" / "white").iterdir())[2]
-    path.write_bytes(b"no picture")
-    with pytest.raises(errors.RunError, match=f"cannot decode {path} .class 'white'"):
+def test_bad_pictures_that_are_left_out_are_no_obstacle(small_config, pictures):
+    path = sorted((pictures / "train" / "gray").iterdir())[2]
+    go_bad(path)
+    with pytest.raises(errors.UsageError, match=f"1 of 27 pictures .*{path}"):
         train.run("phase1", small_config)
+    assert not small_config.run_dir.exists()
+    skipping = small_config.replace(bad_images="skip")
+    train.run("phase1", skipping)
+    evaluation.run(skipping)
+    with pytest.raises(errors.UsageError, match="pictures cannot be trained on"):
+        evaluation.run(small_config)
 
 
 def test_a_split_made_here_is_recorded(small_config, tmp_path):

@@ -56,5 +56,5 @@ def test_a_run_that_resumes_wrongly_is_found_out(pictures, monkeypatch, tmp_path
     monkeypatch.setenv("PYTHONPATH", str(conftest.REPOSITORY))
     program = (sys.executable, str(forgetful), os.path.dirname(SMALL[1]))
     settings = config.Config(dataset=str(pictures), xception_weights="none", kills=12)
-    with pytest.raises(errors.RunError, match="differs from one in one go: .*phase1 optimizer"):
+    with pytest.raises(errors.RunError, match="differs from one in one go: .*optimizer"):
         verify_resume.run(settings, program)

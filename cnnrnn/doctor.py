@@ -1,0 +1,191 @@
+"""`doctor`: what is wrong, or odd, with a data set. It reads; no file of the user's is changed.
+
+Training finds by itself what it cannot train on (see `picture_index`); this says it all at once,
+and what training would take without a word: duplicates, contradictions, classes next to empty.
+"""
+
+import collections
+import dataclasses
+import pathlib
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from cnnrnn import atomic_file, datasets, errors, picture_check
+from cnnrnn import config as config_lib
+
+_SMALL_SIDE = 16  # pixels: there is little to see in less
+_LONG = 8  # times as long as wide: resizing to a square leaves little of it
+_BAD = "bad picture"
+_FEW = 10  # training pictures of a class
+_SHOWN = 5  # of a kind, in the printed report
+Log = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing about one picture, class or folder.
+
+    `bad` says that it keeps the data set from being trained on as it is.
+    """
+
+    kind: str
+    what: str
+    why: str
+    bad: bool = False
+
+
+def run(config: config_lib.Config, log: Log = print) -> None:
+    """Examines a data set, prints the findings and writes them into the run's folder.
+
+    Raises:
+        UsageError: there is no such data set.
+        RunError: something keeps it from being trained on, or the report cannot be written.
+    """
+    notes: list[str] = []
+    faults: list[str] = []
+    examined = datasets.examine(config, notes.append, faults.append)
+    splits = {"training": examined.train}
+    if examined.validation is not None:
+        splits["validation"] = examined.validation
+    findings = [
+        *(Finding("folder", "", errors.printable(fault), bad=True) for fault in faults),
+        *(Finding("note", "", errors.printable(note.removeprefix("note: "))) for note in notes),
+        *_pictures(splits),
+        *_duplicates(splits, examined.class_names),
+        *_classes(splits, examined.class_names),
+    ]
+    pictures = sum(map(len, splits.values()))
+    for line in _lines(findings, pictures):
+        log(line)
+    written = _write(config.run_dir / "doctor", config, findings, pictures)
+    log(f"the whole report: {written}.txt, {written}.json")
+    bad = sum(finding.bad for finding in findings)
+    if bad:
+        raise errors.RunError(
+            f"{bad:,} finding(s) keep {config.dataset} from being trained on as it is. Bad "
+            "pictures can be left out by --bad_images=skip."
+        )
+
+
+def _pictures(splits: dict[str, datasets.Split]) -> Iterator[Finding]:
+    """What can be said of each picture by itself."""
+    for split in splits.values():
+        for row, facts in enumerate(split.facts):
+            for kind, why in _of_picture(facts, split.path(row)):
+                yield Finding(kind, split.describe(row), why, bad=kind == _BAD)
+
+
+def _of_picture(facts: picture_check.Facts, path: str) -> Iterator[tuple[str, str]]:
+    """(kind, why) of what is to be said of one picture; `path` is '' if it is no file."""
+    if facts.fault:
+        yield _BAD, facts.fault
+    if path and (odd := _odd_name(path)):
+        yield "odd name", odd
+    if not facts.format:
+        return
+    if path and not picture_check.has_usual_suffix(path, facts):
+        yield "wrong extension", f"is {facts.format}, and is read as that"
+    if 2 <= facts.orientation <= 8:
+        how = "is turned upright" if facts.format == "JPEG" else "is not turned: only JPEGs are"
+        yield "EXIF rotation", f"orientation {facts.orientation}: {how}"
+    size = f"{facts.width} x {facts.height} pixels"
+    if 0 < min(facts.width, facts.height) < _SMALL_SIDE:
+        yield "tiny picture", size
+    if max(facts.width, facts.height) > _LONG * min(facts.width, facts.height):
+        yield "long picture", size
+    if facts.frames > 1 and not facts.fault:
+        yield "animation", f"the first of {facts.frames} frames is used"
+
+
+def _odd_name(path: str) -> str:
+    """What other programs may stumble over in a name; this one does not."""
+    name = pathlib.PurePath(path).name
+    if any(0xDC80 <= ord(c) <= 0xDCFF for c in name):
+        return "bytes that are not UTF-8"
+    if any(unicodedata.category(c) == "Cc" for c in name):
+        return "a line break or another control character"
+    if name != name.strip():
+        return "a space at its beginning or end"
+    if unicodedata.normalize("NFC", name) != name:
+        return "letters and accents apart: systems differ in whether that is the same name"
+    return ""
+
+
+def _duplicates(
+    splits: dict[str, datasets.Split], class_names: tuple[str, ...]
+) -> Iterator[Finding]:
+    """Pictures that are equal to the byte, and what that means."""
+    same: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
+    for name, split in splits.items():
+        for row, facts in enumerate(split.facts):
+            if facts.sha256 and not facts.fault:
+                same[facts.sha256].append((name, row))
+    for places in same.values():
+        if len(places) == 1:
+            continue
+        first, others = places[0], places[1:]
+        what = splits[first[0]].describe(first[1])
+        also = "; ".join(splits[name].describe(row) for name, row in others)
+        labels = {int(splits[name].labels[row]) for name, row in places}
+        if len(labels) > 1:
+            names = ", ".join(repr(class_names[label]) for label in sorted(labels))
+            yield Finding("label conflict", what, f"is of {names}: {also}")
+        if len({name for name, _ in places}) > 1:
+            yield Finding("in both splits", what, f"validation is no test of it: {also}")
+        elif len(labels) == 1:
+            yield Finding("duplicate", what, f"{len(others)} more: {also}")
+
+
+def _classes(splits: dict[str, datasets.Split], class_names: tuple[str, ...]) -> Iterator[Finding]:
+    """Classes with few or no pictures that can be trained on."""
+    for name, split in splits.items():
+        good = np.array([not facts.fault for facts in split.facts], bool)
+        counts = np.bincount(split.labels[good & (split.labels >= 0)], minlength=len(class_names))
+        for class_name, count in zip(class_names, counts, strict=True):
+            if count == 0:
+                yield Finding(
+                    "empty class", class_name, f"no {name} pictures", bad=name != "validation"
+                )
+            elif count < _FEW and name == "training":
+                yield Finding("small class", class_name, f"{count} {name} pictures")
+
+
+def _lines(findings: Iterable[Finding], pictures: int) -> Iterator[str]:
+    """The report as it is printed: a few of each kind."""
+    by_kind: dict[str, list[Finding]] = collections.defaultdict(list)
+    for finding in findings:
+        by_kind[finding.kind].append(finding)
+    yield f"doctor: {pictures:,} pictures examined"
+    for kind, of_kind in by_kind.items():
+        yield f"\n{kind}: {len(of_kind):,}"
+        for finding in of_kind[:_SHOWN]:
+            yield f"  {_text(finding)}"
+        if len(of_kind) > _SHOWN:
+            yield f"  and {len(of_kind) - _SHOWN:,} more"
+    yield "" if by_kind else "nothing to say"
+
+
+def _write(
+    path: pathlib.Path, config: config_lib.Config, findings: list[Finding], pictures: int
+) -> pathlib.Path:
+    """Writes the whole report as PATH.txt and PATH.json."""
+    lines = [f"{finding.kind}\t{_text(finding)}" for finding in findings]
+    try:
+        atomic_file.write_json(
+            path.with_suffix(".json"),
+            {
+                "dataset": config.dataset,
+                "pictures": pictures,
+                "findings": [dataclasses.asdict(finding) for finding in findings],
+            },
+        )
+        atomic_file.write_text(path.with_suffix(".txt"), "\n".join(lines) + "\n")
+    except OSError as error:
+        raise errors.RunError(f"cannot write the report {path}.txt: {error.strerror}") from error
+    return path
+
+
+def _text(finding: Finding) -> str:
+    return f"{finding.what}: {finding.why}" if finding.what else finding.why

@@ -1,0 +1,142 @@
+"""What there is to know of one picture before anything is trained on it."""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import os
+import re
+
+import PIL.Image
+import tensorflow as tf
+
+from cnnrnn import preprocessing
+
+# By Pillow's name: what training can decode, and the usual suffixes of each.
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+}
+# Known by their header, so that what they are can be said. No others are opened: Pillow has
+# readers for dozens of formats, and the bytes may come from anybody.
+_OTHER_FORMATS = ("TIFF", "AVIF", "JPEG2000", "ICO", "PPM")
+_ORIENTATION = 0x0112
+
+# Bombs are looked for here, by a limit of the user's own.
+PIL.Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Attributes:
+    sha256: of the encoded bytes, in hexadecimal.
+    format: Pillow's name for it, '' where the header cannot be read.
+    width, height: in pixels as stored, 0 where the header cannot be read.
+    frames: more than one in an animation.
+    orientation: EXIF's, 1 to 8.
+    fault: why it cannot be trained on, '' if it can.
+    """
+
+    sha256: str
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    orientation: int = 1
+    fault: str = ""
+
+
+def examine(encoded: bytes, max_pixels: int) -> Facts:
+    """Looks at a picture's header, then decodes it by the very op that training uses.
+
+    The header comes first, because a small file can decode to gigabytes.
+
+    Args:
+        encoded: the whole file.
+        max_pixels: in all of its frames together; one that has more is not decoded.
+    """
+    facts = Facts(hashlib.sha256(encoded).hexdigest())
+    if not encoded:
+        return dataclasses.replace(facts, fault="is empty")
+    try:
+        facts = _with_header(facts, encoded)
+    except PIL.UnidentifiedImageError:
+        return dataclasses.replace(facts, fault="is no picture of a known format")
+    except Exception as error:  # Pillow's readers raise whatever comes on damaged bytes
+        return dataclasses.replace(
+            facts, fault=f"is no picture that can be read ({_one_line(error)})"
+        )
+    return dataclasses.replace(facts, fault=_fault(facts, encoded, max_pixels))
+
+
+def _with_header(facts: Facts, encoded: bytes) -> Facts:
+    """Adds what the header says; nothing is decoded."""
+    with PIL.Image.open(io.BytesIO(encoded), formats=(*SUFFIXES, *_OTHER_FORMATS)) as image:
+        # Pillow takes a JPEG with a second picture behind the first for a format of its own.
+        name = "JPEG" if image.format == "MPO" else image.format
+        return dataclasses.replace(
+            facts,
+            format=name,
+            width=image.width,
+            height=image.height,
+            frames=getattr(image, "n_frames", 1) if name in ("GIF", "WEBP") else 1,
+            orientation=_orientation(image),
+        )
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    """What EXIF before the pixels says; for what comes after them Pillow would decode them."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+    except Exception:  # damaged EXIF is no damage to the picture
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _fault(facts: Facts, encoded: bytes, max_pixels: int) -> str:
+    if facts.format not in SUFFIXES:
+        return f"is {facts.format}, which TensorFlow does not read: convert it to JPEG or PNG"
+    if facts.format == "WEBP" and facts.frames > 1:
+        return "is an animated WebP, which TensorFlow does not read: convert it to JPEG or PNG"
+    pixels = facts.width * facts.height * facts.frames
+    if pixels > max_pixels:
+        frames = f" in {facts.frames} frames" if facts.frames > 1 else ""
+        return (
+            f"has {pixels / 1e6:,.1f} million pixels ({facts.width:,} x {facts.height:,}{frames}), "
+            f"more than --max_megapixels={max_pixels / 1e6:g} allows"
+        )
+    try:
+        _decoder()(encoded)
+    except tf.errors.OpError as error:
+        return f"cannot be decoded: {reason(error)}"
+    return ""
+
+
+@functools.cache
+def _decoder():
+    """Decodes and throws the pixels away; compiled once."""
+    return tf.function(
+        lambda encoded: tf.shape(preprocessing.decode(encoded)),
+        input_signature=[tf.TensorSpec((), tf.string)],
+    )
+
+
+def has_usual_suffix(path: str, facts: Facts) -> bool:
+    """Whether a file's name says what it is; true of a format that has no usual one here."""
+    suffixes = SUFFIXES.get(facts.format)
+    return suffixes is None or os.path.splitext(path)[1].lower() in suffixes
+
+
+def reason(error: tf.errors.OpError) -> str:
+    """TensorFlow's reason without the node that it happened in."""
+    message = _one_line(error.message)
+    message = re.sub(r"\{\{function_node .*?\}\} ", "", message)
+    return re.sub(r" ?\[(Op:|\[).*", "", message).rstrip(". ")
+
+
+def _one_line(error: object) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,123 @@
+"""The report on a folder of some forty kinds of picture, most of them bad."""
+
+import json
+import os
+import shutil
+
+import bad_pictures
+import conftest
+import pytest
+
+from cnnrnn import config, datasets, doctor, errors
+
+
+def examine(dataset, tmp_path, **settings):
+    """The findings, and what was printed."""
+    lines = []
+    wanted = config.Config(dataset=str(dataset), runs_dir=str(tmp_path), run="d", **settings)
+    try:
+        doctor.run(wanted, lines.append)
+    except errors.RunError as error:
+        lines.append(str(error))
+    report = json.loads((tmp_path / "d" / "doctor.json").read_text(encoding="utf-8"))
+    return report["findings"], "\n".join(lines)
+
+
+def found(findings, kind):
+    return [f"{f['what']}: {f['why']}" for f in findings if f["kind"] == kind]
+
+
+def snapshot(root):
+    def state(path):
+        info = os.lstat(path)
+        return info.st_size, info.st_mtime_ns, info.st_ino, info.st_mode
+
+    return {str(path): state(path) for path in root.rglob("*")}
+
+
+@pytest.fixture
+def folder(pictures):
+    bad_pictures.write(pictures / "train" / "gray")
+    return pictures
+
+
+def test_each_bad_picture_is_listed_with_its_reason_and_none_is_changed(folder, tmp_path):
+    before = snapshot(folder)
+    findings, printed = examine(folder, tmp_path)
+    assert snapshot(folder) == before
+    bad = found(findings, "bad picture")
+    expected = bad_pictures.BAD | set(bad_pictures.NO_FILES)
+    assert len(bad) == len(expected)
+    for name in expected:
+        (line,) = [line for line in bad if f"/{name} (" in line]
+        if name in bad_pictures.NO_FILES:
+            assert bad_pictures.NO_FILES[name] in line
+    assert f"bad picture: {len(bad)}" in printed
+    assert f"{len(bad)} finding(s) keep" in printed and "--bad_images=skip" in printed
+
+
+def test_what_is_odd_is_listed(folder, tmp_path):
+    findings, _ = examine(folder, tmp_path)
+    for kind, parts in {
+        "wrong extension": ("png called.jpg", "jpeg_called.png"),
+        "EXIF rotation": ("rotated.jpg (class 'gray'): orientation 6: is turned", "is not turned"),
+        "tiny picture": ("one_pixel.png", "long.png"),
+        "long picture": ("long.png (class 'gray'): 400 x 3",),
+        "animation": ("the first of 3 frames",),
+        "odd name": (r"zwei\nzeilen.png", "not_utf8_\\udcff.png", "letters and accents apart"),
+        "duplicate": ("good.jpg (class 'gray'): 1 more: ",),
+    }.items():
+        listed = "\n".join(found(findings, kind))
+        for part in parts:
+            assert part in listed, (kind, part, listed)
+
+
+def test_contradictions_between_classes_and_splits(pictures, tmp_path):
+    train, val = pictures / "train", pictures / "val"
+    one = next((train / "black").iterdir())
+    shutil.copy(one, train / "white" / "one.png")
+    shutil.copy(one, val / "black" / "one.png")
+    findings, printed = examine(pictures, tmp_path)
+    (conflict,) = found(findings, "label conflict")
+    assert "is of 'black', 'white'" in conflict and str(train / "white" / "one.png") in conflict
+    (leak,) = found(findings, "in both splits")
+    assert str(val / "black" / "one.png") in leak
+    assert "finding(s) keep" not in printed  # it can be trained on
+
+
+def test_folders_and_classes(pictures, tmp_path):
+    train, val = pictures / "train", pictures / "val"
+    (train / "empty").mkdir()
+    (train / "pipes").mkdir()
+    os.mkfifo(train / "pipes" / "a.jpg")
+    (val / "unknown").mkdir()
+    shutil.copy(next((val / "white").iterdir()), val / "unknown" / "a.png")
+    (train / "gray" / "round").symlink_to(train / "gray")
+    (train / "gray" / "notes.txt").write_text("x")
+    findings, printed = examine(pictures, tmp_path)
+    folders = "\n".join(found(findings, "folder"))
+    assert f"the class folder {train / 'empty'} holds no pictures" in folders
+    assert "the class 'unknown' that the training folder lacks" in folders
+    notes = "\n".join(found(findings, "note"))
+    assert "leads back" in notes and "1 .txt" in notes
+    assert found(findings, "empty class")[0] == "pipes: no training pictures"
+    assert found(findings, "small class")[0] == "black: 6 training pictures"
+    assert "4 finding(s) keep" in printed
+
+
+def test_a_data_set_in_order(tmp_path):
+    root = tmp_path / "in order"
+    conftest.write_classes(root, 40)
+    findings, printed = examine(root, tmp_path)
+    assert {f["kind"] for f in findings} == {"note", "tiny picture"}
+    assert "doctor: 120 pictures examined" in printed
+
+
+def test_training_takes_the_rest(folder, tmp_path):
+    settings = config.Config(dataset=str(folder), bad_images="skip")
+    log = []
+    data = datasets.load(settings, log.append)
+    good = len(bad_pictures.FILES) - len(bad_pictures.BAD) + 1  # and the name that is not UTF-8
+    assert len(data.train) == 18 + good
+    count = len(bad_pictures.BAD) + len(bad_pictures.NO_FILES)
+    assert f"{count} of {27 + good + count} pictures" in "\n".join(log)

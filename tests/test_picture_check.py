@@ -1,0 +1,53 @@
+"""Every kind of picture that is met in people's folders, by itself."""
+
+import re
+
+import bad_pictures
+import pytest
+import tensorflow as tf
+
+from cnnrnn import picture_check, preprocessing
+
+LIMIT = 100_000_000
+
+
+@pytest.mark.parametrize("name", bad_pictures.FILES)
+def test_a_picture_is_found_bad_exactly_if_it_is(name):
+    content, fault = bad_pictures.FILES[name]
+    facts = picture_check.examine(content, LIMIT)
+    if fault is None:
+        assert facts.fault == ""
+        assert preprocessing.decode(content).shape[-1] == 3
+    else:
+        assert re.search(fault, facts.fault)
+        assert "{{" not in facts.fault and "\n" not in facts.fault and "[Op" not in facts.fault
+
+
+@pytest.mark.parametrize("name", sorted(bad_pictures.BAD - {"bomb.png", "huge_header.jpg"}))
+def test_what_is_called_bad_does_not_decode(name):
+    """Nothing is kept from training that could be trained on."""
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        preprocessing.decode(bad_pictures.FILES[name][0])
+
+
+def test_the_header_is_read():
+    facts = picture_check.examine(bad_pictures.FILES["rotated.jpg"][0], LIMIT)
+    assert (facts.format, facts.width, facts.height, facts.orientation) == ("JPEG", 40, 32, 6)
+    assert picture_check.examine(bad_pictures.FILES["animated.gif"][0], LIMIT).frames == 3
+
+
+def test_the_limit_counts_all_frames():
+    gif = bad_pictures.FILES["animated.gif"][0]
+    assert not picture_check.examine(gif, 3 * 40 * 32).fault
+    assert "in 3 frames" in picture_check.examine(gif, 3 * 40 * 32 - 1).fault
+
+
+def test_a_suffix_that_is_not_the_formats():
+    for path, format, usual in (
+        ("a/b.JPG", "JPEG", True),
+        ("a/b.png", "JPEG", False),
+        ("a/b.tif", "TIFF", True),
+        ("a/b", "PNG", False),
+    ):
+        facts = picture_check.Facts("", format=format)
+        assert picture_check.has_usual_suffix(path, facts) == usual
