@@ -240,6 +240,21 @@ def _check(field: dataclasses.Field, value: Any) -> None:
             raise errors.UsageError(f"--{field.name}={item} is not valid: expected {expected}.")
 
 
+def from_json(settings: dict[str, Any]) -> Config:
+    """The Config of what `to_json` made, by this version or another.
+
+    Settings that this version does not have are left out.
+    """
+    names = {field.name for field in dataclasses.fields(Config)}
+    return Config(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+            if name in names
+        }
+    )
+
+
 class _PairParser(flags.ArgumentParser):
     """Parses 'A' or 'A,B' into a pair of numbers, one for each phase."""
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure the run's best weights on the whole validation split",
     "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
     "verify-resume": "prove on this machine that a run killed at random ends as one in one go",
+    "reproduce": "'reproduce RUN': compare what made a run with this machine, and make it again",
     "doctor": "examine every picture of a data set; a report of what is wrong or odd",
     "data": "prepare and describe a data set; 'data restructure SRC DST' turns the original "
     "tiny-imagenet layout into class folders",
@@ -65,7 +66,7 @@ def _run(argv: list[str]) -> int:
     except (flags.Error, UnicodeDecodeError) as error:
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
-    if positional and command != "data":
+    if positional and command not in ("data", "reproduce"):
         raise errors.UsageError(
             f"{command} takes flags only. Received: {positional[0]!r}. See --help."
         )
@@ -96,6 +97,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import data_command
 
         data_command.run(positional, config)
+    elif command == "reproduce":
+        from cnnrnn import reproduce
+
+        reproduce.run(positional, config)
     elif command == "doctor":
         from cnnrnn import doctor
 

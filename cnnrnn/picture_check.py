@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 
 import PIL.Image
 import tensorflow as tf
@@ -27,6 +28,8 @@ _ORIENTATION = 0x0112
 
 # Bombs are looked for here, by a limit of the user's own.
 PIL.Image.MAX_IMAGE_PIXELS = None
+# What Pillow finds odd and reads nevertheless, TensorFlow has the last word on.
+warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
 @dataclasses.dataclass(frozen=True)

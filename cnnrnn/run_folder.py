@@ -12,18 +12,13 @@ runs/NAME/
 """
 
 import contextlib
-import importlib.metadata
 import json
 import pathlib
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from cnnrnn import atomic_file, datasets, errors, phases, run_lock, sealed_folder
 from cnnrnn import config as config_lib
-from cnnrnn.models import xception_weights
 
 # What decides which pictures a run has, beside the pictures themselves.
 _DATA_SETTINGS = (
@@ -33,7 +28,6 @@ _DATA_SETTINGS = (
     "validation_fraction",
     "split_seed",
 )
-_PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "absl-py")
 
 
 class RunFolder:
@@ -123,7 +117,7 @@ class RunFolder:
 
     def has_begun(self, phase: phases.Phase) -> bool:
         """Whether a phase has left anything to go on from, or to lose."""
-        return any(self.checkpoints(phase).glob("*.index")) or any(
+        return any(self.checkpoints(phase).glob("[0-9]*")) or any(
             self.best.glob(f"{phase.name}.json")
         )
 
@@ -200,37 +194,11 @@ class RunFolder:
             path, text.encode("utf-8", "surrogateescape").decode(errors="replace")
         )
 
-    def write_manifest(
-        self,
-        phase: phases.Phase,
-        data: datasets.Dataset,
-        config: config_lib.Config,
-        devices: str,
-        started_from: str,
-        weights: xception_weights.WeightsSource | None,
-    ) -> None:
-        """Notes what a phase is made with: for whoever asks later where a figure comes from."""
-        manifest = self.manifest()
-        manifest[phase.name] = {
-            "command": " ".join(sys.argv),
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}",
-            "devices": devices,
-            "precision": config.precision,
-            "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-            "git_commit": _git_commit(),
-            "seed": config.seed,
-            "dataset": {
-                "name": data.name,
-                "fingerprint": data.fingerprint,
-                "training_examples": len(data.train),
-                "validation_examples": len(data.validation),
-            },
-            "started_from": started_from,
-            "xception_weights": vars(weights) if weights else None,
-            "batchnorm": config.phase2_batchnorm if phase.train_cnn else "frozen",
-        }
-        atomic_file.write_json(self.root / "manifest.json", manifest)
+    def write_manifest(self, phase: phases.Phase, described: dict[str, Any]) -> None:
+        """Notes what a phase is made with; see `manifest`."""
+        atomic_file.write_json(
+            self.root / "manifest.json", self.manifest() | {phase.name: described}
+        )
 
 
 def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
@@ -248,18 +216,3 @@ def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     return "''" if value == "" else str(value)
-
-
-def _git_commit() -> str | None:
-    """The commit of this program, with '+' if it has been changed since; None outside git."""
-    here = pathlib.Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

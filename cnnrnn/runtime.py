@@ -78,12 +78,12 @@ def _native_bfloat16(cpuinfo: pathlib.Path) -> tuple[bool, str]:
     return False, "this processor has no bfloat16 products of its own"
 
 
-def describe(strategy: tf.distribute.Strategy) -> str:
-    """'2 GPUs', '1 CPU', '2 parts of the CPU'."""
-    replicas = strategy.num_replicas_in_sync
-    if tf.config.list_physical_devices("GPU"):
-        return f"{replicas} GPU{'s' if replicas > 1 else ''}"
-    return "the CPU" if replicas == 1 else f"{replicas} parts of the CPU"
+def describe(logical_cpus: int = 1) -> str:
+    """What `strategy` trains on: '2 GPUs', 'the CPU', '2 parts of the CPU'."""
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus:
+        return f"{gpus} GPU{'s' if gpus > 1 else ''}"
+    return "the CPU" if logical_cpus == 1 else f"{logical_cpus} parts of the CPU"
 
 
 def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from cnnrnn import best_weights, checkpoints, datasets, errors, models, phases, run_folder
+from cnnrnn import best_weights, checkpoints, datasets, errors, manifest, models, phases, run_folder
 from cnnrnn import config as config_lib
 from cnnrnn.models import xception_weights
 
@@ -55,7 +55,9 @@ def restore(
     if weights is None:
         print(f"{phase.name}: starts from {started_from}")
     folder.record(phase, config, data)
-    folder.write_manifest(phase, data, config, devices, started_from, weights)
+    folder.write_manifest(
+        phase, manifest.describe(phase, config, data, devices, started_from, weights)
+    )
 
 
 def require_phase1(folder: run_folder.RunFolder) -> best_weights.Best:

@@ -75,7 +75,7 @@ def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) 
         )
     print(
         f"network: {network.model.count_params():,} parameters, {config.precision}, on "
-        f"{runtime.describe(strategy)}"
+        f"{runtime.describe(config.logical_cpus)}"
     )
     for phase, own in zip(todo, configs, strict=True):
         train_phase(Setup(own, folder, strategy, data, network, command == "train"), phase)
@@ -111,7 +111,7 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         network,
         saver,
         position,
-        runtime.describe(strategy),
+        runtime.describe(config.logical_cpus),
     )
     if int(position.epoch.numpy()) >= schedule.epochs:
         print(

@@ -75,7 +75,7 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
         raise MemoryError(str(error.message).splitlines()[0]) from error
     return preflight.Trial(
         phase=phase_name,
-        devices=runtime.describe(strategy),
+        devices=runtime.describe(config.logical_cpus),
         replicas=strategy.num_replicas_in_sync,
         precision=network.precision,
         kernel=lstm.kernel_name(),

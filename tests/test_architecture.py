@@ -27,9 +27,9 @@ ROOMS = (
     ("picture_index", "builders"),
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints", "best_weights"),
-    ("inference", "run_folder", "feature_cache"),
+    ("inference", "run_folder", "feature_cache", "manifest"),
     ("report", "summaries", "starting_point", "opening"),
-    ("evaluation", "data_command", "trial", "epoch", "verify_resume", "doctor"),
+    ("evaluation", "data_command", "trial", "epoch", "verify_resume", "doctor", "reproduce"),
     ("train",),
     ("main",),
 )

@@ -1,0 +1,110 @@
+"""Damaged checkpoints and weight files: refused, or the last good one used; never a wrong one."""
+
+import os
+import pathlib
+import shutil
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import harness
+import keras
+import mutations
+import numpy as np
+
+from cnnrnn import best_weights, checkpoints, errors, metrics, phases
+from cnnrnn.models import weights_file
+
+CLASSES = ("a", "b", "c")
+
+
+def _network():
+    return keras.Sequential(
+        [
+            keras.Input((5,), name="in"),
+            keras.layers.Dense(7, name="hidden"),
+            keras.layers.Dense(len(CLASSES), name="out"),
+        ]
+    )
+
+
+def make(seed, folder):
+    model = _network()
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    position = checkpoints.Position(phases.PHASE1)
+
+    def saver(directory):
+        return checkpoints.Checkpoints(
+            directory,
+            model,
+            optimizer,
+            position,
+            class_names=CLASSES,
+            minutes=10.0,
+            on_failure="stop",
+            log=lambda line: None,
+        )
+
+    def fill(value):
+        for variable in model.weights:
+            variable.assign(np.full(variable.shape, value))
+        position.epoch.assign(value)
+
+    def is_filled(value):
+        same = all(np.all(variable.numpy() == value) for variable in model.weights)
+        return same and (value == 0 or position.epoch.numpy() == value)
+
+    whole = folder / "whole"
+    for value in (1, 2):
+        fill(value)
+        saver(whole / "checkpoints").save()
+    best_weights.save(
+        whole / "best", phases.PHASE1, model, CLASSES, 3, metrics.Means(0.5, 0.5, 0.5, 8)
+    )
+    for suffix in (".weights.h5", ".keras"):
+        file = whole / f"file{suffix}"
+        model.save_weights(file) if suffix == ".weights.h5" else model.save(file)
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    contents = [(whole / name).read_bytes() for name in files]
+
+    def try_one(number):
+        rng = np.random.default_rng([seed, number])
+        tried = folder / "tried"
+        shutil.rmtree(tried, ignore_errors=True)
+        shutil.copytree(whole, tried)
+        chosen = int(rng.integers(len(files)))
+        (tried / files[chosen]).write_bytes(mutations.mutate(contents[chosen], contents, rng))
+        fill(0)
+        place = files[chosen].parts[0]
+        if place == "checkpoints":
+            try:
+                used = saver(tried / "checkpoints").restore()
+            except (errors.RunError, errors.UsageError):
+                return "checkpoint refused"
+            if not is_filled(int(used.name)):
+                raise AssertionError(f"{files[chosen]}: {used} was restored, and is not as it was")
+            return f"checkpoint {int(used.name)} used"
+        if place == "best":
+            try:
+                best_weights.load(best_weights.find(tried / "best", phases.PHASE1), model, CLASSES)
+            except (errors.RunError, errors.UsageError):
+                return "best weights refused"
+            if not all(np.all(variable.numpy() == 2) for variable in model.weights):
+                raise AssertionError(f"{files[chosen]}: loaded, and not as they were")
+            return "best weights loaded"
+        try:
+            arrays = weights_file.read(tried / files[chosen], model.layers)
+        except weights_file.Unusable:
+            return "weight file refused"
+        shapes = [array.shape for array in arrays]
+        if shapes != [tuple(variable.shape) for variable in model.weights]:
+            raise AssertionError(f"{files[chosen]}: shapes {shapes}")
+        return "weight file read"
+
+    return try_one
+
+
+if __name__ == "__main__":
+    harness.main(make)

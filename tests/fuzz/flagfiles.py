@@ -1,0 +1,49 @@
+"""Damaged flagfiles: settings that pass their checks, or an error that says which does not."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import harness
+import mutations
+import numpy as np
+from absl import flags
+
+from cnnrnn import config, errors
+
+REPOSITORY = pathlib.Path(__file__).parent.parent.parent
+
+
+def make(seed, folder):
+    texts = [
+        path.read_bytes() for path in (REPOSITORY / "flags.txt", *REPOSITORY.glob("configs/*.txt"))
+    ]
+    lines = b"\n".join(
+        f"--{name}={value}".encode() for name, value in config.Config().to_json().items()
+    )
+    texts += [lines, b"--flagfile=FILE\n", b"--undefok=x\n--x\n", b"--no_such_flag=1\n"]
+    file = folder / "flags.txt"
+
+    def try_one(number):
+        rng = np.random.default_rng([seed, number])
+        text = mutations.mutate(texts[rng.integers(len(texts))], texts, rng)
+        file.write_bytes(text.replace(b"FILE", str(file).encode()))
+        values = flags.FlagValues()
+        flags.DEFINE_string("flagfile", "", "", flag_values=values)
+        flags.DEFINE_string("undefok", "", "", flag_values=values)
+        config.define_flags(values)
+        try:
+            values(["program", f"--flagfile={file}"])
+            config.from_flags(values)
+        except (flags.Error, UnicodeDecodeError, errors.UsageError) as error:
+            if not str(error):
+                raise AssertionError("an error without a word") from error
+            return "refused"
+        return "taken"
+
+    return try_one
+
+
+if __name__ == "__main__":
+    harness.main(make)

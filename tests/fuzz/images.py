@@ -1,0 +1,49 @@
+"""Damaged pictures: never a crash, a hang, or a picture called good that training cannot decode."""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+import bad_pictures
+import harness
+import mutations
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import picture_check, preprocessing
+
+MAX_PIXELS = 4_000_000  # bounds what one try can cost
+
+
+def make(seed, folder):
+    whole = [content for content, fault in bad_pictures.FILES.values() if not fault]
+    samples = [*whole, *(content for content, fault in bad_pictures.FILES.values() if content)]
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
+    def views(encoded):
+        image = preprocessing.decode(encoded)
+        rgb = preprocessing.rgb_view(image, "bilinear")
+        return tf.shape(image), rgb, preprocessing.gray_view(image, "bilinear")
+
+    def try_one(number):
+        rng = np.random.default_rng([seed, number])
+        damaged = mutations.mutate(samples[rng.integers(len(samples))], samples, rng)
+        facts = picture_check.examine(damaged, MAX_PIXELS)
+        if facts.fault:
+            return "refused"
+        shape, rgb, gray = views(damaged)
+        stored = (facts.height, facts.width)
+        if tuple(shape.numpy()[:2]) not in (stored, stored[::-1]):
+            raise AssertionError(f"header {stored}, decoded {shape.numpy()}")
+        if not (np.isfinite(rgb).all() and np.isfinite(gray).all()):
+            raise AssertionError("a view is not finite")
+        return "read"
+
+    return try_one
+
+
+if __name__ == "__main__":
+    harness.main(make)
