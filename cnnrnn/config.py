@@ -163,6 +163,15 @@ class Config:
     )
 
     # Other commands
+    model: str = _setting(
+        "", "predict: the run, a folder, whose best weights are used. Empty: that of --run."
+    )
+    top: int = _setting(5, "predict: how many classes are named for each picture.", _POSITIVE)
+    format: str = _setting(
+        "text",
+        "predict: 'text' for reading, 'csv', or 'jsonl', a JSON object a line.",
+        _one_of("text", "csv", "jsonl"),
+    )
     kills: int = _setting(5, "verify-resume: how often the run is killed.", _POSITIVE)
 
     def __post_init__(self):

@@ -64,11 +64,7 @@ class FileSource:
         return tf.io.read_file(tf.gather(paths, row)), tf.gather(labels, row)
 
     def read(self, row: int) -> tuple[bytes, int]:
-        path = self._paths[row]
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError("is no regular file")  # a pipe would be waited for without end
-        with open(path, "rb") as file:
-            return file.read(), int(self._labels[row])
+        return read_file(self._paths[row]), int(self._labels[row])
 
     def describe(self, row: int) -> str:
         path = errors.printable(self._paths[row])
@@ -140,6 +136,18 @@ class RecordSource:
         return self._features.deserialize_example(
             record, decoders={self._image: tfds.decode.SkipDecoding()}
         )
+
+
+def read_file(path: str) -> bytes:
+    """Reads a picture's file.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device, which would be waited for without end.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("is no regular file")
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _stamp(path: str) -> str:

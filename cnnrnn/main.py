@@ -24,6 +24,7 @@ COMMANDS = {
     "phase1": "train the RNN branch and the head, with the CNN frozen",
     "phase2": "from phase 1's best weights, train everything",
     "evaluate": "measure the run's best weights on the whole validation split",
+    "predict": "'predict PICTURES': the most likely classes of files, folders, patterns or -",
     "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
     "verify-resume": "prove on this machine that a run killed at random ends as one in one go",
     "reproduce": "'reproduce RUN': compare what made a run with this machine, and make it again",
@@ -39,6 +40,9 @@ def main(argv: Sequence[str]) -> int:
         return _run(list(argv))
     except errors.UsageError as error:
         return _fail(error, 2)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
     except errors.Stopped as stopped:
@@ -66,7 +70,7 @@ def _run(argv: list[str]) -> int:
     except (flags.Error, UnicodeDecodeError) as error:
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
-    if positional and command not in ("data", "reproduce"):
+    if positional and command not in ("data", "reproduce", "predict"):
         raise errors.UsageError(
             f"{command} takes flags only. Received: {positional[0]!r}. See --help."
         )
@@ -97,6 +101,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import data_command
 
         data_command.run(positional, config)
+    elif command == "predict":
+        from cnnrnn import predict
+
+        predict.run(positional, config)
     elif command == "reproduce":
         from cnnrnn import reproduce
 

@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 import time
+from typing import TextIO
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 60.0
@@ -30,12 +31,22 @@ class Progress:
         unit: plural noun of what is counted.
         initial: how many were done before.
         later: how many more follow in later bars at the same rate (the epochs to come).
+        stream: where it is shown.
     """
 
-    def __init__(self, label: str, total: int, unit: str, initial: int = 0, later: int = 0):
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        unit: str,
+        initial: int = 0,
+        later: int = 0,
+        stream: TextIO | None = None,
+    ):
+        self._stream = stream or sys.stdout
         self._label, self._total, self._unit, self._initial = label, total, unit, initial
         self._later = later
-        self._terminal = sys.stdout.isatty()
+        self._terminal = self._stream.isatty()
         self._start = time.monotonic()
         self._shown_at = self._start if not self._terminal else -math.inf
         self._done = initial
@@ -81,6 +92,6 @@ class Progress:
         if self._terminal:
             # Cut to the window: a wrapped line could not be overwritten by the next.
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r{line[:width]:<{width}}", end=end, flush=True)
+            print(f"\r{line[:width]:<{width}}", end=end, flush=True, file=self._stream)
         else:
-            print(line, end=end, flush=True)
+            print(line, end=end, flush=True, file=self._stream)

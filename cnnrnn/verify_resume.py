@@ -5,6 +5,7 @@ at random moments, started again after each with the same command. Then everythi
 run's result is compared, to the bit.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,12 +14,11 @@ import os
 import pathlib
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, progress
@@ -83,11 +83,11 @@ class _Trial:
     def run_straight(self) -> _Timing:
         """Runs the recipe in one go."""
         began, start = time.monotonic(), 0.0
-        process = self._start("straight")
-        while process.poll() is None:
-            time.sleep(_POLL_SECONDS)
-            if not start and _WORKS in self._log("straight").read_text(errors="replace"):
-                start = time.monotonic() - began
+        with self._started("straight") as process:
+            while process.poll() is None:
+                time.sleep(_POLL_SECONDS)
+                if not start and _WORKS in self._log("straight").read_text(errors="replace"):
+                    start = time.monotonic() - began
         _check_ended(process.returncode, self._log("straight"))
         return _Timing(start, time.monotonic() - began)
 
@@ -95,16 +95,14 @@ class _Trial:
         """Runs the recipe, killing it so often at most; returns how often it was killed."""
         stretch = 2 * (timing.total - timing.start) / (_KILLS_A_RUN + 1)
         for kill in range(most):
-            process = self._start("killed")
             after = rng.uniform(timing.start / 2, timing.start + stretch)
-            try:
-                _check_ended(process.wait(after), self._log("killed"))
+            with self._started("killed") as process, contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(after)
+                _check_ended(process.returncode, self._log("killed"))
                 return kill
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
             log(f"kill     after {after:.1f} s, at: {_last_line(self._log('killed'))}")
-        _check_ended(self._start("killed").wait(), self._log("killed"))
+        with self._started("killed") as process:
+            _check_ended(process.wait(), self._log("killed"))
         return most
 
     def take_digests(self, name: str) -> Digests:
@@ -126,20 +124,27 @@ class _Trial:
         shutil.rmtree(self.folder / name)
         return found
 
-    def _start(self, name: str) -> subprocess.Popen:
+    @contextlib.contextmanager
+    def _started(self, name: str) -> Iterator[subprocess.Popen]:
+        """Runs the recipe while the block runs; what is left of it then gets SIGKILL."""
         config = self.config.replace(
             runs_dir=str(self.folder / name),
             run="run",
             feature_cache=str(self.folder / name / "features"),
         )
         with open(self._log(name), "ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*self.program, "train", *config.to_flags()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},  # the log says how far it is
             )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
 
     def _log(self, name: str) -> pathlib.Path:
         return self.folder / f"{name}.log"

@@ -1,0 +1,60 @@
+"""A trained run as something that classifies pictures."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import best_weights, errors, models, preprocessing, run_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """The best weights of a run, with all that is needed to use them.
+
+    Attributes:
+        network: filled.
+        class_names: by label.
+        resize_method: as in training.
+        best: which weights they are.
+    """
+
+    network: models.Network
+    class_names: tuple[str, ...]
+    resize_method: str
+    best: best_weights.Best
+
+    def views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the two branches see of one encoded picture, () string."""
+        rgb = preprocessing.rgb_view(preprocessing.decode(encoded), self.resize_method)
+        return {"image": rgb, "rows": preprocessing.gray_sequence(rgb)}
+
+    def probabilities(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """(B, classes) float32 of a batch of views."""
+        return tf.nn.softmax(self.network.logits(batch, training=False))
+
+    def top(self, probabilities: np.ndarray, count: int) -> list[tuple[str, float]]:
+        """The most likely of (classes,) probabilities, most likely first, by name."""
+        order = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.class_names[label], float(probabilities[label])) for label in order]
+
+
+def load(root: pathlib.Path) -> Classifier:
+    """Loads the best weights of the last phase of a run.
+
+    Raises:
+        UsageError: the folder is no run that has been trained.
+        RunError: its files are damaged.
+    """
+    folder = run_folder.RunFolder(root)
+    best = best_weights.latest(folder.best)
+    recorded = folder.config()
+    try:
+        resize_method = recorded["data"]["resize_method"]
+        precision = recorded[best.phase]["precision"]
+    except (KeyError, TypeError) as error:
+        raise errors.UsageError(f"{root}/config.json is not that of a trained run.") from error
+    network = models.build(len(best.class_names), precision=precision)
+    best_weights.load(best, network.model, best.class_names)
+    return Classifier(network, best.class_names, resize_method, best)

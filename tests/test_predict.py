@@ -1,0 +1,113 @@
+"""Answers for files of all kinds, in order, in three formats; bad ones in their place."""
+
+import csv
+import io
+import json
+import shutil
+
+import bad_pictures
+import conftest
+import numpy as np
+import pytest
+
+from cnnrnn import config as config_lib
+from cnnrnn import datasets, errors, inference, predict, steps, train, trained
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+@pytest.fixture
+def run_of(small_config, one_replica, monkeypatch):
+    """A trained run on the pictures."""
+    monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
+    settings = small_config.replace(epochs=(1, 1), learning_rate=(0.01, 1e-4))
+    train.run("phase1", settings)
+    return settings
+
+
+@pytest.fixture
+def said(run_of, capsys):
+    def said(*arguments, **settings):
+        capsys.readouterr()
+        failure = None
+        try:
+            predict.run([str(a) for a in arguments], run_of.replace(**settings))
+        except errors.RunError as error:
+            failure = str(error)
+        return capsys.readouterr().out, failure
+
+    return said
+
+
+def test_a_folder_is_answered_as_evaluation_does(run_of, said, pictures, one_replica):
+    out, failure = said(pictures / "val", format="jsonl", top=3)
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert failure is None and len(answers) == 9
+    data = datasets.load(run_of)
+    classifier = trained.load(run_of.run_dir)
+    reference = inference.predict(
+        data.validation,
+        steps.make_eval_step(classifier.network, one_replica),
+        one_replica,
+        batch_size=4,
+        resize_method="bilinear",
+        label="reference",
+    )
+    by_path = {answer["path"]: answer["classes"] for answer in answers}
+    for row in range(9):
+        first, *_ = classes = by_path[data.validation.path(row)]
+        assert [data.class_names.index(c["class"]) for c in classes] == list(reference.top[row][:3])
+        assert first["probability"] == pytest.approx(reference.probability[row], abs=1e-6)
+        assert sum(c["probability"] for c in classes) == pytest.approx(1, abs=1e-5)
+
+
+def test_bad_pictures_are_answered_in_their_place_and_the_others_go_on(said, tmp_path):
+    folder = tmp_path / "all kinds"
+    bad_pictures.write(folder)
+    out, failure = said(folder, format="jsonl")
+    answers = {a["path"].rsplit("/", 1)[1]: a for a in map(json.loads, out.splitlines())}
+    for name in bad_pictures.BAD | set(bad_pictures.NO_FILES):
+        assert "error" in answers[name]
+    good = set(bad_pictures.FILES) - bad_pictures.BAD
+    for name in good - {"zwei\nzeilen.png"}:
+        assert len(answers[name]["classes"]) == 3
+    assert answers[r"zwei\nzeilen.png"]["classes"]
+    bad = len(bad_pictures.BAD) + len(bad_pictures.NO_FILES)
+    assert failure == f"{bad} of {len(answers)} pictures could not be read."
+
+
+def test_the_formats(said, pictures, tmp_path):
+    good = sorted((pictures / "val" / "gray").iterdir())[0]
+    out, failure = said(good, tmp_path / "none.jpg", top=2)
+    lines = out.splitlines()
+    assert lines[0] == str(good) and len(lines) == 4
+    assert lines[1].split()[1] == "%" or lines[1].split()[0].endswith("%")
+    assert lines[3] == f"{tmp_path / 'none.jpg'}: cannot be read (No such file or directory)"
+    assert failure.startswith("1 of 2")
+    out, _ = said(good, tmp_path / "none.jpg", top=2, format="csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["rank"] for row in rows] == ["1", "2", ""]
+    assert rows[0]["class"] in conftest.CLASSES and float(rows[0]["probability"]) > 0
+    assert rows[2]["error"].startswith("cannot be read")
+
+
+def test_patterns_standard_input_and_more_than_a_batch(said, pictures, tmp_path, monkeypatch):
+    out, _ = said(pictures / "val" / "*" / "*_01.png", format="jsonl")
+    assert len(out.splitlines()) == 3
+    one = next((pictures / "val" / "white").iterdir())
+    many = [tmp_path / f"{i:03d}.png" for i in range(70)]
+    for path in many:
+        shutil.copy(one, path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in many)))
+    out, _ = said("-", format="jsonl")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["path"] for answer in answers] == list(map(str, many))
+    first = [answer["classes"][0]["probability"] for answer in answers]
+    np.testing.assert_allclose(first, first[0], atol=1e-6)
+
+
+def test_nothing_to_do_or_to_do_it_with_is_said(run_of, tmp_path):
+    with pytest.raises(errors.UsageError, match="predict needs pictures"):
+        predict.run([], run_of)
+    with pytest.raises(errors.UsageError, match="no trained weights"):
+        predict.run(["x.jpg"], config_lib.Config(model=str(tmp_path)))
