@@ -40,7 +40,7 @@ def small_build(
         rnn_features = lstm.LSTM(6, name="rnn_features")(sequence)
         logits = fusion.build(cnn.output, rnn_features, classes, seed)
     model = keras.Model({"image": image, "rows": rows}, logits)
-    return models.Network(model, cnn, models.head_of(model), precision)
+    return models.parts_of(model, cnn, precision)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,17 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 # Lower rooms first. A module may import only modules that stand in an earlier line.
 ROOMS = (
     ("errors", "shapes"),
-    ("config", "atomic_file", "progress", "memory", "run_lock", "stop_signals", "saving", "exif"),
+    (
+        "config",
+        "atomic_file",
+        "progress",
+        "memory",
+        "run_lock",
+        "stop_signals",
+        "saving",
+        "exif",
+        "branches",
+    ),
     ("sealed_folder", "event_files"),
     ("data",),
     (

@@ -69,15 +69,17 @@ def test_the_seed_decides_the_initial_weights():
     assert not np.array_equal(first[1], first[4])  # the layers do not share their draw
 
 
-def test_head_and_cnn_are_the_two_parts_of_the_model():
+def test_the_parts_make_up_the_model():
     network = conftest.small_build(3)
     batch = {
         "image": tf.random.stateless_uniform((2, 299, 299, 3), (0, 0), -1),
         "rows": tf.random.stateless_uniform((2, 23, 3887), (0, 1), -1),
     }
-    whole = network.logits(batch, training=False)
+    whole = network.model(batch, training=False)
+    np.testing.assert_array_equal(whole, network.logits(batch, training=False))
     features = network.cnn(batch["image"], training=False)
     parts = network.logits({"features": features, "rows": batch["rows"]}, training=False)
     np.testing.assert_array_equal(whole, parts)
     weights = {id(v) for v in network.model.weights}
-    assert {id(v) for v in network.cnn.weights + network.head.weights} == weights
+    parts = network.cnn.weights + network.rnn.weights + network.fusion.weights
+    assert {id(v) for v in parts} == weights and len(parts) == len(weights)

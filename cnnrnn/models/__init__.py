@@ -20,24 +20,38 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mix
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The whole model, and the two parts that phase 1 cuts it into.
+    """The whole model and its three parts, which share their layers with it.
 
     `model` takes {"image": (B, 299, 299, 3), "rows": (B, 23, 3887)} and returns logits
-    (B, classes). `cnn` is Xception with its pooling, image -> features (B, 2048). `head` is all the
-    rest: it takes {"features": (B, 2048), "rows": (B, 23, 3887)} and returns the same logits.
-    The parts share their layers with `model`: freezing or filling one does the other.
-    `precision` is that of the products: "float32", "bfloat16" or "float16".
+    (B, classes). `cnn` is Xception with its pooling, image -> (B, 2048); `rnn` is the two LSTM
+    layers, rows -> (B, 2048); `fusion` takes both outputs and returns the logits. Freezing or
+    filling a part does so to the model. `precision` is that of the products: "float32",
+    "bfloat16" or "float16".
     """
 
     model: keras.Model
     cnn: keras.Model
-    head: keras.Model
+    rnn: keras.Model
+    fusion: keras.Model
     precision: str = "float32"
 
+    def branches(self, batch: dict[str, tf.Tensor], training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """Both branches' outputs, each (B, 2048).
+
+        Args:
+            batch: has "rows", and either "image" or "features", which is what the CNN made of the
+                images before: then it is not run.
+            training: whether BatchNorm takes the batch's statistics.
+        """
+        if "features" in batch:
+            cnn = batch["features"]
+        else:
+            cnn = self.cnn(batch["image"], training=training)
+        return cnn, self.rnn(batch["rows"], training=training)
+
     def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits (B, classes) of a batch that has "rows", and either "features" or "image"."""
-        given, network = ("features", self.head) if "features" in batch else ("image", self.model)
-        return network({given: batch[given], "rows": batch["rows"]}, training=training)
+        """Logits (B, classes) of a batch; see `branches`."""
+        return self.fusion(list(self.branches(batch, training)), training=training)
 
 
 def build(
@@ -90,14 +104,15 @@ def _build(classes: int, seed: int, synchronized_batchnorm: bool, precision: str
     rnn_features = rnn_branch.build(rows, shapes.LSTM_UNITS, seed)
     logits = fusion.build(cnn.output, rnn_features, classes, seed + 4)
     model = keras.Model({"image": image, "rows": rows}, logits, name="cnnrnn")
-    return Network(model=model, cnn=cnn, head=head_of(model), precision=precision)
+    return parts_of(model, cnn, precision)
 
 
-def head_of(model: keras.Model) -> keras.Model:
-    """All of a model but its CNN, as a model of its own, which shares the layers."""
-    rows, rnn_features = model.input["rows"], model.get_layer("rnn_features").output
-    width = model.get_layer("cnn_features").output.shape[1:]
-    features = keras.Input(width, name="features", dtype="float32")
-    product = model.get_layer("product")([features, rnn_features])
-    logits = model.get_layer("logits")(product)
-    return keras.Model({"features": features, "rows": rows}, logits, name="head")
+def parts_of(model: keras.Model, cnn: keras.Model, precision: str) -> Network:
+    """Cuts a model into its parts, by the names of the layers where they meet."""
+    rnn = keras.Model(model.input["rows"], model.get_layer("rnn_features").output, name="rnn")
+    outputs = [
+        keras.Input(part.output.shape[1:], name=name, dtype="float32")
+        for part, name in ((cnn, "cnn_output"), (rnn, "rnn_output"))
+    ]
+    logits = model.get_layer("logits")(model.get_layer("product")(outputs))
+    return Network(model, cnn, rnn, keras.Model(outputs, logits, name="fusion"), precision)

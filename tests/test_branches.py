@@ -1,0 +1,48 @@
+"""The branch that says nothing is told from the one that does."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import branches, metrics
+
+CLASSES, UNITS, PICTURES = 10, 40, 500
+
+
+@pytest.fixture
+def outputs():
+    """A CNN that knows the class, an RNN that is a constant gain with next to no spread."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, CLASSES, PICTURES)
+    codes = rng.normal(size=(CLASSES, UNITS))
+    cnn = codes[label] + rng.normal(0, 0.5, (PICTURES, UNITS))
+    rnn = 0.88 + rng.normal(0, 0.005, (PICTURES, UNITS))
+    return cnn, rnn, codes.T, np.zeros(CLASSES), label
+
+
+def test_an_idle_branch_costs_nothing_and_a_working_one_everything(outputs):
+    as_trained, rnn_dealt, rnn_mean, cnn_dealt, cnn_mean = branches.trials(*outputs)
+    assert as_trained.top1 > 0.95
+    for trial in (rnn_dealt, rnn_mean):
+        assert trial.top1 == pytest.approx(as_trained.top1, abs=0.01)
+    for trial in (cnn_dealt, cnn_mean):
+        assert trial.top1 < 0.25 and trial.top5 < 0.75
+
+
+def test_the_spread_tells_a_constant_from_what_depends_on_the_picture(outputs):
+    cnn, rnn, *_ = outputs
+    idle, working = branches.describe(rnn), branches.describe(cnn)
+    assert idle.mean == pytest.approx(0.88, abs=0.001)
+    assert idle.spread == pytest.approx(0.005, abs=0.0005)
+    assert working.spread > 0.5
+
+
+def test_figures_are_those_of_the_program():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(60, 8)).astype(np.float32)
+    label = rng.integers(0, 8, 60)
+    scores = metrics.per_example(tf.constant(logits), tf.constant(label))
+    loss, top1, top5 = branches._figures(logits, label)
+    assert loss == pytest.approx(np.mean(scores["loss"]), abs=1e-6)
+    assert top1 == pytest.approx(np.mean(scores["top1"]), abs=1e-6)
+    assert top5 == pytest.approx(np.mean(scores["top5"]), abs=1e-6)
