@@ -27,7 +27,11 @@ class Classifier:
 
     def views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the two branches see of one encoded picture, () string."""
-        rgb = preprocessing.rgb_view(preprocessing.decode(encoded), self.resize_method)
+        return self.views_of(preprocessing.decode(encoded))
+
+    def views_of(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What they see of a decoded one, (height, width, 3) uint8."""
+        rgb = preprocessing.rgb_view(image, self.resize_method)
         return {"image": rgb, "rows": preprocessing.gray_sequence(rgb)}
 
     def probabilities(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -1,0 +1,39 @@
+"""The number of pixels by the header, against Pillow's."""
+
+import io
+
+import bad_pictures
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from cnnrnn import picture_header
+
+pixels = tf.function(picture_header.pixels, input_signature=[tf.TensorSpec((), tf.string)])
+GOOD = sorted(set(bad_pictures.FILES) - bad_pictures.BAD)
+
+
+@pytest.mark.parametrize("name", [*GOOD, "animated.webp"])
+def test_the_header_says_how_many_there_are(name):
+    content = bad_pictures.FILES[name][0]
+    with PIL.Image.open(io.BytesIO(content)) as image:
+        assert pixels(content).numpy() == image.width * image.height
+
+
+def test_a_bomb_is_told_without_decoding_it():
+    assert pixels(bad_pictures.FILES["bomb.png"][0]).numpy() == 40_000 * 40_000
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_both_kinds_of_webp(lossless):
+    content = bad_pictures.encoded("WEBP", size=(300, 17), lossless=lossless)
+    assert pixels(content).numpy() == 300 * 17
+
+
+def test_what_is_no_picture_has_none_or_fails_as_decoding_does():
+    rng = np.random.default_rng(0)
+    for content in (b"", b"x", b"BM", b"GIF8", b"\x89PNG", b"RIFF0000WEBP", rng.bytes(40)):
+        assert pixels(content).numpy() >= 0
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        pixels(b"\xff\xd8 no more")

@@ -1,0 +1,99 @@
+"""The exported model, in a process that knows nothing of this package."""
+
+import json
+import subprocess
+import sys
+
+import bad_pictures
+import conftest
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import best_weights, metrics, saved_model, trained
+
+NAMES = ("a cat", "ein Hund", "鳥")
+ALONE = """
+import sys, json, pathlib
+import tensorflow as tf
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+pictures = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[2]).iterdir())]
+out = signatures["serving_default"](image_bytes=tf.constant(pictures, tf.string))
+assert "cnnrnn" not in sys.modules
+print(json.dumps({name: value.numpy().tolist() for name, value in out.items()},
+                 default=lambda b: b.decode()))
+"""
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
+    return trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
+
+
+@pytest.fixture(scope="module")
+def exported(classifier, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "saved_model"
+    saved_model.write(classifier, folder, top=2, max_pixels=1_000_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    return tf.saved_model.load(str(exported)).signatures
+
+
+def reference(classifier, contents):
+    views = [classifier.views(tf.constant(content)) for content in contents]
+    batch = {name: tf.stack([view[name] for view in views]) for name in views[0]}
+    return classifier.probabilities(batch).numpy()
+
+
+def test_a_fresh_process_says_what_the_program_says(classifier, exported, tmp_path):
+    good = sorted(set(bad_pictures.FILES) - bad_pictures.BAD)
+    for number, name in enumerate(good):
+        (tmp_path / f"{number:03d}").write_bytes(bad_pictures.FILES[name][0])
+    ended = subprocess.run(
+        [sys.executable, "-c", ALONE, str(exported), str(tmp_path)],
+        cwd=tmp_path.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    said = json.loads(ended.stdout)
+    right = reference(classifier, [bad_pictures.FILES[name][0] for name in good])
+    assert said["error"] == [""] * len(good)
+    np.testing.assert_allclose(said["probabilities"], -np.sort(-right)[:, :2], atol=1e-6)
+    assert [first for first, _ in said["classes"]] == [NAMES[label] for label in right.argmax(1)]
+
+
+def test_a_bad_picture_marks_its_own_row(classifier, signatures):
+    names = sorted(bad_pictures.FILES)
+    contents = [bad_pictures.FILES[name][0] for name in names]
+    said = signatures["serving_default"](image_bytes=tf.constant(contents))
+    marked = {name for name, error in zip(names, said["error"].numpy(), strict=True) if error}
+    assert marked == bad_pictures.BAD
+    good = [name for name in names if name not in marked]
+    right = reference(classifier, [bad_pictures.FILES[name][0] for name in good])
+    found = said["probabilities"].numpy()[[name not in marked for name in names]]
+    np.testing.assert_allclose(found, -np.sort(-right)[:, :2], atol=1e-6)
+    bad = np.array([name in marked for name in names])
+    assert not said["probabilities"].numpy()[bad].any()
+    assert set(said["classes"].numpy()[bad].ravel()) == {b""}
+
+
+@pytest.mark.parametrize("contents", [[], [b"no picture"], [b""]])
+def test_none_or_bad_ones_alone_are_answered(signatures, contents):
+    said = signatures["serving_default"](image_bytes=tf.constant(contents, tf.string))
+    assert said["classes"].shape == (len(contents), 2)
+    assert all(said["error"].numpy())
+
+
+def test_decoded_pictures(classifier, signatures):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 50, 70, 3), np.uint8)
+    said = signatures["decoded"](images=tf.constant(pixels))
+    encoded = [tf.io.encode_png(image).numpy() for image in pixels]
+    right = reference(classifier, encoded)
+    np.testing.assert_allclose(said["probabilities"], -np.sort(-right)[:, :2], atol=1e-6)
+    none = signatures["decoded"](images=tf.zeros((0, 50, 70, 3), tf.uint8))
+    assert none["classes"].shape == (0, 2)
