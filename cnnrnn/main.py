@@ -25,6 +25,7 @@ COMMANDS = {
     "phase2": "from phase 1's best weights, train everything",
     "evaluate": "measure the run's best weights on the whole validation split",
     "predict": "'predict PICTURES': the most likely classes of files, folders, patterns or -",
+    "export": "write the run's best weights as a SavedModel, a Keras file and LiteRT files",
     "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
     "verify-resume": "prove on this machine that a run killed at random ends as one in one go",
     "reproduce": "'reproduce RUN': compare what made a run with this machine, and make it again",
@@ -101,6 +102,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import data_command
 
         data_command.run(positional, config)
+    elif command == "export":
+        from cnnrnn import export
+
+        export.run(config)
     elif command == "predict":
         from cnnrnn import predict
 

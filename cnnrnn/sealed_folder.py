@@ -18,7 +18,7 @@ from typing import Any
 
 from cnnrnn import atomic_file
 
-_SEAL = "seal.json"
+SEAL = "seal.json"
 _PARTIAL = ".partial-*"
 
 
@@ -39,7 +39,7 @@ def writing(folder: pathlib.Path, notes: dict[str, Any]) -> Iterator[pathlib.Pat
         for path in _files(temporary):
             atomic_file.sync(path)
             files[path.relative_to(temporary).as_posix()] = _describe(path)
-        atomic_file.write_json(temporary / _SEAL, {"notes": notes, "files": files})
+        atomic_file.write_json(temporary / SEAL, {"notes": notes, "files": files})
         os.rename(temporary, folder)
         atomic_file.sync(folder.parent)
     finally:
@@ -53,10 +53,10 @@ def notes(folder: pathlib.Path) -> dict[str, Any]:
         ValueError: the folder is not as it was written; says which file, and what is wrong.
     """
     try:
-        seal = json.loads((folder / _SEAL).read_text(encoding="utf-8"))
+        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
         recorded, written_notes = dict(seal["files"]), dict(seal["notes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{_SEAL} is missing or damaged ({error})") from error
+        raise ValueError(f"{SEAL} is missing or damaged ({error})") from error
     for name, written in recorded.items():
         path = folder / name
         if not path.is_file():

@@ -44,8 +44,12 @@ class Classifier:
         return [(self.class_names[label], float(probabilities[label])) for label in order]
 
 
-def load(root: pathlib.Path) -> Classifier:
+def load(root: pathlib.Path, precision: str | None = None) -> Classifier:
     """Loads the best weights of the last phase of a run.
+
+    Args:
+        root: the run's folder.
+        precision: of the products; None: as it was trained.
 
     Raises:
         UsageError: the folder is no run that has been trained.
@@ -56,7 +60,7 @@ def load(root: pathlib.Path) -> Classifier:
     recorded = folder.config()
     try:
         resize_method = recorded["data"]["resize_method"]
-        precision = recorded[best.phase]["precision"]
+        precision = precision or recorded[best.phase]["precision"]
     except (KeyError, TypeError) as error:
         raise errors.UsageError(f"{root}/config.json is not that of a trained run.") from error
     network = models.build(len(best.class_names), precision=precision)

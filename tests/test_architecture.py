@@ -50,8 +50,9 @@ ROOMS = (
         "reproduce",
         "predict",
         "saved_model",
+        "portable",
     ),
-    ("train",),
+    ("train", "export"),
     ("main",),
 )
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}

@@ -1,0 +1,95 @@
+"""`export`: a trained run as files that work without this package.
+
+EXPORT/
+  saved_model/           takes a picture's file, names classes; TensorFlow, TensorFlow Serving
+  model.keras            plain Keras
+  model.tflite           LiteRT, float32
+  model_quantized.tflite LiteRT, weights of 8 bits
+  classes.txt            the class names, in the order of the outputs
+  README.md              what it is: data, figures, limits, how to use each file
+  seal.json              sizes and hashes, what made it
+"""
+
+import pathlib
+import shutil
+import string
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors, portable, run_folder, saved_model, sealed_folder, shapes, trained
+
+_CARD = pathlib.Path(__file__).with_name("model_card.md")
+
+
+def run(config: config_lib.Config) -> None:
+    """Exports the best weights of a run into its folder, in the place of an earlier export.
+
+    Raises:
+        UsageError: there is no such run, or in the export's place is something else.
+        RunError: it cannot be written.
+    """
+    root = pathlib.Path(config.model or config.run_dir).expanduser()
+    target = root / "export"
+    if target.exists() and not (target / sealed_folder.SEAL).exists():
+        raise errors.UsageError(f"{target} is there and is no export: move it away.")
+    print("export: loading the network")
+    classifier = trained.load(root, precision="float32")
+    notes = _notes(run_folder.RunFolder(root), classifier, config)
+    print("export: writing; LiteRT's files take a minute each")
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        with sealed_folder.writing(target, notes) as folder:
+            _write(classifier, folder, config, notes)
+    except OSError as error:
+        raise errors.RunError(f"cannot export to {target}: {error.strerror or error}.") from error
+    for path in sorted(target.rglob("*")):
+        if path.is_file():
+            print(f"  {path.stat().st_size / 1e6:>8.1f} MB  {path}")
+
+
+def _write(
+    classifier: trained.Classifier,
+    folder: pathlib.Path,
+    config: config_lib.Config,
+    notes: dict,
+) -> None:
+    saved_model.write(
+        classifier, folder / "saved_model", top=config.top, max_pixels=config.max_pixels
+    )
+    plain = portable.plain_keras(classifier.network)
+    plain.save(folder / "model.keras")
+    for name, quantized in (("model.tflite", False), ("model_quantized.tflite", True)):
+        (folder / name).write_bytes(portable.litert(plain, quantized))
+    names = "".join(f"{' '.join(name.split())}\n" for name in classifier.class_names)
+    (folder / "classes.txt").write_text(names, encoding="utf-8")
+    card = string.Template(_CARD.read_text(encoding="utf-8"))
+    (folder / "README.md").write_text(card.substitute(notes), encoding="utf-8")
+
+
+def _notes(
+    folder: run_folder.RunFolder, classifier: trained.Classifier, config: config_lib.Config
+) -> dict:
+    """What made the export, for the seal and the card."""
+    best, manifest = classifier.best, folder.manifest()
+    made = manifest.get(best.phase, {})
+    dataset = made.get("dataset", {})
+    return {
+        "run": folder.root.resolve().name,
+        "weights_sha256": best.sha256,
+        "phase": best.phase,
+        "epoch": best.epoch,
+        "loss": f"{best.validation.loss:.4f}",
+        "top1": f"{best.validation.top1:.2%}",
+        "top5": f"{best.validation.top5:.2%}",
+        "validation_pictures": f"{best.validation.count:,}",
+        "training_pictures": f"{dataset.get('training_examples', 0):,}",
+        "dataset": dataset.get("name", "unknown"),
+        "fingerprint": dataset.get("fingerprint", "unknown"),
+        "classes": len(classifier.class_names),
+        "named": min(config.top, len(classifier.class_names)),
+        "max_megapixels": f"{config.max_megapixels:g}",
+        "resize_method": classifier.resize_method,
+        "image_size": shapes.IMAGE_SIZE,
+        "git_commit": made.get("git_commit") or "unknown",
+        "tensorflow": made.get("packages", {}).get("tensorflow", "unknown"),
+        "precision": made.get("precision", "unknown"),
+    }

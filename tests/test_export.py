@@ -1,0 +1,75 @@
+"""The exported files, each without this package."""
+
+import subprocess
+import sys
+
+import conftest
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import errors, export, portable, sealed_folder, train
+
+
+@pytest.fixture(scope="module")
+def network():
+    return conftest.small_build(3)
+
+
+@pytest.fixture(scope="module")
+def plain(network):
+    return portable.plain_keras(network)
+
+
+def reference(network, image):
+    rows = tf.reshape(tf.reduce_mean(image, -1), (-1, 23, 3887))
+    return tf.nn.softmax(network.logits({"image": image, "rows": rows}, training=False)).numpy()
+
+
+def test_the_keras_file_needs_keras_alone(network, plain, tmp_path):
+    image = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
+    plain.save(tmp_path / "model.keras")
+    np.save(tmp_path / "image.npy", image)
+    program = (
+        "import keras, sys, numpy as np\n"
+        "model = keras.saving.load_model('model.keras')\n"
+        "np.save('said.npy', model.predict(np.load('image.npy'), verbose=0))\n"
+        "assert 'cnnrnn' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env={})
+    np.testing.assert_allclose(np.load(tmp_path / "said.npy"), reference(network, image), atol=1e-6)
+
+
+def test_trained_statistics_are_exported_too(plain):
+    assert any(isinstance(layer, keras.layers.LSTM) for layer in plain.layers[-2].layers)
+    kinds = {type(layer).__module__.split(".")[0] for layer in plain.layers[-2].layers}
+    assert kinds == {"keras"}
+
+
+@pytest.mark.parametrize("quantized, tolerance", [(False, 1e-5), (True, 0.05)])
+def test_litert_says_what_the_network_says(network, plain, quantized, tolerance):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 299, 299, 3), np.uint8)
+    content = portable.litert(plain, quantized)
+    classify = interpreter.Interpreter(model_content=content).get_signature_runner()
+    said = classify(image=pixels)["probabilities"]
+    image = tf.cast(pixels, tf.float32) / 127.5 - 1.0
+    np.testing.assert_allclose(said, reference(network, image), atol=tolerance)
+
+
+def test_the_command(small_network, small_config, one_replica, monkeypatch, capsys):
+    monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
+    train.run("phase1", small_config.replace(epochs=(1, 1)))
+    for _ in range(2):  # an earlier export is replaced
+        export.run(small_config)
+    folder = small_config.run_dir / "export"
+    notes = sealed_folder.notes(folder)
+    assert notes["classes"] == 3 and notes["run"] == "test"
+    assert (folder / "classes.txt").read_text().splitlines() == list(conftest.CLASSES)
+    card = (folder / "README.md").read_text()
+    assert "$" not in card and notes["top1"] in card and notes["fingerprint"] in card
+    assert "model_quantized.tflite" in capsys.readouterr().out
+    (folder / "seal.json").unlink()
+    with pytest.raises(errors.UsageError, match="is no export"):
+        export.run(small_config)
