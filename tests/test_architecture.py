@@ -39,7 +39,7 @@ ROOMS = (
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache", "manifest"),
-    ("trained", "report", "summaries", "starting_point", "opening"),
+    ("trained", "scores", "report", "summaries", "starting_point", "opening"),
     (
         "evaluation",
         "data_command",
