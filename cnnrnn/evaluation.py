@@ -59,19 +59,20 @@ def evaluate(
         features = cache.features(data.validation, "validation", passes=1)
     predictions = inference.predict(
         data.validation,
-        steps.make_eval_step(network, strategy),
+        steps.make_eval_step(network, strategy, branches=True),
         strategy,
         batch_size=batch_size,
         resize_method=config.resize_method,
         label="evaluation",
         features=features,
     )
-    report.write(folder, data, best, predictions)
+    report.write(folder, config, data, best, network, predictions)
     phase1 = best_weights.find(folder.best, phases.PHASE1)
     chance = 1 / len(data.class_names)
     print(
         f"\nbest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
         f"validation pictures:\n  {predictions.means}   (chance: top-1 {chance:.2%})\n"
+        f"  report     {folder.evaluation / 'report.html'}\n"
         f"  figures    {folder.results}\n"
         f"  per label  {folder.evaluation / 'per_label.tsv'}\n"
         f"  charts     {folder.evaluation / 'top1_by_label.png'}, top5_by_label.png\n"

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from cnnrnn import atomic_file
 
+_BUFFER_BYTES = 1 << 20
 Keep = Callable[[str, int], bool]
 
 
@@ -49,7 +50,9 @@ def _read(path: pathlib.Path) -> tuple[list[bytes], bool]:
     """The records of a file, and whether it ends with a whole one."""
     records = []
     try:
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        for record in tf.data.TFRecordDataset(
+            str(path), buffer_size=_BUFFER_BYTES
+        ).as_numpy_iterator():
             records.append(record)
     except tf.errors.DataLossError:
         return records, False

@@ -18,6 +18,9 @@ class Predictions:
     loss: np.ndarray  # (N,) float32, nats
     top1: np.ndarray  # (N,) float32, 0 or 1
     top5: np.ndarray  # (N,) float32, 0 or 1
+    # What the branches put out, (N, 2048) float32 each, where the step returned it.
+    cnn: np.ndarray | None = None
+    rnn: np.ndarray | None = None
 
     @property
     def means(self) -> metrics.Means:
@@ -79,5 +82,5 @@ def _by_row(columns: dict[str, np.ndarray], split: datasets.Split) -> Prediction
             f"evaluation saw {len(rows):,} examples, {len(np.unique(rows)):,} of them different, "
             f"of {len(split):,}: each must be seen exactly once. This is a fault of the program."
         )
-    names = [field.name for field in dataclasses.fields(Predictions)]
+    names = {field.name for field in dataclasses.fields(Predictions)} & columns.keys()
     return Predictions(**{name: columns[name][order] for name in names})

@@ -4,6 +4,7 @@ import io
 import warnings
 
 import numpy as np
+import PIL.Image
 from matplotlib import figure
 
 from cnnrnn import shapes
@@ -84,6 +85,84 @@ def label_chart(names: list[str], accuracy: np.ndarray, title: str) -> bytes:
     axes.set_title(f"{title} (mean over labels {mean:.1%}, dashed)", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return _png(chart)
+
+
+def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
+    """The confusion matrix with every name beside it, as PNG.
+
+    Args:
+        names: class names.
+        matrix: (classes, classes) counts, a row for each true class.
+    """
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = 3.2 + 0.155 * len(names)
+    chart = figure.Figure(figsize=(side, side), layout="constrained")
+    axes = chart.add_subplot()
+    # The root brings out the few among many: one in a hundred would be next to white.
+    picture = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    ticks, short = np.arange(len(names)), [_short(name) for name in names]
+    axes.set_xticks(ticks, short, rotation=90, fontsize=7)
+    axes.set_yticks(ticks, short, fontsize=7)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_xticks(ticks - 0.5, minor=True)
+    axes.set_yticks(ticks - 0.5, minor=True)
+    axes.grid(which="minor", color="#e6e6e6", linewidth=0.4)
+    axes.tick_params(which="minor", length=0)
+    if len(names) <= 20:
+        for i, j in np.ndindex(matrix.shape):
+            color = "white" if share[i, j] > 0.4 else "#333333"
+            axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=7, color=color)
+    bar = chart.colorbar(picture, ax=axes, shrink=0.5, ticks=np.sqrt([0, 0.01, 0.1, 0.3, 0.6, 1]))
+    bar.ax.set_yticklabels(["0", "1 %", "10 %", "30 %", "60 %", "100 %"])
+    bar.set_label("share of the true class")
+    return _png(chart)
+
+
+def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray) -> bytes:
+    """Accuracy against confidence, and how many pictures each point stands for, as PNG.
+
+    Args:
+        confidence, accuracy, count: (bins,) each.
+    """
+    chart = figure.Figure(figsize=(5, 5.5), layout="constrained")
+    above, below = chart.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+    above.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1, label="calibrated")
+    above.plot(confidence, accuracy, color="#3b6fb6", marker="o", label="this network")
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    above.legend(frameon=False)
+    below.bar(confidence, count, width=0.04, color="#3b6fb6")
+    below.set(xlabel="confidence: probability of the first class", ylabel="pictures")
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(chart)
+
+
+def curves_chart(points: dict[str, list[tuple[str, int, float]]], title: str) -> bytes:
+    """Loss and accuracies of a phase over its steps, as PNG.
+
+    Args:
+        points: (tag, step, value) by split.
+        title: heading.
+    """
+    chart = figure.Figure(figsize=(9, 3.2), layout="constrained")
+    chart.suptitle(title, fontsize=11)
+    for axes, tag in zip(chart.subplots(1, 3), ("loss", "top1", "top5"), strict=True):
+        for split, color in (("train", "#9aa5b1"), ("validation", "#3b6fb6")):
+            line = [(step, value) for name, step, value in points[split] if name == tag]
+            axes.plot(*zip(*line, strict=True) if line else ((), ()), color=color,
+                      marker="." if len(line) < 3 else None, label=split)  # fmt: skip
+        axes.set(title=tag, xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return _png(chart)
+
+
+def thumbnail(image: np.ndarray, side: int = 112) -> bytes:
+    """A small JPEG of one RGB input, (299, 299, 3) in [-1, 1]."""
+    pixels = (rgb_pictures(image) * 255).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).resize((side, side)).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
 
 
 def _short(name: str, length: int = 24) -> str:

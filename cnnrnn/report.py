@@ -1,41 +1,212 @@
-"""The files that an evaluation leaves: results.json, the per-label table, its two charts."""
+"""The files that an evaluation leaves: results.json, report.html, tables and charts."""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from cnnrnn import atomic_file, best_weights, datasets, inference, plots, run_folder
+from cnnrnn import (
+    atomic_file,
+    best_weights,
+    branches,
+    datasets,
+    event_files,
+    inference,
+    input_pipeline,
+    models,
+    page,
+    phases,
+    plots,
+    run_folder,
+    scores,
+)
+from cnnrnn import config as config_lib
+
+_PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24
 
 
 def write(
     folder: run_folder.RunFolder,
+    config: config_lib.Config,
     data: datasets.Dataset,
     best: best_weights.Best,
+    network: models.Network,
     predictions: inference.Predictions,
 ) -> None:
-    """Writes everything; results.json last, so that it stands for the rest."""
-    names = list(data.class_names)
-    top1 = mean_by_label(predictions.top1, predictions.label, len(names))
-    top5 = mean_by_label(predictions.top5, predictions.label, len(names))
+    """Writes everything; results.json last, so that it stands for the rest.
+
+    Args:
+        folder: of the run.
+        config: for the pictures' views.
+        data: what was evaluated.
+        best: the weights that were.
+        network: filled with them.
+        predictions: with the branches' outputs.
+    """
+    names = data.class_names
+    classes = scores.by_class(predictions, names)
+    matrix = scores.confusion_matrix(predictions, len(names))
+    bins = scores.reliability(predictions)
+    silenced = branches.trials(
+        predictions.cnn,
+        predictions.rnn,
+        *network.fusion.get_layer("logits").get_weights(),
+        predictions.label,
+    )
+    pictures = {
+        "confusion": plots.confusion_chart(list(names), matrix),
+        "reliability": plots.reliability_chart(
+            *(np.array([getattr(b, name) for b in bins]) for name in
+              ("confidence", "accuracy", "count"))
+        ),
+        **_label_charts(list(names), predictions),
+        **_curves(folder),
+    }  # fmt: skip
+    content = page.Content(
+        title=f"{data.name}: {best.phase}",
+        subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on {len(data.validation):,} "
+        f"validation pictures in {len(names)} classes; data {data.fingerprint[:12]}",
+        loss=scores.mean(predictions.loss),
+        top1=scores.share(predictions.top1),
+        top5=scores.share(predictions.top5),
+        chance=1 / len(names),
+        classes=classes,
+        confusions=_confusions(data, config, predictions, matrix),
+        mistakes=_shown(data, config, predictions, scores.surest_mistakes(predictions, _MISTAKES)),
+        calibration_error=scores.expected_calibration_error(bins),
+        bins=bins,
+        cnn=branches.describe(predictions.cnn),
+        rnn=branches.describe(predictions.rnn),
+        trials=silenced,
+        pictures=pictures,
+        manifest=folder.manifest(),
+    )
+    for name in ("top1", "top5"):
+        with atomic_file.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
+            temporary.write_bytes(pictures[name])
+    _write_tables(folder, content, matrix)
+    atomic_file.write_text(folder.evaluation / "report.html", page.render(content))
+    atomic_file.write_json(folder.results, _results(data, best, content, predictions))
+
+
+def _results(
+    data: datasets.Dataset,
+    best: best_weights.Best,
+    content: page.Content,
+    predictions: inference.Predictions,
+) -> dict[str, Any]:
+    """The figures as JSON; a share that does not exist is null."""
+    return {
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        "weights": best.weights.name,
+        "phase": best.phase,
+        "epoch": best.epoch,
+        "validation": predictions.means.to_json(),
+        "intervals_95": {
+            name: [getattr(content, name).low, getattr(content, name).high]
+            for name in ("loss", "top1", "top5")
+        },
+        "calibration_error": content.calibration_error,
+        "branches": {
+            "cnn": dataclasses.asdict(content.cnn),
+            "rnn": dataclasses.asdict(content.rnn),
+            "silenced": [dataclasses.asdict(trial) for trial in content.trials],
+            "verdict": page.verdict(content),
+        },
+    }
+
+
+def _write_tables(folder: run_folder.RunFolder, content: page.Content, matrix: np.ndarray) -> None:
+    names = [_one_line(score.name) for score in content.classes]
     lines = ["label\ttop-1\ttop-5"]
     lines += [
-        f"{_one_line(name)}\t{_figure(first)}\t{_figure(five)}"
-        for name, first, five in zip(names, top1, top5, strict=True)
+        f"{name}\t{_figure(score.recall)}\t{_figure(score.top5)}"
+        for name, score in zip(names, content.classes, strict=True)
     ]
     atomic_file.write_text(folder.evaluation / "per_label.tsv", "\n".join(lines) + "\n")
-    for name, accuracy in (("top1", top1), ("top5", top5)):
-        title = f"{name.replace('top', 'Top-')} by label"
-        with atomic_file.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
-            temporary.write_bytes(plots.label_chart(names, accuracy, title))
-    atomic_file.write_json(
-        folder.results,
+    classes = [("class", "pictures", "top-1", "top-5", "precision", "f1")]
+    classes += [
+        (name, s.support, *map(_figure, (s.recall, s.top5, s.precision, s.f1)))
+        for name, s in zip(names, content.classes, strict=True)
+    ]
+    confusion = [("true", *names)]
+    confusion += [(name, *row) for name, row in zip(names, matrix.tolist(), strict=True)]
+    silenced = [("branches", "loss", "top-1", "top-5")]
+    silenced += [
+        (t.name, f"{t.loss:.6f}", _figure(t.top1), _figure(t.top5)) for t in content.trials
+    ]
+    for name, rows in (("classes", classes), ("confusion", confusion), ("branches", silenced)):
+        atomic_file.write_text(folder.evaluation / f"{name}.csv", _csv(rows))
+
+
+def _label_charts(names: list[str], predictions: inference.Predictions) -> dict[str, bytes]:
+    charts = {}
+    for name in ("top1", "top5"):
+        accuracy = mean_by_label(getattr(predictions, name), predictions.label, len(names))
+        charts[name] = plots.label_chart(names, accuracy, f"{name.replace('top', 'Top-')} by label")
+    return charts
+
+
+def _curves(folder: run_folder.RunFolder) -> dict[str, bytes]:
+    """A chart for each phase that has been trained."""
+    charts = {}
+    for name, phase in phases.BY_NAME.items():
+        points = {
+            split: event_files.scalars(folder.events(phase, split))
+            for split in ("train", "validation")
+        }
+        if any(points.values()):
+            charts[f"curves of {name}"] = plots.curves_chart(points, name)
+    return charts
+
+
+def _confusions(
+    data: datasets.Dataset,
+    config: config_lib.Config,
+    predictions: inference.Predictions,
+    matrix: np.ndarray,
+) -> list[dict[str, Any]]:
+    return [
         {
-            "dataset": data.name,
-            "fingerprint": data.fingerprint,
-            "weights": best.weights.name,
-            "phase": best.phase,
-            "epoch": best.epoch,
-            "validation": predictions.means.to_json(),
-        },
-    )
+            "true": data.class_names[pair.true],
+            "predicted": data.class_names[pair.predicted],
+            "count": pair.count,
+            "of": int(matrix[pair.true].sum()),
+            "pictures": _shown(data, config, predictions, pair.rows),
+        }
+        for pair in scores.most_confused(predictions, matrix, _PAIRS, _EXAMPLES)
+    ]
+
+
+def _shown(
+    data: datasets.Dataset,
+    config: config_lib.Config,
+    predictions: inference.Predictions,
+    rows: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Some validation pictures for the page."""
+    rows = np.asarray(rows, np.int64)
+    if not len(rows):
+        return []
+    views = next(
+        input_pipeline.evaluation(
+            data.validation.take(rows), batch_size=len(rows), resize_method=config.resize_method
+        ).as_numpy_iterator()
+    )["image"]
+    return [
+        {
+            "jpeg": plots.thumbnail(view),
+            "true": data.class_names[predictions.label[row]],
+            "predicted": data.class_names[predictions.top[row, 0]],
+            "confidence": float(predictions.probability[row]),
+        }
+        for row, view in zip(rows, views, strict=True)
+    ]
 
 
 def mean_by_label(hits: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
@@ -46,8 +217,14 @@ def mean_by_label(hits: np.ndarray, label: np.ndarray, classes: int) -> np.ndarr
 
 
 def _figure(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.4f}"
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _one_line(name: str) -> str:
     return " ".join(name.split())
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

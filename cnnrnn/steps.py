@@ -85,19 +85,26 @@ def make_train_step(
 
 
 def make_eval_step(
-    network: models.Network, strategy: tf.distribute.Strategy
+    network: models.Network, strategy: tf.distribute.Strategy, *, branches: bool = False
 ) -> Callable[[Batch], dict[str, tf.Tensor]]:
     """Compiles one step of evaluation.
 
+    Args:
+        network: what is evaluated.
+        strategy: the one that it was made in.
+        branches: return what the branches put out too.
+
     Returns:
         step(batch) -> the global batch's "loss", "top", "top1", "top5", "probability" (B,) of the
-        first of "top", "label", "row" and "weight".
+        first of "top", "label", "row" and "weight"; with `branches`, "cnn" and "rnn" (B, 2048).
     """
 
     def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
-        logits = network.logits(batch, training=False)
+        cnn, rnn = network.branches(batch, training=False)
+        logits = network.fusion([cnn, rnn], training=False)
         probability = tf.reduce_max(tf.nn.softmax(logits), axis=-1)
         return {
+            **({"cnn": cnn, "rnn": rnn} if branches else {}),
             **metrics.per_example(logits, batch["label"]),
             "probability": probability,
             "label": batch["label"],

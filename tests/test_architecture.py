@@ -39,7 +39,9 @@ ROOMS = (
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache", "manifest"),
-    ("trained", "scores", "report", "summaries", "starting_point", "opening"),
+    ("trained", "scores", "summaries", "starting_point", "opening"),
+    ("page",),
+    ("report",),
     (
         "evaluation",
         "data_command",

@@ -1,0 +1,105 @@
+"""The report as a browser shows it: its figures are those of results.json, at both widths."""
+
+import html.parser
+import json
+import pathlib
+import shutil
+import subprocess
+
+import conftest
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import branches, evaluation, page, scores, train
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+def content_of(top1, dealt, names=("a", "b")):
+    interval = scores.Interval
+    still = branches.Branch(mean=0.88, magnitude=0.88, spread=0.005)
+    moving = branches.Branch(mean=0.4, magnitude=0.4, spread=0.3)
+    trials = [branches.Trial("as trained", 1.0, top1, 0.95)]
+    trials += [branches.Trial(f"silenced {i}", 1.0, value, 0.95) for i, value in enumerate(dealt)]
+    picture = {"jpeg": b"x", "true": "<b>&", "predicted": names[1], "confidence": 0.9}
+    return page.Content(
+        title="<script>alert(1)</script>",
+        subtitle="of a test",
+        loss=interval(1.0, 0.9, 1.1),
+        top1=interval(top1, top1 - 0.02, top1 + 0.02),
+        top5=interval(0.95, 0.93, 0.97),
+        chance=0.5,
+        classes=[scores.ClassScore(name, 5, float("nan"), 0.5, 0.5, 1.0) for name in names],
+        confusions=[
+            {"true": "a", "predicted": "b", "count": 3, "of": 5, "pictures": [picture]},
+        ],
+        mistakes=[picture],
+        calibration_error=0.05,
+        bins=[scores.Bin(0.9, 1.0, 5, 0.95, 0.9)],
+        cnn=moving,
+        rnn=still,
+        trials=trials,
+        pictures={name: b"png" for name in ("confusion", "reliability", "top1", "top5")},
+        manifest={"phase1": {"python": "3.11"}},
+    )
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.sources = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+
+
+def test_nothing_comes_from_elsewhere_and_nothing_a_user_named_is_run():
+    parsed = Tags(page.render(content_of(0.76, (0.76, 0.75, 0.01, 0.01))))
+    assert parsed.sources and all(source.startswith("data:image/") for source in parsed.sources)
+    assert parsed.tags.count("script") == 1 and "link" not in parsed.tags
+
+
+def test_the_verdict_tells_an_idle_branch_from_a_working_one():
+    said = page.verdict(content_of(0.76, (0.76, 0.75, 0.01, 0.01)))
+    assert "The RNN branch says next to nothing" in said and "by 0.6% of their size" in said
+    assert "The CNN branch tells something" in said and "cost 75.0% of top-1" in said
+    assert "The RNN branch tells" in page.verdict(content_of(0.76, (0.60, 0.6, 0.01, 0.01)))
+
+
+@pytest.fixture
+def report(small_network, small_config, one_replica, monkeypatch) -> pathlib.Path:
+    for module in (train, evaluation):
+        monkeypatch.setattr(module.runtime, "strategy", lambda logical_cpus: one_replica)
+    train.run("phase1", small_config)
+    evaluation.run(small_config)
+    return small_config.run_dir
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_figures_of_results_json(report, tmp_path, width):
+    def browse(*arguments):
+        return subprocess.run(
+            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},3000",
+             "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", *arguments,
+             f"file://{report / 'evaluation' / 'report.html'}"],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    results = json.loads((report / "results.json").read_text())
+    shown = browse("--dump-dom").stdout
+    for name in ("top1", "top5"):
+        figure = f"{results['validation'][name]:.2%}"
+        assert f'id="{name.replace("top", "top-")}">{figure}<' in shown
+    assert f'id="loss">{results["validation"]["loss"]:.4f}<' in shown
+    assert results["branches"]["verdict"] in shown
+    for name in conftest.CLASSES:
+        assert f"<td>{name}</td>" in shown
+    browse(f"--screenshot={tmp_path / 'page.png'}")
+    pixels = tf.io.decode_png((tmp_path / "page.png").read_bytes()).numpy()[..., :3]
+    assert pixels.shape[1] == width
+    # Nothing runs over the page's edge, and there is something on it.
+    assert np.ptp(pixels[:, -8:].astype(int)) == 0 and np.ptp(pixels.astype(int)) > 200
