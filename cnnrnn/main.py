@@ -25,6 +25,7 @@ COMMANDS = {
     "phase2": "from phase 1's best weights, train everything",
     "evaluate": "measure the run's best weights on the whole validation split",
     "predict": "'predict PICTURES': the most likely classes of files, folders, patterns or -",
+    "explain": "'explain PICTURES': where each branch found the classes, as PNGs",
     "export": "write the run's best weights as a SavedModel, a Keras file and LiteRT files",
     "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
     "verify-resume": "prove on this machine that a run killed at random ends as one in one go",
@@ -71,7 +72,7 @@ def _run(argv: list[str]) -> int:
     except (flags.Error, UnicodeDecodeError) as error:
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
-    if positional and command not in ("data", "reproduce", "predict"):
+    if positional and command not in ("data", "reproduce", "predict", "explain"):
         raise errors.UsageError(
             f"{command} takes flags only. Received: {positional[0]!r}. See --help."
         )
@@ -102,6 +103,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import data_command
 
         data_command.run(positional, config)
+    elif command == "explain":
+        from cnnrnn import explain
+
+        explain.run(positional, config)
     elif command == "export":
         from cnnrnn import export
 

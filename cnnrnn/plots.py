@@ -157,6 +157,42 @@ def curves_chart(points: dict[str, list[tuple[str, int, float]]], title: str) ->
     return _png(chart)
 
 
+def explanation_figure(
+    image: np.ndarray, classes: list[tuple[str, float, np.ndarray, np.ndarray]]
+) -> bytes:
+    """A picture, and for each class where the two branches found it, as one PNG.
+
+    Args:
+        image: (299, 299, 3) in [-1, 1].
+        classes: name, probability, the CNN's map (h, w) and the RNN's bands (23,), 0 to 1.
+    """
+    picture = rgb_pictures(image)
+    gray = picture.mean(axis=-1)
+    size = shapes.IMAGE_SIZE
+    chart = figure.Figure(figsize=(9, 3.3 * len(classes)), layout="constrained")
+    grid = chart.subplots(len(classes), 3, squeeze=False, width_ratios=(3, 3, 3))
+    for line, (name, probability, cam, bands) in zip(grid, classes, strict=True):
+        original, convolutions, rows = line
+        original.imshow(picture, extent=(0, size, size, 0))
+        original.set_title(f"{_short(name, 30)} ({probability:.1%})", fontsize=10)
+        convolutions.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
+        convolutions.imshow(
+            cam, cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=(0, size, size, 0),
+            interpolation="bilinear",
+        )  # fmt: skip
+        convolutions.set_title("CNN: Grad-CAM", fontsize=10)
+        rows.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
+        rows.imshow(
+            bands[:, np.newaxis], cmap="inferno", alpha=0.55, vmin=0, vmax=1,
+            extent=(0, size, size, 0), aspect="auto", interpolation="nearest",
+        )  # fmt: skip
+        rows.set_title("RNN: saliency of its 23 bands", fontsize=10)
+        for axes in line:
+            axes.set(xlim=(0, size), ylim=(size, 0))
+            axes.set_axis_off()
+    return _png(chart)
+
+
 def thumbnail(image: np.ndarray, side: int = 112) -> bytes:
     """A small JPEG of one RGB input, (299, 299, 3) in [-1, 1]."""
     pixels = (rgb_pictures(image) * 255).round().astype(np.uint8)

@@ -39,12 +39,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         UsageError: there is nothing to classify, or nothing to do it with.
         RunError: some pictures are bad; raised when the others are answered.
     """
-    paths = list(itertools.chain.from_iterable(map(_paths, arguments)))
-    if not paths:
-        raise errors.UsageError(
-            "predict needs pictures: ./run.sh predict FILE|FOLDER|PATTERN|- ... (- reads names "
-            "from standard input)."
-        )
+    paths = paths_of(arguments)
     classifier = trained.load(pathlib.Path(config.model or config.run_dir).expanduser())
     write = _WRITERS[config.format](sys.stdout)
     bad = 0
@@ -91,8 +86,23 @@ def answers(
             yield from zip(batch, classified(pictures), strict=True)
 
 
+def paths_of(arguments: Sequence[str]) -> list[str]:
+    """The pictures that arguments stand for: files, folders, patterns, or '-'.
+
+    Raises:
+        UsageError: there are none.
+    """
+    paths = list(itertools.chain.from_iterable(map(_paths, arguments)))
+    if not paths:
+        raise errors.UsageError(
+            "expected pictures: files, folders, patterns, or - for names on standard input, one a "
+            f"line. Received: {' '.join(arguments) or 'nothing'}."
+        )
+    return paths
+
+
 def _paths(argument: str) -> Iterator[str]:
-    """The pictures that an argument stands for, in the order of their names."""
+    """The pictures that one argument stands for, in the order of their names."""
     if argument == _STANDARD_INPUT:
         yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
     elif os.path.isdir(argument):

@@ -40,7 +40,7 @@ ROOMS = (
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache", "manifest"),
     ("trained", "scores", "summaries", "starting_point", "opening"),
-    ("page",),
+    ("page", "explanations"),
     ("report",),
     (
         "evaluation",
@@ -54,7 +54,7 @@ ROOMS = (
         "saved_model",
         "portable",
     ),
-    ("train", "export"),
+    ("train", "export", "explain"),
     ("main",),
 )
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}

@@ -9,9 +9,10 @@ import bad_pictures
 import conftest
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, errors, inference, predict, steps, train, trained
+from cnnrnn import datasets, errors, explain, inference, predict, steps, train, trained
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -107,7 +108,21 @@ def test_patterns_standard_input_and_more_than_a_batch(said, pictures, tmp_path,
 
 
 def test_nothing_to_do_or_to_do_it_with_is_said(run_of, tmp_path):
-    with pytest.raises(errors.UsageError, match="predict needs pictures"):
+    with pytest.raises(errors.UsageError, match="expected pictures"):
         predict.run([], run_of)
     with pytest.raises(errors.UsageError, match="no trained weights"):
         predict.run(["x.jpg"], config_lib.Config(model=str(tmp_path)))
+
+
+def test_explanations_are_written_for_good_pictures_and_bad_ones_are_told(
+    run_of, pictures, tmp_path, capsys
+):
+    good = next((pictures / "val" / "white").iterdir())
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    with pytest.raises(errors.RunError, match="1 of 2"):
+        explain.run([str(tmp_path / "bad.jpg"), str(good)], run_of.replace(top=2))
+    said = capsys.readouterr().out
+    assert "bad.jpg: is no picture" in said and "%, " in said
+    (written,) = (run_of.run_dir / "explanations").iterdir()
+    pixels = tf.io.decode_png(written.read_bytes()).numpy()
+    assert written.name == f"0002-{good.stem}.png" and pixels.shape[0] > 600

@@ -13,8 +13,8 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 WORDS = (
-    "phase1 phase2 train evaluate predict export preflight doctor verify-resume reproduce data "
-    "bench tensorboard test check help"
+    "phase1 phase2 train evaluate predict explain export preflight doctor verify-resume "
+    "reproduce data bench tensorboard test check help"
 ).split()
 # What run.sh needs of the system; a PATH of these alone holds no Python and no uv.
 TOOLS = "bash cat cp cut dirname grep ln mkdir readlink rm rmdir sed sleep tail touch".split()

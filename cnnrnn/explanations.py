@@ -1,0 +1,72 @@
+"""Where in a picture the network found what it says: a map for each branch.
+
+CNN: Grad-CAM (Selvaraju et al. 2017) over the last convolution's output, (10, 10). RNN: saliency
+(Simonyan et al. 2013), the size of the gradient of the class's logit in the input, over each of
+the 23 bands of thirteen pixel rows that are the timesteps. Both are of one class's logit, and the
+branches are multiplied: each map is given what the other branch puts out.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import models
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """One picture and one class.
+
+    Attributes:
+        cam: (h, w) from 0 to 1, 1 being where the CNN found the most; zeros if nowhere.
+        bands: (23,) from 0 to 1, likewise of the RNN.
+    """
+
+    cam: np.ndarray
+    bands: np.ndarray
+
+
+class Explainer:
+    """Explains batches of one network; compiled once."""
+
+    def __init__(self, network: models.Network):
+        pooling = network.cnn.get_layer("cnn_features")
+        self._convolutions = keras.Model(network.cnn.input, pooling.input)
+        self._pooling, self._network = pooling, network
+        self._maps = tf.function(self._compute, reduce_retracing=True)
+
+    def explain(self, batch: dict[str, tf.Tensor], labels: np.ndarray) -> list[Explanation]:
+        """Explains each picture of a batch for one class.
+
+        Args:
+            batch: "image" (B, 299, 299, 3) and "rows" (B, 23, 3887).
+            labels: (B,) int, the class of each.
+        """
+        cams, bands = self._maps(batch["image"], batch["rows"], tf.constant(labels, tf.int32))
+        return [
+            Explanation(_to_one(cam), _to_one(band))
+            for cam, band in zip(cams.numpy(), bands.numpy(), strict=True)
+        ]
+
+    def _compute(
+        self, image: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        maps = self._convolutions(image, training=False)  # (B, h, w, 2048)
+        with tf.GradientTape() as tape:
+            tape.watch([maps, rows])
+            features = [self._pooling(maps), self._network.rnn(rows, training=False)]
+            logits = self._network.fusion(features, training=False)
+            wanted = tf.gather(logits, labels, batch_dims=1)
+        of_maps, of_rows = tape.gradient(wanted, [maps, rows])
+        maps, of_maps = tf.cast(maps, tf.float32), tf.cast(of_maps, tf.float32)
+        weights = tf.reduce_mean(of_maps, axis=(1, 2), keepdims=True)  # (B, 1, 1, 2048)
+        cam = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
+        return cam, tf.reduce_mean(tf.abs(of_rows), axis=-1)
+
+
+def _to_one(values: np.ndarray) -> np.ndarray:
+    """Scales values of 0 and more so that the largest is 1; zeros stay zeros."""
+    largest = values.max()
+    return values / largest if largest > 0 else values
