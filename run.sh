@@ -31,6 +31,7 @@ help() {
   predict        `predict PICTURES`: the most likely classes of files, folders, patterns or -
   explain        `explain PICTURES`: where each branch found the most likely classes, as PNGs
   export         write the best weights as files that work without this program
+  serve          an export behind HTTP, with a page to drop a picture on
   preflight      try both phases for a few steps: memory, speed, the time of the whole run
   doctor         examine every picture of a data set: what is wrong, what is odd
   verify-resume  prove that a run killed at random ends, to the bit, as one in one go
@@ -49,7 +50,7 @@ unknown() { # suggests the words that share the longest beginning with $1, of tw
   local n word near=''
   case $1 in -*) die 2 "begin with a word, as in './run.sh phase1 $1'; './run.sh help' lists the words" ;; esac
   for ((n = ${#1}; n >= 2; n--)); do
-    for word in phase1 phase2 train evaluate predict explain export preflight doctor verify-resume reproduce data bench tensorboard test check help; do
+    for word in phase1 phase2 train evaluate predict explain export serve preflight doctor verify-resume reproduce data bench tensorboard test check help; do
       [ "${word#"${1:0:n}"}" = "$word" ] || near="${near:+$near or }'$word'"
     done
     [ -z "$near" ] || break
@@ -140,16 +141,17 @@ word=${1:-help}
 [ $# -eq 0 ] || shift
 case $word in
   help | -h | --help) help; exit ;;
-  phase1 | phase2 | train | evaluate | predict | explain | export | preflight | doctor | verify-resume | reproduce | data | bench | tensorboard | test | check) ;;
+  phase1 | phase2 | train | evaluate | predict | explain | export | serve | preflight | doctor | verify-resume | reproduce | data | bench | tensorboard | test | check) ;;
   *) unknown "$word" ;;
 esac
 environment requirements.txt "TensorFlow and the rest of requirements.txt: about 700 MB to download, 1 to 3 minutes"
+[ "$word" != serve ] || environment requirements-serve.txt "the web server: some seconds"
 export PYTHONPATH=$here
 case $word in
   # -P: nothing in the caller's folder can stand in for a module.
   tensorboard) export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}; exec "$py" -P -m tensorboard.main --logdir runs "$@" ;;
   bench) exec "$py" -P -m benchmarks.main "$@" ;;
-  phase1 | phase2 | train | evaluate | predict | explain | export | preflight | doctor | verify-resume | reproduce | data)
+  phase1 | phase2 | train | evaluate | predict | explain | export | serve | preflight | doctor | verify-resume | reproduce | data)
     sample=--flagfile=$here/flags.txt # its sizes are for the sample alone: other data is used whole
     for arg in "$@"; do case $arg in -dataset* | --dataset* | -flagfile* | --flagfile*) sample='' ;; esac; done
     exec "$py" -P -m cnnrnn.main "$word" ${sample:+"$sample"} "$@" ;;

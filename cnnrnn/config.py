@@ -164,13 +164,30 @@ class Config:
 
     # Other commands
     model: str = _setting(
-        "", "predict: the run, a folder, whose best weights are used. Empty: that of --run."
+        "",
+        "predict, explain, export, serve: the run, a folder, whose best weights are used. Empty: "
+        "that of --run.",
     )
-    top: int = _setting(5, "predict: how many classes are named for each picture.", _POSITIVE)
+    top: int = _setting(
+        5, "predict, explain, export: how many classes are named for each picture.", _POSITIVE
+    )
     format: str = _setting(
         "text",
         "predict: 'text' for reading, 'csv', or 'jsonl', a JSON object a line.",
         _one_of("text", "csv", "jsonl"),
+    )
+    host: str = _setting(
+        "127.0.0.1",
+        "serve: the address to listen on; the default is for this machine alone.",
+        _GIVEN,
+    )
+    port: int = _setting(
+        8501,
+        "serve: the port to listen on; 0: any that is free.",
+        ((lambda value: 0 <= value < 2**16), "from 0 to 65535"),
+    )
+    max_body_megabytes: float = _setting(
+        20.0, "serve: a request with a larger body is refused.", _POSITIVE_REAL
     )
     kills: int = _setting(5, "verify-resume: how often the run is killed.", _POSITIVE)
 

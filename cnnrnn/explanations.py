@@ -35,7 +35,7 @@ class Explainer:
         pooling = network.cnn.get_layer("cnn_features")
         self._convolutions = keras.Model(network.cnn.input, pooling.input)
         self._pooling, self._network = pooling, network
-        self._maps = tf.function(self._compute, reduce_retracing=True)
+        self._compiled = tf.function(self.maps, reduce_retracing=True)
 
     def explain(self, batch: dict[str, tf.Tensor], labels: np.ndarray) -> list[Explanation]:
         """Explains each picture of a batch for one class.
@@ -44,29 +44,27 @@ class Explainer:
             batch: "image" (B, 299, 299, 3) and "rows" (B, 23, 3887).
             labels: (B,) int, the class of each.
         """
-        cams, bands = self._maps(batch["image"], batch["rows"], tf.constant(labels, tf.int32))
-        return [
-            Explanation(_to_one(cam), _to_one(band))
-            for cam, band in zip(cams.numpy(), bands.numpy(), strict=True)
-        ]
+        cams, bands = self._compiled(batch, tf.constant(labels, tf.int32))
+        return [Explanation(*maps) for maps in zip(cams.numpy(), bands.numpy(), strict=True)]
 
-    def _compute(
-        self, image: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        maps = self._convolutions(image, training=False)  # (B, h, w, 2048)
+    def maps(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The same as tensors: (B, h, w) and (B, 23)."""
+        convolutions = self._convolutions(batch["image"], training=False)  # (B, h, w, 2048)
+        rows = batch["rows"]
         with tf.GradientTape() as tape:
-            tape.watch([maps, rows])
-            features = [self._pooling(maps), self._network.rnn(rows, training=False)]
-            logits = self._network.fusion(features, training=False)
+            tape.watch([convolutions, rows])
+            outputs = [self._pooling(convolutions), self._network.rnn(rows, training=False)]
+            logits = self._network.fusion(outputs, training=False)
             wanted = tf.gather(logits, labels, batch_dims=1)
-        of_maps, of_rows = tape.gradient(wanted, [maps, rows])
-        maps, of_maps = tf.cast(maps, tf.float32), tf.cast(of_maps, tf.float32)
-        weights = tf.reduce_mean(of_maps, axis=(1, 2), keepdims=True)  # (B, 1, 1, 2048)
-        cam = tf.nn.relu(tf.reduce_sum(weights * maps, axis=-1))
-        return cam, tf.reduce_mean(tf.abs(of_rows), axis=-1)
+        of_convolutions, of_rows = tape.gradient(wanted, [convolutions, rows])
+        convolutions = tf.cast(convolutions, tf.float32)
+        of_convolutions = tf.cast(of_convolutions, tf.float32)
+        weights = tf.reduce_mean(of_convolutions, axis=(1, 2), keepdims=True)  # (B, 1, 1, 2048)
+        cam = tf.nn.relu(tf.reduce_sum(weights * convolutions, axis=-1))
+        return _to_one(cam), _to_one(tf.reduce_mean(tf.abs(of_rows), axis=-1))
 
 
-def _to_one(values: np.ndarray) -> np.ndarray:
-    """Scales values of 0 and more so that the largest is 1; zeros stay zeros."""
-    largest = values.max()
-    return values / largest if largest > 0 else values
+def _to_one(values: tf.Tensor) -> tf.Tensor:
+    """Scales (B, ...) of 0 and more so that the largest of each is 1; zeros stay zeros."""
+    largest = tf.reduce_max(values, axis=range(1, values.shape.rank), keepdims=True)
+    return tf.math.divide_no_nan(values, largest)

@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "'predict PICTURES': the most likely classes of files, folders, patterns or -",
     "explain": "'explain PICTURES': where each branch found the classes, as PNGs",
     "export": "write the run's best weights as a SavedModel, a Keras file and LiteRT files",
+    "serve": "put an export behind HTTP, with a page to drop a picture on",
     "preflight": "try both phases for a few steps: memory, speed, the time of the whole run",
     "verify-resume": "prove on this machine that a run killed at random ends as one in one go",
     "reproduce": "'reproduce RUN': compare what made a run with this machine, and make it again",
@@ -103,6 +104,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
         from cnnrnn import data_command
 
         data_command.run(positional, config)
+    elif command == "serve":
+        from cnnrnn import serve
+
+        serve.run(config)
     elif command == "explain":
         from cnnrnn import explain
 

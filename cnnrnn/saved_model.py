@@ -5,10 +5,13 @@ TensorFlow Serving, runs it without this package. Signatures, for a batch of B:
 
   serving_default   image_bytes (B,) string: JPEG, PNG, BMP, GIF or static WebP
   decoded           images (B, height, width, 3) uint8
+  explained         image_bytes (B,) string
 
-Both return "classes" (B, k) string and "probabilities" (B, k) float32, the k most likely, most
-likely first; the first also "error" (B,) string, empty for a picture that was read. A picture that
-cannot be read marks its own row: no classes, probabilities of 0. A batch of none is answered.
+All return "classes" (B, k) string and "probabilities" (B, k) float32, the k most likely, most
+likely first; those that take files also "error" (B,) string, empty for a picture that was read. A
+picture that cannot be read marks its own row: no classes, probabilities of 0. A batch of none is
+answered. "explained" also returns where each branch found each class (see `explanations`): "cam"
+(B, k, h, w) and "bands" (B, k, 23), from 0 to 1.
 """
 
 import pathlib
@@ -16,12 +19,10 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from cnnrnn import picture_header, shapes, trained
+from cnnrnn import explanations, picture_header, shapes, trained
 
 _ERROR = "is no picture that can be read, or one of too many pixels"
 _PARALLEL = 4  # pictures decoded at a time; the machine that serves is not known here
-
-
 _VIEWS = {
     "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),
     "rows": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
@@ -44,16 +45,23 @@ def write(
     limit = tf.constant(max_pixels, tf.int64)
     stand_in = tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8)).numpy()
 
-    def named(views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    explainer = explanations.Explainer(classifier.network)
+
+    def named(views: dict[str, tf.Tensor], explained: bool = False) -> dict[str, tf.Tensor]:
         probabilities, labels = tf.math.top_k(classifier.probabilities(views), k)
-        return {"classes": tf.gather(names, labels), "probabilities": probabilities}
+        outputs = {"classes": tf.gather(names, labels), "probabilities": probabilities}
+        if explained:
+            maps = [explainer.maps(views, labels[:, rank]) for rank in range(k)]
+            for name, of_ranks in zip(("cam", "bands"), zip(*maps, strict=True), strict=True):
+                outputs[name] = tf.stack(of_ranks, axis=1)
+        return outputs
 
     def guarded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         pixels = picture_header.pixels(encoded)
         with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, limit)]):
             return classifier.views(tf.identity(encoded))
 
-    def of_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+    def of_bytes(image_bytes: tf.Tensor, explained: bool = False) -> dict[str, tf.Tensor]:
         count = tf.shape(image_bytes, out_type=tf.int64)[0]
         # One that is sure to be read follows the pictures, so that there is a batch to take.
         pictures = tf.data.Dataset.from_tensor_slices(tf.concat([image_bytes, [stand_in]], 0))
@@ -74,12 +82,14 @@ def write(
             return tf.ensure_shape(spread, (None, *values.shape[1:]))
 
         was_read = spread(tf.ones_like(rows)) > 0
-        outputs = named({name: spread(view) for name, view in views.items()})
-        return {
-            "classes": tf.where(was_read[:, tf.newaxis], outputs["classes"], "")[:count],
-            "probabilities": tf.where(was_read[:, tf.newaxis], outputs["probabilities"], 0)[:count],
-            "error": tf.where(was_read, "", _ERROR)[:count],
-        }
+        outputs = named({name: spread(view) for name, view in views.items()}, explained)
+        for name, values in outputs.items():
+            nothing = "" if values.dtype == tf.string else 0.0
+            read = tf.reshape(
+                was_read, tf.concat([[kept], tf.ones(values.shape.rank - 1, tf.int64)], 0)
+            )
+            outputs[name] = tf.where(read, values, nothing)[:count]
+        return outputs | {"error": tf.where(was_read, "", _ERROR)[:count]}
 
     def of_decoded(images: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(images)[0]
@@ -90,9 +100,9 @@ def write(
 
     archive = keras.export.ExportArchive()
     archive.track(classifier.network.model)
-    archive.add_endpoint(
-        "serving_default", of_bytes, [tf.TensorSpec((None,), tf.string, name="image_bytes")]
-    )
+    files = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
+    archive.add_endpoint("serving_default", lambda image_bytes: of_bytes(image_bytes), files)
+    archive.add_endpoint("explained", lambda image_bytes: of_bytes(image_bytes, True), files)
     archive.add_endpoint(
         "decoded",
         of_decoded,

@@ -18,6 +18,7 @@ ROOMS = (
         "saving",
         "exif",
         "branches",
+        "batcher",
         "picture_header",
     ),
     ("sealed_folder", "event_files"),
@@ -39,8 +40,8 @@ ROOMS = (
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache", "manifest"),
-    ("trained", "scores", "summaries", "starting_point", "opening"),
-    ("page", "explanations"),
+    ("trained", "scores", "explanations", "summaries", "starting_point", "opening"),
+    ("page",),
     ("report",),
     (
         "evaluation",
@@ -54,7 +55,8 @@ ROOMS = (
         "saved_model",
         "portable",
     ),
-    ("train", "export", "explain"),
+    ("train", "export", "explain", "server"),
+    ("serve",),
     ("main",),
 )
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}

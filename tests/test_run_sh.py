@@ -13,7 +13,7 @@ import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 WORDS = (
-    "phase1 phase2 train evaluate predict explain export preflight doctor verify-resume "
+    "phase1 phase2 train evaluate predict explain export serve preflight doctor verify-resume "
     "reproduce data bench tensorboard test check help"
 ).split()
 # What run.sh needs of the system; a PATH of these alone holds no Python and no uv.

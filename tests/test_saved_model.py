@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import best_weights, metrics, saved_model, trained
+from cnnrnn import best_weights, explanations, metrics, saved_model, trained
 
 NAMES = ("a cat", "ein Hund", "鳥")
 ALONE = """
@@ -97,3 +97,19 @@ def test_decoded_pictures(classifier, signatures):
     np.testing.assert_allclose(said["probabilities"], -np.sort(-right)[:, :2], atol=1e-6)
     none = signatures["decoded"](images=tf.zeros((0, 50, 70, 3), tf.uint8))
     assert none["classes"].shape == (0, 2)
+
+
+def test_explanations_are_those_of_the_program(classifier, signatures):
+    contents = [bad_pictures.JPEG, b"no picture", bad_pictures.PNG]
+    said = signatures["explained"](image_bytes=tf.constant(contents))
+    assert said["cam"].shape[:2] == (3, 2) and said["bands"].shape == (3, 2, 23)
+    assert not said["cam"].numpy()[1].any() and said["error"].numpy()[1]
+    explainer = explanations.Explainer(classifier.network)
+    for row in (0, 2):
+        views = classifier.views(tf.constant(contents[row]))
+        batch = {name: view[tf.newaxis] for name, view in views.items()}
+        for rank, name in enumerate(said["classes"].numpy()[row]):
+            label = np.array([NAMES.index(name.decode())])
+            (right,) = explainer.explain(batch, label)
+            np.testing.assert_allclose(said["cam"][row, rank], right.cam, atol=1e-5)
+            np.testing.assert_allclose(said["bands"][row, rank], right.bands, atol=1e-5)

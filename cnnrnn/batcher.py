@@ -1,0 +1,65 @@
+"""Requests that come at the same time, classified together."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+Answer = dict[str, Any]
+Classify = Callable[[list[bytes]], list[Answer]]
+
+
+class Full(Exception):
+    """More pictures wait than may."""
+
+
+class Batcher:
+    """Gathers pictures of several requests into batches for a function that takes many.
+
+    While a batch is classified the next one gathers, so under load batches grow by themselves, and
+    a lone request waits for nothing.
+
+    Args:
+        classify: pictures -> their answers, in order; called in a thread, never twice at a time.
+        batch_size: the most at a time.
+        waiting: the most that may wait; more are turned away.
+    """
+
+    def __init__(self, classify: Classify, batch_size: int, waiting: int):
+        self._classify, self._batch_size, self._most = classify, batch_size, waiting
+        self._waiting: list[tuple[bytes, asyncio.Future]] = []
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._running: asyncio.Task | None = None
+
+    async def answers(self, pictures: list[bytes]) -> list[Answer]:
+        """The pictures' answers, in order.
+
+        Raises:
+            Full: too many wait already.
+        """
+        if len(self._waiting) + len(pictures) > self._most:
+            raise Full
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in pictures]
+        self._waiting += zip(pictures, futures, strict=True)
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return await asyncio.gather(*futures)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch = self._waiting[: self._batch_size]
+            del self._waiting[: self._batch_size]
+            try:
+                answers = await loop.run_in_executor(
+                    self._thread, self._classify, [picture for picture, _ in batch]
+                )
+            except Exception as error:  # of the function: whoever asked is told, the rest go on
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():  # one that asked may have gone
+                    future.set_result(answer)

@@ -1,0 +1,101 @@
+"""`serve`: an export behind HTTP, on this machine alone unless --host says otherwise."""
+
+import base64
+import functools
+import pathlib
+import socket
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import batcher, errors, plots, preprocessing, sealed_folder, server
+from cnnrnn import config as config_lib
+
+_NAME = "cnnrnn"
+_BATCH, _WAITING = 32, 256
+_SHOWN = 3  # classes in a figure
+
+
+def run(config: config_lib.Config) -> None:
+    """Serves until it is stopped.
+
+    Raises:
+        UsageError: there is no export, or the port is taken.
+        RunError: the export is damaged.
+    """
+    import uvicorn  # an extra: requirements-serve.txt
+
+    folder = pathlib.Path(config.model or config.run_dir).expanduser()
+    folder = folder / "export" if (folder / "export").is_dir() else folder
+    signatures, resize_method = _load(folder)
+    application = server.application(
+        _NAME,
+        batcher.Batcher(functools.partial(classify, signatures), _BATCH, _WAITING),
+        functools.partial(explain, signatures, resize_method),
+        int(config.max_body_megabytes * 1e6),
+    )
+    print("serve: classifying one picture, to have everything compiled")
+    classify(signatures, [tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()])
+    try:
+        listener = socket.create_server((config.host, config.port))
+    except OSError as error:
+        raise errors.UsageError(
+            f"cannot listen on --host={config.host} --port={config.port}: {error.strerror}."
+        ) from error
+    address = f"http://{config.host}:{listener.getsockname()[1]}"
+    print(
+        f"serve: {folder}\n  page     {address}/\n  predict  {address}/v1/models/{_NAME}:predict",
+        flush=True,
+    )
+    uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+
+
+def classify(signatures, pictures: list[bytes]) -> list[batcher.Answer]:
+    """The answers of the export for pictures, as JSON has them."""
+    said = signatures["serving_default"](image_bytes=tf.constant(pictures, tf.string))
+    return [
+        {
+            "classes": [name.decode() for name in classes],
+            "probabilities": probabilities.tolist(),
+            "error": error.decode(),
+        }
+        for classes, probabilities, error in zip(
+            *(said[name].numpy() for name in ("classes", "probabilities", "error")), strict=True
+        )
+    ]
+
+
+def explain(signatures, resize_method: str, picture: bytes) -> dict[str, Any]:
+    """One picture's classes, and a figure of where they were found as a data URL."""
+    said = {
+        name: value.numpy()[0]
+        for name, value in signatures["explained"](image_bytes=tf.constant([picture])).items()
+    }
+    if said["error"]:
+        return {"error": said["error"].decode()}
+    view = preprocessing.rgb_view(preprocessing.decode(tf.constant(picture)), resize_method)
+    classes = [
+        (name.decode(), float(probability), cam, bands)
+        for name, probability, cam, bands in zip(
+            *(said[name] for name in ("classes", "probabilities", "cam", "bands")), strict=True
+        )
+    ]
+    figure = plots.explanation_figure(view.numpy(), classes[:_SHOWN])
+    return {
+        "classes": [{"class": name, "probability": share} for name, share, *_ in classes],
+        "figure": f"data:image/png;base64,{base64.b64encode(figure).decode()}",
+    }
+
+
+def _load(folder: pathlib.Path):
+    """The signatures of an export, and how it resizes."""
+    if not (folder / sealed_folder.SEAL).exists():
+        raise errors.UsageError(
+            f"{folder} is no export: run ./run.sh export with the same flags first."
+        )
+    try:
+        notes = sealed_folder.notes(folder)
+    except ValueError as error:
+        raise errors.RunError(f"the export {folder} is damaged: {error}. Export anew.") from error
+    return tf.saved_model.load(str(folder / "saved_model")).signatures, notes["resize_method"]
