@@ -1,9 +1,9 @@
 """Where in a picture the network found what it says: a map for each branch.
 
 CNN: Grad-CAM (Selvaraju et al. 2017) over the last convolution's output, (10, 10). RNN: saliency
-(Simonyan et al. 2013), the size of the gradient of the class's logit in the input, over each of
-the 23 bands of thirteen pixel rows that are the timesteps. Both are of one class's logit, and the
-branches are multiplied: each map is given what the other branch puts out.
+(Simonyan et al. 2013), the size of the gradient in the input, over each of the 23 bands of
+thirteen pixel rows that are the timesteps. Both are of the log-odds of one class, and the branches
+are multiplied: each map is given what the other branch puts out.
 """
 
 import dataclasses
@@ -55,7 +55,10 @@ class Explainer:
             tape.watch([convolutions, rows])
             outputs = [self._pooling(convolutions), self._network.rnn(rows, training=False)]
             logits = self._network.fusion(outputs, training=False)
-            wanted = tf.gather(logits, labels, batch_dims=1)
+            others = tf.where(tf.one_hot(labels, logits.shape[-1]) > 0, -np.inf, logits)
+            # The log-odds of the class. Its logit alone says nothing: a softmax looks at
+            # differences, and all logits of a picture may lie below zero.
+            wanted = tf.gather(logits, labels, batch_dims=1) - tf.reduce_logsumexp(others, axis=-1)
         of_convolutions, of_rows = tape.gradient(wanted, [convolutions, rows])
         convolutions = tf.cast(convolutions, tf.float32)
         of_convolutions = tf.cast(of_convolutions, tf.float32)
