@@ -12,6 +12,12 @@ import pytest
 
 from cnnrnn import config, phases, run_folder
 
+# Whoever runs the tests in the background may have them ignore signals.
+DEFAULTS = """
+import signal
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    signal.signal(signal.Signals[name], signal.SIG_DFL)
+"""
 PROGRAM = """
 import os, signal, sys, time
 from cnnrnn import errors, stop_signals
@@ -30,7 +36,7 @@ except errors.Stopped as stopped:
 
 def run(program, **kwargs):
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
+        [sys.executable, "-c", DEFAULTS + textwrap.dedent(program)],
         cwd=conftest.REPOSITORY,
         capture_output=True,
         text=True,
