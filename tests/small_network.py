@@ -39,7 +39,8 @@ def small_build(
         sequence = lstm.LSTM(6, return_sequences=True, name="lstm_1")(few)
         rnn_features = lstm.LSTM(6, name="rnn_features")(sequence)
         logits = fusion.build(cnn.output, rnn_features, classes, seed)
-    model = keras.Model({"image": image, "rows": rows}, logits)
+    # Named, because a file of weights has the name in it, and Keras counts those without.
+    model = keras.Model({"image": image, "rows": rows}, logits, name="small")
     return models.parts_of(model, cnn, precision)
 
 

@@ -133,9 +133,9 @@ def test_phase1_is_tried_as_it_would_run(in_this_process, small_config, changes,
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(in_this_process, small_config, pictures):
-    for path in (pictures / "train").rglob("*.png"):
-        path.write_bytes(b"no picture")
-    with pytest.raises(errors.RunError, match="cannot decode .*png"):
+    path = next((pictures / "train").rglob("*.png"))
+    path.write_bytes(b"no picture")
+    with pytest.raises(errors.UsageError, match=f"1 of 27 pictures .*{path}"):
         trial.measure("phase2", small_config)
 
 
