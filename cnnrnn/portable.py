@@ -9,7 +9,7 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from cnnrnn import models, shapes
+from cnnrnn import models, saved_model, shapes
 from cnnrnn.models import batch_norm, lstm
 
 # This package's layers, and those of Keras that have the same variables and values.
@@ -61,12 +61,10 @@ def litert(model: keras.Model, quantized: bool) -> bytes:
     # By way of a SavedModel, because from a function the converter leaves Keras's weights out.
     with tempfile.TemporaryDirectory() as folder:
         saved = pathlib.Path(folder) / "saved_model"
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        archive.add_endpoint(
-            "serving_default", classify, [tf.TensorSpec(size, tf.uint8, name="image")]
+        classify = tf.function(
+            classify, input_signature=[tf.TensorSpec(size, tf.uint8, name="image")]
         )
-        archive.write_out(saved, verbose=False)
+        saved_model.save(saved, model, {"serving_default": classify})
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         if quantized:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -15,6 +15,7 @@ answered. "explained" also returns where each branch found each class (see `expl
 """
 
 import pathlib
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -40,34 +41,70 @@ def write(
         top: k.
         max_pixels: a picture whose header says more is not decoded.
     """
-    names = tf.constant(classifier.class_names)
-    k = min(top, len(classifier.class_names))
-    limit = tf.constant(max_pixels, tf.int64)
-    stand_in = tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8)).numpy()
+    functions = _Functions(classifier, top, max_pixels)
+    files = tf.TensorSpec((None,), tf.string, name="image_bytes")
+    decoded = tf.TensorSpec((None, None, None, shapes.CHANNELS), tf.uint8, name="images")
+    signatures = {
+        "serving_default": tf.function(functions.of_files, input_signature=[files]),
+        "explained": tf.function(functions.of_files_explained, input_signature=[files]),
+        "decoded": tf.function(functions.of_decoded, input_signature=[decoded]),
+    }
+    save(folder, classifier.network.model, signatures)
 
-    explainer = explanations.Explainer(classifier.network)
 
-    def named(views: dict[str, tf.Tensor], explained: bool = False) -> dict[str, tf.Tensor]:
-        probabilities, labels = tf.math.top_k(classifier.probabilities(views), k)
-        outputs = {"classes": tf.gather(names, labels), "probabilities": probabilities}
-        if explained:
-            maps = [explainer.maps(views, labels[:, rank]) for rank in range(k)]
-            for name, of_ranks in zip(("cam", "bands"), zip(*maps, strict=True), strict=True):
-                outputs[name] = tf.stack(of_ranks, axis=1)
-        return outputs
+class _Functions:
+    """What the signatures compute."""
 
-    def guarded(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = picture_header.pixels(encoded)
-        with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, limit)]):
-            return classifier.views(tf.identity(encoded))
+    def __init__(self, classifier: trained.Classifier, top: int, max_pixels: int):
+        self._classifier = classifier
+        self._explainer = explanations.Explainer(classifier.network)
+        self._names = tf.constant(classifier.class_names)
+        self._top = min(top, len(classifier.class_names))
+        self._max_pixels = tf.constant(max_pixels, tf.int64)
+        self._stand_in = tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8)).numpy()
 
-    def of_bytes(image_bytes: tf.Tensor, explained: bool = False) -> dict[str, tf.Tensor]:
+    def of_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._of_files(image_bytes, self._named)
+
+    def of_files_explained(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._of_files(image_bytes, self._explained)
+
+    def of_decoded(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = tf.shape(images)[0]
+        one = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), tf.uint8)
+        kept = tf.concat([images, one], 0)[: tf.maximum(count, 1)]
+        views = tf.map_fn(self._classifier.views_of, kept, fn_output_signature=_VIEWS)
+        return {name: values[:count] for name, values in self._named(views).items()}
+
+    def _named(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return self._names_of(*self._most_likely(views))
+
+    def _explained(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        probabilities, labels = self._most_likely(views)
+        maps = [self._explainer.maps(views, labels[:, rank]) for rank in range(self._top)]
+        cams, bands = (tf.stack(of_ranks, axis=1) for of_ranks in zip(*maps, strict=True))
+        return self._names_of(probabilities, labels) | {"cam": cams, "bands": bands}
+
+    def _most_likely(self, views: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Probabilities and labels, (B, k) each."""
+        return tf.math.top_k(self._classifier.probabilities(views), self._top)
+
+    def _names_of(self, probabilities: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"classes": tf.gather(self._names, labels), "probabilities": probabilities}
+
+    def _of_files(
+        self,
+        image_bytes: tf.Tensor,
+        answer: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
+    ) -> dict[str, tf.Tensor]:
+        """Answers the pictures that can be read, each in its row, and marks the others."""
         count = tf.shape(image_bytes, out_type=tf.int64)[0]
         # One that is sure to be read follows the pictures, so that there is a batch to take.
-        pictures = tf.data.Dataset.from_tensor_slices(tf.concat([image_bytes, [stand_in]], 0))
+        pictures = tf.concat([image_bytes, [self._stand_in]], 0)
         read = (
-            pictures.enumerate()
-            .map(lambda row, encoded: (row, guarded(encoded)), num_parallel_calls=_PARALLEL)
+            tf.data.Dataset.from_tensor_slices(pictures)
+            .enumerate()
+            .map(lambda row, file: (row, self._views(file)), num_parallel_calls=_PARALLEL)
             .ignore_errors(log_warning=False)
             .batch(count + 1)
             .with_options(_options())
@@ -82,7 +119,7 @@ def write(
             return tf.ensure_shape(spread, (None, *values.shape[1:]))
 
         was_read = spread(tf.ones_like(rows)) > 0
-        outputs = named({name: spread(view) for name, view in views.items()}, explained)
+        outputs = answer({name: spread(view) for name, view in views.items()})
         for name, values in outputs.items():
             nothing = "" if values.dtype == tf.string else 0.0
             read = tf.reshape(
@@ -91,24 +128,25 @@ def write(
             outputs[name] = tf.where(read, values, nothing)[:count]
         return outputs | {"error": tf.where(was_read, "", _ERROR)[:count]}
 
-    def of_decoded(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        count = tf.shape(images)[0]
-        one = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), tf.uint8)
-        kept = tf.concat([images, one], 0)[: tf.maximum(count, 1)]
-        views = tf.map_fn(classifier.views_of, kept, fn_output_signature=_VIEWS)
-        return {name: values[:count] for name, values in named(views).items()}
+    def _views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        pixels = picture_header.pixels(encoded)
+        with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, self._max_pixels)]):
+            return self._classifier.views(tf.identity(encoded))
 
-    archive = keras.export.ExportArchive()
-    archive.track(classifier.network.model)
-    files = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
-    archive.add_endpoint("serving_default", lambda image_bytes: of_bytes(image_bytes), files)
-    archive.add_endpoint("explained", lambda image_bytes: of_bytes(image_bytes, True), files)
-    archive.add_endpoint(
-        "decoded",
-        of_decoded,
-        [tf.TensorSpec((None, None, None, shapes.CHANNELS), tf.uint8, name="images")],
-    )
-    archive.write_out(folder, verbose=False)
+
+def save(folder: pathlib.Path, model: keras.Model, signatures: dict[str, Callable]) -> None:
+    """Writes functions of a model's weights as a SavedModel.
+
+    `keras.export.ExportArchive` does the same and writes each weight twice, in 2 x 413 MB.
+
+    Args:
+        folder: does not exist yet.
+        model: whose weights the functions use.
+        signatures: tf.functions by name, with an input signature each.
+    """
+    module = tf.Module()
+    module.weights = [weight.value for weight in model.weights]
+    tf.saved_model.save(module, str(folder), signatures=signatures)
 
 
 def _options() -> tf.data.Options:

@@ -41,7 +41,7 @@ ROOMS = (
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache", "manifest"),
     ("trained", "scores", "explanations", "summaries", "starting_point", "opening"),
-    ("page",),
+    ("page", "saved_model"),
     ("report",),
     (
         "evaluation",
@@ -52,7 +52,6 @@ ROOMS = (
         "doctor",
         "reproduce",
         "predict",
-        "saved_model",
         "portable",
     ),
     ("train", "export", "explain", "server"),

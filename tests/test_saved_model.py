@@ -113,3 +113,9 @@ def test_explanations_are_those_of_the_program(classifier, signatures):
             (right,) = explainer.explain(batch, label)
             np.testing.assert_allclose(said["cam"][row, rank], right.cam, atol=1e-5)
             np.testing.assert_allclose(said["bands"][row, rank], right.bands, atol=1e-5)
+
+
+def test_each_weight_is_written_once(classifier, exported):
+    written = tf.train.list_variables(str(exported / "variables" / "variables"))
+    numbers = sum(np.prod(shape) for name, shape in written if name.endswith("VARIABLE_VALUE"))
+    assert numbers == sum(weight.size for weight in classifier.network.model.get_weights())
