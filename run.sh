@@ -159,5 +159,6 @@ esac
 environment requirements-dev.txt "pytest and ruff: some seconds"
 cd "$here"
 if [ "$word" = check ]; then "$py" -m ruff check .; "$py" -m ruff format --check .; fi
-if [ "${1:-}" = --all ]; then shift; else set -- -m "not slow" "$@"; fi
+# The slow ones are of full size: two at a time would not fit into memory.
+if [ "${1:-}" = --all ]; then shift; else set -- -m "not slow" --numprocesses=2 --dist=worksteal "$@"; fi
 exec "$py" -m pytest "$@"

@@ -3,6 +3,7 @@
 import io
 import warnings
 
+import matplotlib
 import numpy as np
 import PIL.Image
 from matplotlib import figure
@@ -10,6 +11,7 @@ from matplotlib import figure
 from cnnrnn import shapes
 
 _RIGHT, _WRONG = "#1a7f37", "#b42318"
+_OPACITY = 0.55  # of a map over its picture
 
 
 def rgb_pictures(image: np.ndarray) -> np.ndarray:
@@ -177,13 +179,13 @@ def explanation_figure(
         original.set_title(f"{_short(name, 30)} ({probability:.1%})", fontsize=10)
         convolutions.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
         convolutions.imshow(
-            cam, cmap="inferno", alpha=0.55, vmin=0, vmax=1, extent=(0, size, size, 0),
+            cam, cmap="inferno", alpha=_OPACITY, vmin=0, vmax=1, extent=(0, size, size, 0),
             interpolation="bilinear",
         )  # fmt: skip
         convolutions.set_title("CNN: Grad-CAM", fontsize=10)
         rows.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
         rows.imshow(
-            bands[:, np.newaxis], cmap="inferno", alpha=0.55, vmin=0, vmax=1,
+            bands[:, np.newaxis], cmap="inferno", alpha=_OPACITY, vmin=0, vmax=1,
             extent=(0, size, size, 0), aspect="auto", interpolation="nearest",
         )  # fmt: skip
         rows.set_title("RNN: saliency of its 23 bands", fontsize=10)
@@ -195,9 +197,44 @@ def explanation_figure(
 
 def thumbnail(image: np.ndarray, side: int = 112) -> bytes:
     """A small JPEG of one RGB input, (299, 299, 3) in [-1, 1]."""
-    pixels = (rgb_pictures(image) * 255).round().astype(np.uint8)
+    return _jpeg(_small(rgb_pictures(image), side))
+
+
+def explained_thumbnail(
+    image: np.ndarray, cam: np.ndarray, bands: np.ndarray, side: int = 112
+) -> bytes:
+    """The same three times as one JPEG: as it is, under the CNN's map and under the RNN's bands.
+
+    Args:
+        image: (299, 299, 3) in [-1, 1].
+        cam: (h, w) from 0 to 1.
+        bands: (23,) from 0 to 1.
+        side: pixels of each of the three.
+    """
+    picture = _small(rgb_pictures(image), side)
+    gray = picture.mean(axis=-1, keepdims=True)
+    heat = [
+        _small(matplotlib.colormaps["inferno"](values)[..., :3], side, resample)
+        for values, resample in (
+            (cam, PIL.Image.Resampling.BILINEAR),
+            (bands[:, np.newaxis], PIL.Image.Resampling.NEAREST),
+        )
+    ]
+    overlaid = [(1 - _OPACITY) * gray + _OPACITY * colors for colors in heat]
+    return _jpeg(np.concatenate([picture, *overlaid], axis=1))
+
+
+def _small(
+    picture: np.ndarray, side: int, resample: PIL.Image.Resampling = PIL.Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """(h, w, 3) in [0, 1] -> (side, side, 3)."""
+    pixels = PIL.Image.fromarray((picture * 255).round().astype(np.uint8))
+    return np.asarray(pixels.resize((side, side), resample)) / 255
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    PIL.Image.fromarray(pixels).resize((side, side)).save(buffer, "JPEG", quality=85)
+    PIL.Image.fromarray((picture * 255).round().astype(np.uint8)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 

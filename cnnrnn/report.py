@@ -15,6 +15,7 @@ from cnnrnn import (
     branches,
     datasets,
     event_files,
+    explanations,
     inference,
     input_pipeline,
     models,
@@ -23,6 +24,7 @@ from cnnrnn import (
     plots,
     run_folder,
     scores,
+    summaries,
 )
 from cnnrnn import config as config_lib
 
@@ -76,7 +78,7 @@ def write(
         chance=1 / len(names),
         classes=classes,
         confusions=_confusions(data, config, predictions, matrix),
-        mistakes=_shown(data, config, predictions, scores.surest_mistakes(predictions, _MISTAKES)),
+        mistakes=_mistakes(data, config, predictions, network),
         calibration_error=scores.expected_calibration_error(bins),
         bins=bins,
         cnn=branches.describe(predictions.cnn),
@@ -90,7 +92,11 @@ def write(
             temporary.write_bytes(pictures[name])
     _write_tables(folder, content, matrix)
     atomic_file.write_text(folder.evaluation / "report.html", page.render(content))
-    atomic_file.write_json(folder.results, _results(data, best, content, predictions))
+    results = _results(data, best, content, predictions)
+    summaries.evaluation(
+        folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, pictures
+    )
+    atomic_file.write_json(folder.results, results)
 
 
 def _results(
@@ -183,6 +189,23 @@ def _confusions(
     ]
 
 
+def _mistakes(
+    data: datasets.Dataset,
+    config: config_lib.Config,
+    predictions: inference.Predictions,
+    network: models.Network,
+) -> list[dict[str, Any]]:
+    """The surest mistakes, with where each branch found the class that it is not."""
+    rows = np.asarray(scores.surest_mistakes(predictions, _MISTAKES), np.int64)
+    shown = _shown(data, config, predictions, rows)
+    if shown:
+        views = _views(data, config, rows)
+        found = explanations.Explainer(network).explain(views, predictions.top[rows, 0])
+        for picture, image, maps in zip(shown, views["image"], found, strict=True):
+            picture["jpeg"] = plots.explained_thumbnail(image, maps.cam, maps.bands)
+    return shown
+
+
 def _shown(
     data: datasets.Dataset,
     config: config_lib.Config,
@@ -193,20 +216,26 @@ def _shown(
     rows = np.asarray(rows, np.int64)
     if not len(rows):
         return []
-    views = next(
-        input_pipeline.evaluation(
-            data.validation.take(rows), batch_size=len(rows), resize_method=config.resize_method
-        ).as_numpy_iterator()
-    )["image"]
     return [
         {
-            "jpeg": plots.thumbnail(view),
+            "jpeg": plots.thumbnail(image),
             "true": data.class_names[predictions.label[row]],
             "predicted": data.class_names[predictions.top[row, 0]],
             "confidence": float(predictions.probability[row]),
         }
-        for row, view in zip(rows, views, strict=True)
+        for row, image in zip(rows, _views(data, config, rows)["image"], strict=True)
     ]
+
+
+def _views(
+    data: datasets.Dataset, config: config_lib.Config, rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the branches see of some validation pictures."""
+    return next(
+        input_pipeline.evaluation(
+            data.validation.take(rows), batch_size=len(rows), resize_method=config.resize_method
+        ).as_numpy_iterator()
+    )
 
 
 def mean_by_label(hits: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:

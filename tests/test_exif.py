@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cnnrnn import exif, preprocessing
 
-orientation = tf.function(exif.orientation)
+orientation = tf.function(exif.orientation, input_signature=[tf.TensorSpec((), tf.string)])
 
 
 def jpeg(value=None, byte_order="<", also=(), size=(24, 16)):

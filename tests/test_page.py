@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import branches, evaluation, page, scores, train
+from cnnrnn import branches, evaluation, event_files, page, scores, train
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -76,6 +76,18 @@ def report(small_network, small_config, one_replica, monkeypatch) -> pathlib.Pat
     train.run("phase1", small_config)
     evaluation.run(small_config)
     return small_config.run_dir
+
+
+def test_tensorboard_shows_the_last_evaluation_once(report, small_config):
+    evaluation.run(small_config)  # again
+    results = json.loads((report / "results.json").read_text())
+    points = event_files.scalars(report / "events" / "phase1" / "evaluation")
+    steps = {tag: [step for name, step, _ in points if name == tag] for tag, _, _ in points}
+    assert steps and all(len(found) == 1 for found in steps.values())
+    figures = {tag: value for tag, _, value in points}
+    assert figures["evaluation/top1"] == pytest.approx(results["validation"]["top1"])
+    dealt = results["branches"]["silenced"][1]
+    assert figures["evaluation/RNN dealt out at random/loss"] == pytest.approx(dealt["loss"])
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")

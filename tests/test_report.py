@@ -44,6 +44,17 @@ def test_predictions_are_drawn_whatever_their_number():
         assert tf.io.decode_png(png).shape[0] > 100
 
 
+def test_an_explained_thumbnail_is_the_picture_and_the_two_maps():
+    cam, bands = np.zeros((10, 10)), np.zeros(23)
+    cam[:, 5:], bands[:11] = 1, 1
+    jpeg = plots.explained_thumbnail(np.full((299, 299, 3), 0.5), cam, bands, side=100)
+    brightness = tf.io.decode_jpeg(jpeg).numpy().mean(axis=-1)
+    assert brightness.shape == (100, 300)
+    assert np.ptp(brightness[:, :90]) < 5
+    assert brightness[:, 170:190].mean() > brightness[:, 110:130].mean() + 50  # right against left
+    assert brightness[:40, 210:290].mean() > brightness[60:, 210:290].mean() + 50  # above, below
+
+
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "x.json"
     atomic_file.write_json(path, {"a": "é"})

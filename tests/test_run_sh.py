@@ -277,14 +277,17 @@ def test_dev_requirements_only_for_the_tests(installed):
     project, tools, _ = installed
     result = run(project, tools, "test", "-k", "a b", cwd="/")
     assert "installing pytest" in result.stderr
-    assert result.stdout == f"{project} {['-m', 'not slow', '-k', 'a b']}\n"
+    assert (
+        result.stdout
+        == f"{project} {['-m', 'not slow', '--numprocesses=2', '--dist=worksteal', '-k', 'a b']}\n"
+    )
     result = run(project, tools, "test", "--all")
     assert (result.stderr, result.stdout) == ("", f"{project} []\n")
     result = run(project, tools, "check")
     assert result.stdout.splitlines() == [
         f"{project} ['check', '.']",
         f"{project} ['format', '--check', '.']",
-        f"{project} ['-m', 'not slow']",
+        f"{project} {quick}",
     ]
     result = run(project, tools, "check", STAND_IN_EXIT="4")
     assert result.returncode == 4 and len(result.stdout.splitlines()) == 1
