@@ -5,12 +5,11 @@ The JSON is renamed into place last, so it always names a whole one.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 
 import keras
 
-from cnnrnn import atomic_file, errors, metrics, phases, saving
+from cnnrnn import atomic_file, errors, metrics, phases, saving, sealed_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,7 @@ def save(
             "epoch": epoch,
             "validation": validation.to_json(),
         }
-        atomic_file.write_json(directory / f"{phase.name}.json", record)
+        sealed_json.write(directory / f"{phase.name}.json", record)
     except OSError as error:
         raise saving.explained(directory, error) from error
     # The ones before, and what a process that was killed has left half written.
@@ -72,12 +71,12 @@ def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = sealed_json.read(path)
         record["weights"] = directory / record["weights"]
         record["class_names"] = tuple(record["class_names"])
         best = Best(**record | {"validation": metrics.Means(**record["validation"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise errors.RunError(f"{path} is damaged ({error}): train the phase again.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise errors.RunError(f"{path} cannot be used ({error}): train the phase again.") from error
     if not best.weights.is_file():
         raise errors.RunError(f"{path} names {best.weights.name}, which is gone: train again.")
     return best

@@ -70,7 +70,7 @@ def _run(argv: list[str]) -> int:
         return 0
     try:
         positional = flags.FLAGS([argv[0], *arguments])[1:]
-    except (flags.Error, UnicodeDecodeError) as error:
+    except (flags.Error, ValueError) as error:  # ValueError: a flagfile is no text, or its path
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
     if positional and command not in ("data", "reproduce", "predict", "explain"):

@@ -11,7 +11,7 @@ import warnings
 import PIL.Image
 import tensorflow as tf
 
-from cnnrnn import preprocessing
+from cnnrnn import picture_header, preprocessing
 
 # By Pillow's name: what training can decode, and the usual suffixes of each.
 SUFFIXES = {
@@ -104,26 +104,33 @@ def _fault(facts: Facts, encoded: bytes, max_pixels: int) -> str:
         return f"is {facts.format}, which TensorFlow does not read: convert it to JPEG or PNG"
     if facts.format == "WEBP" and facts.frames > 1:
         return "is an animated WebP, which TensorFlow does not read: convert it to JPEG or PNG"
-    pixels = facts.width * facts.height * facts.frames
-    if pixels > max_pixels:
-        frames = f" in {facts.frames} frames" if facts.frames > 1 else ""
-        return (
-            f"has {pixels / 1e6:,.1f} million pixels ({facts.width:,} x {facts.height:,}{frames}), "
-            f"more than --max_megapixels={max_pixels / 1e6:g} allows"
-        )
+    count_pixels, decode = _ops()
     try:
-        _decoder()(encoded)
+        pixels = facts.width * facts.height * facts.frames
+        if pixels <= max_pixels:  # frames of a GIF may be larger than its canvas
+            pixels = int(count_pixels(encoded))
+        if pixels > max_pixels:
+            size = f"{facts.width:,} x {facts.height:,}"
+            return (
+                f"has {pixels / 1e6:,.1f} million pixels "
+                f"({size if facts.frames == 1 else f'in {facts.frames} frames'}), "
+                f"more than --max_megapixels={max_pixels / 1e6:g} allows"
+            )
+        decode(encoded)
     except tf.errors.OpError as error:
         return f"cannot be decoded: {reason(error)}"
     return ""
 
 
 @functools.cache
-def _decoder():
-    """Decodes and throws the pixels away; compiled once."""
-    return tf.function(
-        lambda encoded: tf.shape(preprocessing.decode(encoded)),
-        input_signature=[tf.TensorSpec((), tf.string)],
+def _ops():
+    """Counts the pixels; decodes and throws them away. Compiled once."""
+    file = tf.TensorSpec((), tf.string)
+    return (
+        tf.function(picture_header.pixels, input_signature=[file]),
+        tf.function(
+            lambda encoded: tf.shape(preprocessing.decode(encoded)), input_signature=[file]
+        ),
     )
 
 

@@ -1,12 +1,14 @@
 """How many pixels an encoded picture says it has, as TensorFlow ops: asked before it is decoded.
 
-For exported models, which have no Pillow beside them: a small file can decode to gigabytes.
+A small file can decode to gigabytes. As ops, because exported models have nothing else beside them.
 Offsets are those of the formats' specifications (PNG: ISO 15948; GIF89a; BMP; WebP: RFC 9649).
 """
 
 import tensorflow as tf
 
 _HEAD_BYTES = 32
+_GIF_FRAME, _GIF_EXTENSION = 0x2C, 0x21
+_GIF_LONGEST_STEP = 1024  # bytes: a frame's head with 256 colors, or a piece of 255
 
 
 def pixels(encoded: tf.Tensor) -> tf.Tensor:
@@ -16,8 +18,8 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         encoded: () string.
 
     Returns:
-        () int64, width times height; 0 for what is none of the five formats, which does not
-        decode either.
+        () int64, width times height, of all frames of a GIF together; 0 for what is none of the
+        five formats, which does not decode either.
 
     Raises:
         tf.errors.InvalidArgumentError: when run on a JPEG whose header is damaged.
@@ -55,9 +57,46 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         [
             (begins(b"\xff\xd8"), jpeg),
             (begins(b"\x89PNG"), lambda: number(16, 4, True) * number(20, 4, True)),
-            (begins(b"GIF8"), lambda: number(6, 2) * number(8, 2)),
+            (begins(b"GIF8"), lambda: _gif_pixels(encoded)),
             (begins(b"RIFF") & begins(b"WEBP", 8), webp),
             (begins(b"BM"), bmp),
         ],
         default=lambda: tf.constant(0, tf.int64),
     )
+
+
+def _gif_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """The pixels of all frames: any may be larger than the canvas, and the decoder reads them all.
+
+    A GIF is its canvas, then blocks; what they hold is cut into pieces of up to 255 bytes, each
+    with its length before it, the last of length 0.
+    """
+    # Behind the end there are zeros for as far as any step below may lead: they end each loop.
+    data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
+    data = tf.pad(data, [[0, 2 * _GIF_LONGEST_STEP]])
+
+    def byte(at: tf.Tensor) -> tf.Tensor:
+        return tf.gather(data, at)
+
+    def size(at: tf.Tensor) -> tf.Tensor:
+        """Width times height; each is two bytes."""
+        width, height = (byte(at + i) + 256 * byte(at + i + 1) for i in (0, 2))
+        return tf.cast(width, tf.int64) * tf.cast(height, tf.int64)
+
+    def colors(at: tf.Tensor) -> tf.Tensor:
+        """The bytes of the color table that the flags at a place tell of."""
+        flags = byte(at)
+        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+
+    def block(at: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        is_frame = byte(at) == _GIF_FRAME
+        pieces = tf.where(is_frame, at + 10 + colors(at + 9) + 1, at + 2)
+        (last,) = tf.while_loop(lambda at: byte(at) > 0, lambda at: (at + byte(at) + 1,), (pieces,))
+        return last + 1, total + tf.where(is_frame, size(at + 5), 0)
+
+    def is_block(at: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        return (byte(at) == _GIF_FRAME) | (byte(at) == _GIF_EXTENSION)
+
+    first = 13 + colors(tf.constant(10))
+    _, total = tf.while_loop(is_block, block, (first, tf.constant(0, tf.int64)))
+    return tf.maximum(size(tf.constant(6)), total)

@@ -9,14 +9,13 @@ copy or a person, it says what is wrong with it.
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from cnnrnn import atomic_file
+from cnnrnn import atomic_file, sealed_json
 
 SEAL = "seal.json"
 _PARTIAL = ".partial-*"
@@ -39,7 +38,7 @@ def writing(folder: pathlib.Path, notes: dict[str, Any]) -> Iterator[pathlib.Pat
         for path in _files(temporary):
             atomic_file.sync(path)
             files[path.relative_to(temporary).as_posix()] = _describe(path)
-        atomic_file.write_json(temporary / SEAL, {"notes": notes, "files": files})
+        sealed_json.write(temporary / SEAL, {"notes": notes, "files": files})
         os.rename(temporary, folder)
         atomic_file.sync(folder.parent)
     finally:
@@ -52,12 +51,8 @@ def notes(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
         ValueError: the folder is not as it was written; says which file, and what is wrong.
     """
-    try:
-        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        recorded, written_notes = dict(seal["files"]), dict(seal["notes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{SEAL} is missing or damaged ({error})") from error
-    for name, written in recorded.items():
+    seal = sealed_json.read(folder / SEAL)
+    for name, written in seal["files"].items():
         path = folder / name
         if not path.is_file():
             raise ValueError(f"{name} is gone")
@@ -67,7 +62,7 @@ def notes(folder: pathlib.Path) -> dict[str, Any]:
             )
         if _describe(path) != written:
             raise ValueError(f"the content of {name} has changed")
-    return written_notes
+    return seal["notes"]
 
 
 def clear_leftovers(parent: pathlib.Path) -> None:

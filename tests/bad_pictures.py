@@ -48,6 +48,12 @@ def png_bomb(width=40_000, height=40_000):
     )
 
 
+def gif_bomb():
+    """A canvas of 40 x 32 whose second frame says that it is 40,000 x 40,000."""
+    frame = struct.pack("<BHHHHB", 0x2C, 0, 0, 40_000, 40_000, 0) + b"\x08\x03abc\0"
+    return encoded("GIF")[:-1] + frame + b";"
+
+
 def png16():
     pixels = np.random.default_rng(3).integers(0, 65536, (32, 40)).astype(np.uint16)
     buffer = io.BytesIO()
@@ -102,6 +108,7 @@ FILES = {
     "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500), "is no picture"),
     "animated.webp": (animated("WEBP"), "is an animated WebP"),
     "bomb.png": (png_bomb(), "million pixels"),
+    "bomb.gif": (gif_bomb(), "million pixels .in 2 frames"),
     "huge_header.jpg": (JPEG.replace(b"\x00\x20\x00\x28", b"\xff\xff\xff\xff", 1), "million pix"),
 }
 BAD = {name for name, (_, fault) in FILES.items() if fault}

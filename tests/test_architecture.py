@@ -21,8 +21,8 @@ ROOMS = (
         "batcher",
         "picture_header",
     ),
-    ("sealed_folder", "event_files"),
-    ("data",),
+    ("sealed_json", "event_files"),
+    ("sealed_folder", "data"),
     (
         "preprocessing",
         "folder_builder",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import checkpoints, errors, phases, sealed_folder
+from cnnrnn import checkpoints, errors, phases, sealed_folder, sealed_json
 
 
 class Phase:
@@ -163,3 +163,15 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
     assert Phase(tmp_path).saver.restore() == tmp_path / "00000001"  # it is not taken for one
     sealed_folder.clear_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_a_flipped_figure_in_a_record_is_noticed(tmp_path):
+    path = tmp_path / "best.json"
+    sealed_json.write(path, {"epoch": 12, "names": ["ü"]})
+    assert sealed_json.read(path) == {"epoch": 12, "names": ["ü"]}
+    path.write_text(path.read_text().replace("12", "13"))
+    with pytest.raises(ValueError, match="has changed"):
+        sealed_json.read(path)
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="damaged"):
+        sealed_json.read(path)

@@ -18,11 +18,25 @@ GOOD = sorted(set(bad_pictures.FILES) - bad_pictures.BAD)
 def test_the_header_says_how_many_there_are(name):
     content = bad_pictures.FILES[name][0]
     with PIL.Image.open(io.BytesIO(content)) as image:
-        assert pixels(content).numpy() == image.width * image.height
+        frames = image.n_frames if image.format == "GIF" else 1
+        assert pixels(content).numpy() == image.width * image.height * frames
 
 
 def test_a_bomb_is_told_without_decoding_it():
     assert pixels(bad_pictures.FILES["bomb.png"][0]).numpy() == 40_000 * 40_000
+    assert pixels(bad_pictures.FILES["bomb.gif"][0]).numpy() == 40_000 * 40_000 + 40 * 32
+
+
+def test_the_frames_of_a_gif_are_found_behind_many_pieces_and_color_tables():
+    noise = [PIL.Image.effect_noise((300, 200), 90).convert("RGB") for _ in range(3)]
+    frames = [image.quantize(colors) for image, colors in zip(noise, (16, 4, 256), strict=True)]
+    file = io.BytesIO()
+    frames[0].save(
+        file, "GIF", save_all=True, append_images=frames[1:], comment=b"x" * 700, optimize=False
+    )
+    assert pixels(file.getvalue()).numpy() == 3 * 300 * 200
+    for cut in range(0, len(file.getvalue()), 997):
+        assert 0 <= pixels(file.getvalue()[:cut]).numpy() <= 3 * 300 * 200
 
 
 @pytest.mark.parametrize("lossless", [True, False])

@@ -36,7 +36,7 @@ def make(seed, folder):
         try:
             values(["program", f"--flagfile={file}"])
             config.from_flags(values)
-        except (flags.Error, UnicodeDecodeError, errors.UsageError) as error:
+        except (flags.Error, ValueError, errors.UsageError) as error:
             if not str(error):
                 raise AssertionError("an error without a word") from error
             return "refused"
