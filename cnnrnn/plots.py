@@ -98,7 +98,7 @@ def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
     """
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 3.2 + 0.155 * len(names)
-    chart = figure.Figure(figsize=(side, side), layout="constrained")
+    chart = figure.Figure(figsize=(side + 1, side), layout="constrained")
     axes = chart.add_subplot()
     # The root brings out the few among many: one in a hundred would be next to white.
     picture = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -114,7 +114,14 @@ def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
         for i, j in np.ndindex(matrix.shape):
             color = "white" if share[i, j] > 0.4 else "#333333"
             axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=7, color=color)
-    bar = chart.colorbar(picture, ax=axes, shrink=0.5, ticks=np.sqrt([0, 0.01, 0.1, 0.3, 0.6, 1]))
+    bar = chart.colorbar(
+        picture,
+        ax=axes,
+        shrink=0.5,
+        fraction=0.03,
+        pad=0.01,
+        ticks=np.sqrt([0, 0.01, 0.1, 0.3, 0.6, 1]),
+    )
     bar.ax.set_yticklabels(["0", "1 %", "10 %", "30 %", "60 %", "100 %"])
     bar.set_label("share of the true class")
     return _png(chart)
