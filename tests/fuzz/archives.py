@@ -26,7 +26,6 @@ KINDS = (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK)
 
 def make(seed, folder):
     content = dummy.files(["n00000003", "n00000001", "n00000002"], 2, 1)
-    reference = {pathlib.PurePath(name).name: data for name, data in content.items()}
     base = dummy.write_zip(folder / "base.zip", content).read_bytes()
     (folder / "bystander").write_text("untouched")
 
@@ -35,8 +34,10 @@ def make(seed, folder):
         archive, target = folder / "tried.zip", folder / "target"
         if rng.random() < 0.5:
             archive.write_bytes(mutations.mutate(base, [base], rng))
+            right = content
         else:
-            archive.write_bytes(_made_to_harm(content, rng))
+            harmful, right = _made_to_harm(content, rng)
+            archive.write_bytes(harmful)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 restructure.restructure(archive, target)
@@ -47,14 +48,14 @@ def make(seed, folder):
             "base.zip", "tried.zip", "bystander", "target"
         }:  # fmt: skip
             raise AssertionError(f"outside of the target: {sorted(folder.iterdir())}")
-        _check(target, reference)
+        _check(target, {pathlib.PurePath(name).name: data for name, data in right.items()})
         return outcome
 
     return try_one
 
 
 def _made_to_harm(content, rng):
-    """An archive that is whole, with a member that an honest one would not have."""
+    """An archive that is whole, with a member that an honest one would not have; its members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         members = [(f"{dummy.TOP}/{name}", data) for name, data in content.items()]
@@ -82,7 +83,7 @@ def _made_to_harm(content, rng):
             warnings.simplefilter("ignore")  # of duplicate names
             for name, data in members:
                 archive.writestr(name, data)
-    return buffer.getvalue()
+    return buffer.getvalue(), {str(name): data for name, data in members}
 
 
 def _check(target, reference):
