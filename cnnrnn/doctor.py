@@ -56,6 +56,7 @@ def run(config: config_lib.Config, log: Log = print) -> None:
         *_duplicates(splits, examined.class_names),
         *_classes(splits, examined.class_names),
     ]
+    findings.sort(key=lambda finding: not finding.bad)
     pictures = sum(map(len, splits.values()))
     for line in _lines(findings, pictures):
         log(line)

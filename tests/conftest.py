@@ -28,6 +28,11 @@ tf.config.set_logical_device_configuration(
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 CLASSES = ("black", "gray", "white")
+REAL_ARCHIVE = pathlib.Path(
+    os.environ.get(
+        "CNNRNN_TINY_IMAGENET_ZIP", REPOSITORY / "../shared/datasets/tiny-imagenet-100-A.zip"
+    )
+).resolve()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,5 +1,4 @@
 import dataclasses
-import os
 import pathlib
 import shutil
 import zipfile
@@ -22,13 +21,6 @@ from cnnrnn import (
     preprocessing,
 )
 from data.tiny_imagenet_100 import dummy
-
-REAL_ARCHIVE = pathlib.Path(
-    os.environ.get(
-        "CNNRNN_TINY_IMAGENET_ZIP",
-        conftest.REPOSITORY / "../shared/datasets/tiny-imagenet-100-A.zip",
-    )
-).resolve()
 
 
 def load(dataset, **settings):
@@ -170,16 +162,18 @@ def test_all_layouts_of_tiny_imagenet_are_the_same_data(layout, tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL_ARCHIVE.is_file(), reason=f"{REAL_ARCHIVE} is not there")
+@pytest.mark.skipif(
+    not conftest.REAL_ARCHIVE.is_file(), reason=f"{conftest.REAL_ARCHIVE} is not there"
+)
 def test_the_real_tiny_imagenet_is_the_same_data_in_every_layout(tmp_path):
     from cnnrnn import restructure
 
-    with zipfile.ZipFile(REAL_ARCHIVE) as archive:
+    with zipfile.ZipFile(conftest.REAL_ARCHIVE) as archive:
         archive.extractall(tmp_path / "original")
-    restructure.restructure(REAL_ARCHIVE, tmp_path / "folders")
+    restructure.restructure(conftest.REAL_ARCHIVE, tmp_path / "folders")
     original, _ = load(next((tmp_path / "original").iterdir()))
     folders, _ = load(tmp_path / "folders")
-    built, _ = load("tiny_imagenet_100", archive=str(REAL_ARCHIVE))
+    built, _ = load("tiny_imagenet_100", archive=str(conftest.REAL_ARCHIVE))
     assert len(built.train) == 50_000 and len(built.validation) == 5_000
     assert built.fingerprint == original.fingerprint == folders.fingerprint
     assert built.class_names == original.class_names == folders.class_names

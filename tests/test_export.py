@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 
 import conftest
 import keras
@@ -9,7 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import errors, export, portable, sealed_folder, train
+from benchmarks import exports
+from cnnrnn import (
+    best_weights,
+    errors,
+    export,
+    metrics,
+    models,
+    portable,
+    saved_model,
+    sealed_folder,
+    train,
+    trained,
+)
+from cnnrnn.models import xception_weights
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +87,29 @@ def test_the_command(small_network, small_config, one_replica, monkeypatch, caps
     (folder / "seal.json").unlink()
     with pytest.raises(errors.UsageError, match="is no export"):
         export.run(small_config)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not conftest.REAL_ARCHIVE.is_file(), reason=f"{conftest.REAL_ARCHIVE} is not there"
+)
+def test_at_full_size_real_pictures_are_answered_as_by_the_program(tmp_path):
+    """The real network, exported, in processes that know nothing of this package."""
+    network = models.build(100)
+    xception_weights.load_into(network.cnn, "imagenet")
+    head = network.fusion.get_layer("logits")
+    head.kernel.assign(head.kernel * 20)  # so that there are sure answers to compare
+    names = tuple(f"class {number}" for number in range(100))
+    best = best_weights.Best(None, "", names, "phase1", 1, metrics.Means(0, 0, 0, 1))
+    classifier = trained.Classifier(network, names, "bilinear", best)
+    saved_model.write(classifier, tmp_path / "saved_model", top=5, max_pixels=10**8)
+    portable.plain_keras(network).save(tmp_path / "model.keras")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    with zipfile.ZipFile(conftest.REAL_ARCHIVE) as archive:
+        files = sorted(name for name in archive.namelist() if "/val/images/val_1" in name)[:32]
+        contents = [archive.read(name) for name in files]
+    program, *exported = exports.measure(
+        classifier, tmp_path, contents, np.zeros(32, int), names=("saved_model", "model.keras")
+    )
+    for row in exported:
+        assert row.difference < 1e-6 and row.megabytes < 420, row

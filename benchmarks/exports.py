@@ -1,0 +1,186 @@
+"""What the exported files say, beside the program itself, on validation pictures.
+
+    python -m benchmarks.exports --run=runs/NAME --dataset=path/to/pictures --count=500
+
+Each file is run in a process of its own that knows nothing of this package: the SavedModel by
+TensorFlow, the Keras file by Keras, the LiteRT files by ai-edge-litert (requirements-dev.txt).
+`./run.sh export` has to be run before.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import config as config_lib
+from cnnrnn import datasets, trained
+
+_TOP = 5
+_BATCH = 16
+# Each reads what is in its folder and leaves labels and probabilities, (N, 5) each.
+_COMMON = """
+import sys, time, pathlib
+import numpy as np
+export = pathlib.Path(sys.argv[1])
+def answer(probabilities):
+    labels = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+    return labels, np.take_along_axis(probabilities, labels, 1)
+"""
+_END = """
+seconds = time.perf_counter() - start
+assert not any(name.split(".")[0] == "cnnrnn" for name in sys.modules)
+np.savez("said.npz", labels=labels, probabilities=probabilities, seconds=seconds)
+"""
+_SAVED_MODEL = """
+import tensorflow as tf
+names = (export / "classes.txt").read_text(encoding="utf-8").splitlines()
+files = [path.read_bytes() for path in sorted(pathlib.Path("pictures").iterdir())]
+classify = tf.saved_model.load(str(export / "saved_model")).signatures["serving_default"]
+classify(image_bytes=tf.constant(files[:1]))
+start = time.perf_counter()
+said = [classify(image_bytes=tf.constant(files[i : i + 16])) for i in range(0, len(files), 16)]
+assert not any(error for one in said for error in one["error"].numpy())
+labels = np.array([[names.index(" ".join(name.decode().split())) for name in row]
+                   for one in said for row in one["classes"].numpy()])
+probabilities = np.concatenate([one["probabilities"].numpy() for one in said])
+"""
+_KERAS = """
+import keras
+views = np.load("views.npy")
+model = keras.saving.load_model(export / "model.keras")
+model.predict(views[:1], verbose=0)
+start = time.perf_counter()
+labels, probabilities = answer(model.predict(views, batch_size=16, verbose=0))
+"""
+_LITERT = """
+from ai_edge_litert.interpreter import Interpreter
+pixels = np.round((np.load("views.npy") + 1) * 127.5).astype(np.uint8)
+classify = Interpreter(str(export / "{name}")).get_signature_runner()
+classify(image=pixels[:1])
+start = time.perf_counter()
+labels, probabilities = answer(
+    np.concatenate([classify(image=one[None])["probabilities"] for one in pixels]))
+"""
+_PROGRAMS = {
+    "saved_model": _SAVED_MODEL,
+    "model.keras": _KERAS,
+    "model.tflite": _LITERT.replace("{name}", "model.tflite"),
+    "model_quantized.tflite": _LITERT.replace("{name}", "model_quantized.tflite"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One file against the program: shares from 0 to 1, pictures/s with decoding for SavedModel.
+
+    `difference` is the largest of a probability, over the five most likely classes.
+    """
+
+    name: str
+    megabytes: float
+    top1: float
+    top5: float
+    difference: float
+    per_second: float
+
+
+def measure(
+    classifier: trained.Classifier,
+    export: pathlib.Path,
+    contents: list[bytes],
+    labels: np.ndarray,
+    names: tuple[str, ...] = tuple(_PROGRAMS),
+) -> list[Row]:
+    """Measures exported files.
+
+    Args:
+        classifier: what was exported.
+        export: the folder of the export.
+        contents: N encoded pictures.
+        labels: (N,) their classes.
+        names: of the files.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = pathlib.Path(place)
+        (folder / "pictures").mkdir()
+        for number, content in enumerate(contents):
+            (folder / "pictures" / f"{number:06d}").write_bytes(content)
+        views = [classifier.views(tf.constant(content)) for content in contents]
+        np.save(folder / "views.npy", np.stack([view["image"] for view in views]))
+        classify = tf.function(classifier.probabilities)
+        reference = np.concatenate(
+            [classify(_batch(views[at : at + _BATCH])) for at in range(0, len(views), _BATCH)]
+        )
+        del views
+        rows = [_row("this program", 0, np.argsort(-reference)[:, :_TOP], labels)]
+        for name in names:
+            program = _COMMON + _PROGRAMS[name] + _END
+            subprocess.run(
+                [sys.executable, "-I", "-c", program, str(export.resolve())],
+                cwd=folder,
+                check=True,
+                env={"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"},
+            )
+            with np.load(folder / "said.npz") as said:
+                found = _row(name, _size(export / name), said["labels"], labels)
+                there = np.take_along_axis(reference, said["labels"], 1)
+                rows.append(
+                    dataclasses.replace(
+                        found,
+                        difference=float(np.abs(there - said["probabilities"]).max()),
+                        per_second=len(contents) / float(said["seconds"]),
+                    )
+                )
+    return rows
+
+
+def _batch(views: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    return {name: tf.stack([view[name] for view in views]) for name in views[0]}
+
+
+def _row(name: str, size: int, top: np.ndarray, labels: np.ndarray) -> Row:
+    hits = top == labels[:, np.newaxis]
+    return Row(name, size / 1e6, hits[:, 0].mean(), hits.any(axis=1).mean(), 0.0, float("nan"))
+
+
+def _size(path: pathlib.Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, type=pathlib.Path, help="a trained run's folder")
+    parser.add_argument("--dataset", required=True, help="as for ./run.sh train")
+    parser.add_argument("--archive", default="", help="as for ./run.sh train")
+    parser.add_argument("--count", type=int, default=500, help="validation pictures, evenly spread")
+    options = parser.parse_args()
+    data = datasets.load(config_lib.Config(dataset=options.dataset, archive=options.archive))
+    count = min(options.count, len(data.validation))
+    chosen = np.linspace(0, len(data.validation) - 1, count).astype(np.int64)
+    fetched = tf.data.Dataset.from_tensor_slices(chosen).map(data.validation.fetch)
+    pairs = [(content, label) for content, label in fetched.as_numpy_iterator()]
+    classifier = trained.load(options.run, precision="float32")
+    rows = measure(
+        classifier, options.run / "export", [p[0] for p in pairs], np.array([p[1] for p in pairs])
+    )
+    print(f"{count} validation pictures of {data.name}\n")
+    print("| file | MB | top-1 | top-5 | largest difference of a probability | pictures/s |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for row in rows:
+        print(
+            f"| {row.name} | {row.megabytes:,.0f} | {row.top1:.1%} | {row.top5:.1%} | "
+            f"{row.difference:.1e} | {row.per_second:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
