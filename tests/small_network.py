@@ -2,9 +2,11 @@
 
 Run as a script, it is the program's command line with that network in the place of the real one:
 
-    python tests/small_network.py train --dataset=...
+    PYTHONPATH=. python tests/small_network.py train --dataset=...
+    PYTHONPATH=. python tests/small_network.py verify-resume --kills=50 --flagfile=flags.txt
 """
 
+import functools
 import sys
 
 import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
@@ -12,7 +14,7 @@ import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be 
 # isort: split
 import keras
 
-from cnnrnn import main, models, shapes, stop_signals
+from cnnrnn import main, models, shapes, stop_signals, verify_resume
 from cnnrnn.models import batch_norm, fusion, lstm
 
 
@@ -46,5 +48,7 @@ def small_build(
 
 if __name__ == "__main__":
     models.build = small_build
+    itself = functools.partial(verify_resume.run, program=(sys.executable, __file__))
+    verify_resume.run = itself
     stop_signals.install()
     sys.exit(main.main(sys.argv))
