@@ -26,6 +26,7 @@ from cnnrnn import errors, progress
 _PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
 _PICTURES = 64  # of training, or one of each class
 _KILLS_A_RUN = 5  # about; more take more runs
+_KILLS_AT_START = 0.2  # the share of kills before a run works; the others come within its work
 _WORKS = "parameters train"  # what a run says as it begins to work
 _POLL_SECONDS = 0.1
 _GIGABYTES = 6.0  # what one run of both phases takes while it trains
@@ -82,24 +83,28 @@ class _Trial:
 
     def run_straight(self) -> _Timing:
         """Runs the recipe in one go."""
-        began, start = time.monotonic(), 0.0
+        began = time.monotonic()
         with self._started("straight") as process:
-            while process.poll() is None:
-                time.sleep(_POLL_SECONDS)
-                if not start and _WORKS in self._log("straight").read_text(errors="replace"):
-                    start = time.monotonic() - began
-        _check_ended(process.returncode, self._log("straight"))
+            self._wait_for_work("straight", process)
+            start = time.monotonic() - began
+            _check_ended(process.wait(), self._log("straight"))
         return _Timing(start, time.monotonic() - began)
 
     def run_with_kills(self, most: int, timing: _Timing, rng: random.Random, log: Log) -> int:
         """Runs the recipe, killing it so often at most; returns how often it was killed."""
         stretch = 2 * (timing.total - timing.start) / (_KILLS_A_RUN + 1)
+        most = min(most, 2 * _KILLS_A_RUN)
         for kill in range(most):
-            after = rng.uniform(timing.start / 2, timing.start + stretch)
             with self._started("killed") as process, contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(after)
+                began = time.monotonic()
+                if rng.random() < _KILLS_AT_START:
+                    process.wait(rng.uniform(0, timing.start))
+                else:
+                    self._wait_for_work("killed", process)
+                    process.wait(rng.uniform(0, stretch))
                 _check_ended(process.returncode, self._log("killed"))
                 return kill
+            after = time.monotonic() - began
             log(f"kill     after {after:.1f} s, at: {_last_line(self._log('killed'))}")
         with self._started("killed") as process:
             _check_ended(process.wait(), self._log("killed"))
@@ -132,7 +137,7 @@ class _Trial:
             run="run",
             feature_cache=str(self.folder / name / "features"),
         )
-        with open(self._log(name), "ab") as log:
+        with open(self._log(name), "wb") as log:
             process = subprocess.Popen(
                 [*self.program, "train", *config.to_flags()],
                 stdin=subprocess.DEVNULL,
@@ -145,6 +150,13 @@ class _Trial:
         finally:
             process.kill()
             process.wait()
+
+    def _wait_for_work(self, name: str, process: subprocess.Popen) -> None:
+        """Returns when a run says that it begins to work, or has ended."""
+        while process.poll() is None:
+            if _WORKS in self._log(name).read_text(encoding="utf-8", errors="replace"):
+                return
+            time.sleep(_POLL_SECONDS)
 
     def _log(self, name: str) -> pathlib.Path:
         return self.folder / f"{name}.log"

@@ -3,7 +3,7 @@
 Run as a script, it is the program's command line with that network in the place of the real one:
 
     PYTHONPATH=. python tests/small_network.py train --dataset=...
-    PYTHONPATH=. python tests/small_network.py verify-resume --kills=50 --flagfile=flags.txt
+    PYTHONPATH=. python tests/small_network.py verify-resume --dataset=... --kills=50
 """
 
 import functools
