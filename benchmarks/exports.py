@@ -175,7 +175,9 @@ def main() -> None:
     print(f"{count} validation pictures of {data.name}\n")
     print("| file | MB | top-1 | top-5 | largest difference of a probability | pictures/s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for row in rows:
+    program, *exported = rows
+    print(f"| this program | | {program.top1:.1%} | {program.top5:.1%} | | |")
+    for row in exported:
         print(
             f"| {row.name} | {row.megabytes:,.0f} | {row.top1:.1%} | {row.top5:.1%} | "
             f"{row.difference:.1e} | {row.per_second:.1f} |"
