@@ -197,7 +197,7 @@ def explanation_figure(
         )  # fmt: skip
         rows.set_title("RNN: saliency of its 23 bands", fontsize=10)
         for axes in line:
-            axes.set(xlim=(0, size), ylim=(size, 0))
+            axes.set(xlim=(0, size), ylim=(size, 0), aspect="equal")
             axes.set_axis_off()
     return _png(chart)
 
