@@ -120,7 +120,8 @@ def measure(
             [classify(_batch(views[at : at + _BATCH])) for at in range(0, len(views), _BATCH)]
         )
         del views
-        rows = [_row("this program", 0, np.argsort(-reference)[:, :_TOP], labels)]
+        hits = _hits(np.argsort(-reference)[:, :_TOP], labels)
+        rows = [Row("this program", 0.0, *hits, 0.0, float("nan"))]
         for name in names:
             program = _COMMON + _PROGRAMS[name] + _END
             subprocess.run(
@@ -130,15 +131,11 @@ def measure(
                 env={"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"},
             )
             with np.load(folder / "said.npz") as said:
-                found = _row(name, _size(export / name), said["labels"], labels)
                 there = np.take_along_axis(reference, said["labels"], 1)
-                rows.append(
-                    dataclasses.replace(
-                        found,
-                        difference=float(np.abs(there - said["probabilities"]).max()),
-                        per_second=len(contents) / float(said["seconds"]),
-                    )
-                )
+                difference = float(np.abs(there - said["probabilities"]).max())
+                per_second = len(contents) / float(said["seconds"])
+                hits = _hits(said["labels"], labels)
+                rows.append(Row(name, _size(export / name) / 1e6, *hits, difference, per_second))
     return rows
 
 
@@ -146,9 +143,10 @@ def _batch(views: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
     return {name: tf.stack([view[name] for view in views]) for name in views[0]}
 
 
-def _row(name: str, size: int, top: np.ndarray, labels: np.ndarray) -> Row:
+def _hits(top: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Top-1 and top-5 of (N, 5) labels, most likely first."""
     hits = top == labels[:, np.newaxis]
-    return Row(name, size / 1e6, hits[:, 0].mean(), hits.any(axis=1).mean(), 0.0, float("nan"))
+    return float(hits[:, 0].mean()), float(hits.any(axis=1).mean())
 
 
 def _size(path: pathlib.Path) -> int:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,14 +196,20 @@ def _mistakes(
     network: models.Network,
 ) -> list[dict[str, Any]]:
     """The surest mistakes, with where each branch found the class that it is not."""
-    rows = np.asarray(scores.surest_mistakes(predictions, _MISTAKES), np.int64)
-    shown = _shown(data, config, predictions, rows)
-    if shown:
-        views = _views(data, config, rows)
+    rows = scores.surest_mistakes(predictions, _MISTAKES)
+
+    def draw(views: dict[str, np.ndarray]) -> list[bytes]:
         found = explanations.Explainer(network).explain(views, predictions.top[rows, 0])
-        for picture, image, maps in zip(shown, views["image"], found, strict=True):
-            picture["jpeg"] = plots.explained_thumbnail(image, maps.cam, maps.bands)
-    return shown
+        return [
+            plots.explained_thumbnail(image, maps.cam, maps.bands)
+            for image, maps in zip(views["image"], found, strict=True)
+        ]
+
+    return _shown(data, config, predictions, rows, draw)
+
+
+def _thumbnails(views: dict[str, np.ndarray]) -> list[bytes]:
+    return [plots.thumbnail(image) for image in views["image"]]
 
 
 def _shown(
@@ -211,31 +217,26 @@ def _shown(
     config: config_lib.Config,
     predictions: inference.Predictions,
     rows: Sequence[int],
+    draw: Callable[[dict[str, np.ndarray]], list[bytes]] = _thumbnails,
 ) -> list[dict[str, Any]]:
-    """Some validation pictures for the page."""
+    """Some validation pictures for the page; `draw` makes JPEGs of what the branches see."""
     rows = np.asarray(rows, np.int64)
     if not len(rows):
         return []
-    return [
-        {
-            "jpeg": plots.thumbnail(image),
-            "true": data.class_names[predictions.label[row]],
-            "predicted": data.class_names[predictions.top[row, 0]],
-            "confidence": float(predictions.probability[row]),
-        }
-        for row, image in zip(rows, _views(data, config, rows)["image"], strict=True)
-    ]
-
-
-def _views(
-    data: datasets.Dataset, config: config_lib.Config, rows: np.ndarray
-) -> dict[str, np.ndarray]:
-    """What the branches see of some validation pictures."""
-    return next(
+    views = next(
         input_pipeline.evaluation(
             data.validation.take(rows), batch_size=len(rows), resize_method=config.resize_method
         ).as_numpy_iterator()
     )
+    return [
+        {
+            "jpeg": jpeg,
+            "true": data.class_names[predictions.label[row]],
+            "predicted": data.class_names[predictions.top[row, 0]],
+            "confidence": float(predictions.probability[row]),
+        }
+        for row, jpeg in zip(rows, draw(views), strict=True)
+    ]
 
 
 def mean_by_label(hits: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:

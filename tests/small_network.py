@@ -48,7 +48,6 @@ def small_build(
 
 if __name__ == "__main__":
     models.build = small_build
-    itself = functools.partial(verify_resume.run, program=(sys.executable, __file__))
-    verify_resume.run = itself
+    verify_resume.run = functools.partial(verify_resume.run, program=(sys.executable, __file__))
     stop_signals.install()
     sys.exit(main.main(sys.argv))
