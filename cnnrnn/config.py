@@ -166,7 +166,7 @@ class Config:
     model: str = _setting(
         "",
         "predict, explain, export, serve: the run, a folder, whose best weights are used. Empty: "
-        "that of --run.",
+        "that of --run. For predict and serve it can be an export, too.",
     )
     top: int = _setting(
         5, "predict, explain, export: how many classes are named for each picture.", _POSITIVE

@@ -109,17 +109,24 @@ def _batches(split, rows_and_weights, batch_size, resize_method, features) -> tf
     def with_features(batch):
         return {**batch, "features": features.of(batch["row"])}
 
-    # One picture a core and two batches ahead: the work is the processor's, so there is nothing
-    # for tf.data to tune, and its tuning thread can hold up the end of an iterator for seconds.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.deterministic = True
     batches = rows_and_weights.map(views, num_parallel_calls=os.cpu_count()).batch(
         batch_size, drop_remainder=True
     )
     if features is not None:
         batches = batches.map(with_features)
-    return batches.prefetch(2).with_options(options)
+    return batches.prefetch(2).with_options(options())
+
+
+def options() -> tf.data.Options:
+    """For one picture a core and two batches ahead.
+
+    The work is the processor's, so there is nothing for tf.data to tune, and its tuning thread can
+    hold up the end of an iterator for seconds.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
+    return options
 
 
 def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterator:

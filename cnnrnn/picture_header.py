@@ -65,6 +65,17 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
+def limited(encoded: tf.Tensor, most: int) -> tf.Tensor:
+    """Passes an encoded picture on, () string, if it is small enough to be decoded.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run on one that has more pixels, or as `pixels`.
+    """
+    small = tf.debugging.assert_less_equal(pixels(encoded), tf.constant(most, tf.int64))
+    with tf.control_dependencies([small]):
+        return tf.identity(encoded)
+
+
 def _gif_pixels(encoded: tf.Tensor) -> tf.Tensor:
     """The pixels of all frames: any may be larger than the canvas, and the decoder reads them all.
 

@@ -5,7 +5,6 @@ remarks go to standard error, on a terminal. A bad picture is answered in its pl
 wrong with it, and makes the exit code 1; the others are answered all the same.
 """
 
-import concurrent.futures
 import csv
 import glob
 import itertools
@@ -13,19 +12,32 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TextIO
 
 import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, example_source, folder_builder, picture_check, progress, trained
+from cnnrnn import (
+    errors,
+    example_source,
+    exported,
+    folder_builder,
+    input_pipeline,
+    picture_check,
+    picture_header,
+    progress,
+    trained,
+)
 
 _BATCH = 32
 _STANDARD_INPUT = "-"
 
-Answer = list[tuple[str, float]] | str  # (class name, probability), or what is wrong
+Named = list[tuple[str, float]]  # (class name, probability), most likely first; none: it is bad
+Answer = Named | str  # or what is wrong
+Prepare = Callable[[tf.Tensor], Any]  # () string -> what batches are made of, inside a pipeline
+Classify = Callable[[Any], Iterable[Named]]  # of a batch
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -40,11 +52,10 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         RunError: some pictures are bad; raised when the others are answered.
     """
     paths = paths_of(arguments)
-    classifier = trained.load(pathlib.Path(config.model or config.run_dir).expanduser())
     write = _WRITERS[config.format](sys.stdout)
     bad = 0
     with progress.Progress("predict", len(paths), "pictures", stream=sys.stderr) as bar:
-        for done, (path, answer) in enumerate(answers(classifier, paths, config), 1):
+        for done, (path, answer) in enumerate(answers(paths, config), 1):
             write(errors.printable(path), answer)
             bad += isinstance(answer, str)
             bar.update(done)
@@ -52,38 +63,83 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         raise errors.RunError(f"{bad:,} of {len(paths):,} pictures could not be read.")
 
 
-def answers(
-    classifier: trained.Classifier, paths: Sequence[str], config: config_lib.Config
-) -> Iterator[tuple[str, Answer]]:
-    """Each path with its answer, in order; the next batch is read while one is classified."""
-    views = tf.function(classifier.views, input_signature=[tf.TensorSpec((), tf.string)])
-    classify = tf.function(classifier.probabilities)
+def answers(paths: Sequence[str], config: config_lib.Config) -> Iterator[tuple[str, Answer]]:
+    """Each path with its answer, in order.
 
-    def read(path: str) -> dict[str, np.ndarray] | str:
-        try:
-            encoded = example_source.read_file(path)
-        except OSError as error:
-            return f"cannot be read ({error.strerror or error})"
-        fault = picture_check.examine(encoded, config.max_pixels).fault
-        return fault or {name: view.numpy() for name, view in views(encoded).items()}
+    The good ones come out of a pipeline that leaves the bad ones out; what is wrong with those is
+    found out afterwards, so that good pictures pay nothing for it.
 
-    def classified(pictures: list[dict[str, np.ndarray] | str]) -> Iterator[Answer]:
-        good = [picture for picture in pictures if not isinstance(picture, str)]
-        found = iter(())
-        if good:
-            # Always of one size: a new one would be compiled anew.
-            filled = good + [good[-1]] * (_BATCH - len(good))
-            batch = {name: np.stack([picture[name] for picture in filled]) for name in good[0]}
-            found = iter(classify(batch).numpy())
-        for picture in pictures:
-            yield picture if isinstance(picture, str) else classifier.top(next(found), config.top)
+    Raises:
+        UsageError: there is nothing to classify them with.
+        RunError: it is damaged.
+    """
+    folder = pathlib.Path(config.model or config.run_dir).expanduser()
+    prepare, classify = (_export if exported.is_export(folder) else _run)(folder, config)
+    # Not of pipes and devices: those would be waited for without end.
+    rows = [row for row, path in enumerate(paths) if os.path.isfile(path)]
+    files = [os.fsencode(os.path.abspath(paths[row])) for row in rows]
+    batches = (
+        tf.data.Dataset.from_tensor_slices((np.array(rows, np.int64), np.array(files, np.bytes_)))
+        .map(
+            lambda row, file: (row, prepare(tf.io.read_file(file))),
+            num_parallel_calls=os.cpu_count(),
+        )
+        .ignore_errors(log_warning=False)
+        .batch(_BATCH)
+        .prefetch(2)
+        .with_options(input_pipeline.options())
+    )
+    following = 0
+    for read, batch in batches:
+        for row, answer in zip(read.numpy(), classify(batch), strict=True):
+            yield from ((path, _fault(path, config)) for path in paths[following:row])
+            yield paths[row], answer or _fault(paths[row], config)
+            following = row + 1
+    yield from ((path, _fault(path, config)) for path in paths[following:])
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
-        ahead = pool.map(read, batches[0])
-        for batch, following in itertools.zip_longest(batches, batches[1:], fillvalue=()):
-            pictures, ahead = list(ahead), pool.map(read, following)
-            yield from zip(batch, classified(pictures), strict=True)
+
+def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
+    """Classifies by the best weights of a run."""
+    classifier = trained.load(folder)
+    batch = {name: tf.TensorSpec((None, *view.shape)) for name, view in trained.VIEWS.items()}
+    probabilities = tf.function(classifier.probabilities, input_signature=[batch])
+
+    def prepare(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        return classifier.views(picture_header.limited(encoded, config.max_pixels))
+
+    def classify(views: dict[str, tf.Tensor]) -> Iterator[Named]:
+        return (classifier.top(row, config.top) for row in probabilities(views).numpy())
+
+    return prepare, classify
+
+
+def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
+    """Classifies by an export, which does all of it, and marks bad pictures by itself."""
+    export = exported.load(folder)
+    named = export.notes["named"]
+    if config.top > named and export.notes["classes"] > named:
+        raise errors.UsageError(
+            f"--top={config.top}: the export {folder} names {named} classes. Export anew with "
+            f"--top={config.top}, or predict from the run."
+        )
+
+    def classify(files: tf.Tensor) -> Iterator[Named]:
+        said = export.signatures["serving_default"](image_bytes=files)
+        columns = (said[name].numpy() for name in ("classes", "probabilities", "error"))
+        for classes, probabilities, error in zip(*columns, strict=True):
+            best = zip(classes[: config.top], probabilities, strict=False)
+            yield [] if error else [(name.decode(), float(share)) for name, share in best]
+
+    return tf.identity, classify
+
+
+def _fault(path: str, config: config_lib.Config) -> str:
+    """What is wrong with a picture that was not classified."""
+    try:
+        encoded = example_source.read_file(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    return picture_check.examine(encoded, config.max_pixels).fault or "could not be classified"
 
 
 def paths_of(arguments: Sequence[str]) -> list[str]:

@@ -24,10 +24,6 @@ from cnnrnn import explanations, picture_header, shapes, trained
 
 _ERROR = "is no picture that can be read, or one of too many pixels"
 _PARALLEL = 4  # pictures decoded at a time; the machine that serves is not known here
-_VIEWS = {
-    "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),
-    "rows": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
-}
 
 
 def write(
@@ -60,7 +56,7 @@ class _Functions:
         self._explainer = explanations.Explainer(classifier.network)
         self._names = tf.constant(classifier.class_names)
         self._top = min(top, len(classifier.class_names))
-        self._max_pixels = tf.constant(max_pixels, tf.int64)
+        self._max_pixels = max_pixels
         self._stand_in = tf.io.encode_png(tf.zeros((1, 1, 3), tf.uint8)).numpy()
 
     def of_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -73,7 +69,7 @@ class _Functions:
         count = tf.shape(images)[0]
         one = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), tf.uint8)
         kept = tf.concat([images, one], 0)[: tf.maximum(count, 1)]
-        views = tf.map_fn(self._classifier.views_of, kept, fn_output_signature=_VIEWS)
+        views = tf.map_fn(self._classifier.views_of, kept, fn_output_signature=trained.VIEWS)
         return {name: values[:count] for name, values in self._named(views).items()}
 
     def _named(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -129,9 +125,7 @@ class _Functions:
         return outputs | {"error": tf.where(was_read, "", _ERROR)[:count]}
 
     def _views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = picture_header.pixels(encoded)
-        with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, self._max_pixels)]):
-            return self._classifier.views(tf.identity(encoded))
+        return self._classifier.views(picture_header.limited(encoded, self._max_pixels))
 
 
 def save(folder: pathlib.Path, model: keras.Model, signatures: dict[str, Callable]) -> None:

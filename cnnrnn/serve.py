@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import batcher, errors, plots, preprocessing, sealed_folder, server
+from cnnrnn import batcher, errors, exported, plots, preprocessing, server
 from cnnrnn import config as config_lib
 
 _NAME = "cnnrnn"
@@ -28,11 +28,12 @@ def run(config: config_lib.Config) -> None:
 
     folder = pathlib.Path(config.model or config.run_dir).expanduser()
     folder = folder / "export" if (folder / "export").is_dir() else folder
-    signatures, resize_method = _load(folder)
+    export = exported.load(folder)
+    signatures = export.signatures
     application = server.application(
         _NAME,
         batcher.Batcher(functools.partial(classify, signatures), _BATCH, _WAITING),
-        functools.partial(explain, signatures, resize_method),
+        functools.partial(explain, signatures, export.notes["resize_method"]),
         int(config.max_body_megabytes * 1e6),
     )
     print("serve: classifying one picture, to have everything compiled")
@@ -86,16 +87,3 @@ def explain(signatures, resize_method: str, picture: bytes) -> dict[str, Any]:
         "classes": [{"class": name, "probability": share} for name, share, *_ in classes],
         "figure": f"data:image/png;base64,{base64.b64encode(figure).decode()}",
     }
-
-
-def _load(folder: pathlib.Path):
-    """The signatures of an export, and how it resizes."""
-    if not (folder / sealed_folder.SEAL).exists():
-        raise errors.UsageError(
-            f"{folder} is no export: run ./run.sh export with the same flags first."
-        )
-    try:
-        notes = sealed_folder.notes(folder)
-    except ValueError as error:
-        raise errors.RunError(f"the export {folder} is damaged: {error}. Export anew.") from error
-    return tf.saved_model.load(str(folder / "saved_model")).signatures, notes["resize_method"]

@@ -6,7 +6,12 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import best_weights, errors, models, preprocessing, run_folder
+from cnnrnn import best_weights, errors, models, preprocessing, run_folder, shapes
+
+VIEWS = {  # of one picture
+    "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),
+    "rows": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,7 @@ ROOMS = (
     ("datasets", "phases", "steps"),
     ("input_pipeline", "checkpoints", "best_weights"),
     ("inference", "run_folder", "feature_cache", "manifest"),
-    ("trained", "scores", "explanations", "summaries", "starting_point", "opening"),
+    ("trained", "exported", "scores", "explanations", "summaries", "starting_point", "opening"),
     ("page", "saved_model"),
     ("report",),
     (

@@ -12,7 +12,18 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, errors, explain, inference, predict, steps, train, trained
+from cnnrnn import (
+    datasets,
+    errors,
+    explain,
+    export,
+    inference,
+    portable,
+    predict,
+    steps,
+    train,
+    trained,
+)
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -105,6 +116,28 @@ def test_patterns_standard_input_and_more_than_a_batch(said, pictures, tmp_path,
     assert [answer["path"] for answer in answers] == list(map(str, many))
     first = [answer["classes"][0]["probability"] for answer in answers]
     np.testing.assert_allclose(first, first[0], atol=1e-6)
+
+
+def test_an_export_answers_as_its_run(run_of, said, pictures, tmp_path, monkeypatch):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    asked = pictures / "val", tmp_path / "bad.png"
+    run, failure = said(*asked, format="jsonl", top=2)
+    monkeypatch.setattr(portable, "litert", lambda *_: b"")  # slow, and not asked for
+    export.run(run_of.replace(top=2))
+    folder = str(run_of.run_dir / "export")
+    exported, exported_failure = said(*asked, format="jsonl", top=2, model=folder)
+    assert exported_failure == failure == "1 of 10 pictures could not be read."
+    for mine, other in zip(run.splitlines(), exported.splitlines(), strict=True):
+        mine, other = json.loads(mine), json.loads(other)
+        assert [mine["path"], mine.get("error")] == [other["path"], other.get("error")]
+        for one, two in zip(mine.get("classes", ()), other.get("classes", ()), strict=True):
+            assert one["class"] == two["class"]
+            assert one["probability"] == pytest.approx(two["probability"], abs=1e-6)
+    with pytest.raises(errors.UsageError, match="names 2 classes"):
+        predict.run(["x.jpg"], run_of.replace(model=folder, top=3))
+    (run_of.run_dir / "export" / "classes.txt").write_text("other\n")
+    with pytest.raises(errors.RunError, match="damaged"):
+        predict.run(["x.jpg"], run_of.replace(model=folder, top=2))
 
 
 def test_nothing_to_do_or_to_do_it_with_is_said(run_of, tmp_path):
