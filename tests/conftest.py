@@ -12,11 +12,13 @@ import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be 
 # isort: split
 import io
 import pathlib
+import shutil
 
 import matplotlib.image
 import numpy as np
 import pytest
 import tensorflow as tf
+from selenium import webdriver
 from small_network import small_build
 
 from cnnrnn import config, models
@@ -103,3 +105,30 @@ def small_config(pictures, tmp_path) -> config.Config:
         epochs=(2, 2),
         batch_size=(4, 2),
     )
+
+
+@pytest.fixture(params=[1280, 390], ids=["laptop", "phone"])
+def browser(request, tmp_path):
+    """Chromium, at the width of a laptop and of a phone."""
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if None in programs:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location, driver = programs
+    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking"):
+        options.add_argument(f"--{argument}")
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    chromium = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    size = {"width": request.param, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    yield chromium
+    chromium.quit()
+
+
+def assert_looks_right(browser, screenshot: pathlib.Path) -> None:
+    """There is something on the page, and nothing runs over its edge."""
+    root = "document.documentElement"
+    assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    browser.save_screenshot(str(screenshot))
+    assert np.ptp(tf.io.decode_png(screenshot.read_bytes()).numpy()[..., :3].astype(int)) > 200
+    assert not [said for said in browser.get_log("browser") if said["level"] == "SEVERE"]

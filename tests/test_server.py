@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 from starlette import testclient
 
-from cnnrnn import batcher, best_weights, errors, metrics, saved_model, serve, server, trained
-from cnnrnn import config as config_lib
+from cnnrnn import batcher, best_weights, metrics, saved_model, serve, server, trained
 
 NAMES = ("cat", "dog", "bird")
 URL = "/v1/models/cnnrnn"
@@ -119,8 +118,3 @@ def test_too_many_at_once_are_told_to_come_again(signatures):
     with testclient.TestClient(application) as client:
         answer = client.post(f"{URL}:predict", json={"instances": [b64(b"x")] * 3})
     assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
-
-
-def test_without_an_export_there_is_nothing_to_serve(tmp_path):
-    with pytest.raises(errors.UsageError, match="is no export"):
-        serve.run(config_lib.Config(model=str(tmp_path)))

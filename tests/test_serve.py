@@ -1,0 +1,72 @@
+"""The server as a process of its own, asked over HTTP and through its page."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import bad_pictures
+import conftest
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from cnnrnn import best_weights, errors, metrics, saved_model, sealed_folder, serve, trained
+from cnnrnn import config as config_lib
+
+NAMES = ("cat", "<b>dog</b>", "bird")
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
+    classifier = trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
+    target = tmp_path_factory.mktemp("run") / "export"
+    with sealed_folder.writing(target, {"resize_method": "bilinear"}) as folder:
+        saved_model.write(classifier, folder / "saved_model", top=2, max_pixels=1_000_000)
+    return target
+
+
+@pytest.fixture(scope="module")
+def address(export):
+    """Where a server listens; in the end it has to stop when asked to."""
+    program = [sys.executable, "-m", "cnnrnn.main", "serve", f"--model={export}", "--port=0"]
+    settings = {
+        "cwd": conftest.REPOSITORY,
+        "stdout": subprocess.PIPE,
+        "text": True,
+        "env": {**os.environ, "PYTHONUNBUFFERED": "1"},
+    }
+    with subprocess.Popen(program, **settings) as server:
+        yield next(line.split()[1] for line in server.stdout if line.startswith("  page"))
+        server.terminate()
+        assert server.wait(30) == 128 + signal.SIGTERM
+
+
+def test_it_listens_on_this_machine_alone_and_is_well(address):
+    assert address.startswith("http://127.0.0.1:")
+    assert urllib.request.urlopen(f"{address}health").read() == b"ok\n"
+
+
+def test_a_person_drops_a_picture_and_sees_what_it_is(address, browser, tmp_path):
+    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    good.write_bytes(bad_pictures.JPEG)
+    bad.write_bytes(b"no picture")
+    browser.get(address)
+    file, state, figure = (browser.find_element(By.ID, id) for id in ("file", "state", "figure"))
+    wait = WebDriverWait(browser, 60)
+    file.send_keys(str(good))
+    wait.until(lambda _: state.text == "good.jpg" and figure.is_displayed())
+    said = [line.text.split() for line in browser.find_elements(By.CSS_SELECTOR, "#classes li")]
+    assert len(said) == 2 and {name for name, *_ in said} <= set(NAMES)
+    assert int(figure.get_property("naturalWidth")) > 500
+    conftest.assert_looks_right(browser, tmp_path / "page.png")
+    file.send_keys(str(bad))
+    wait.until(lambda _: state.get_attribute("class") == "bad")
+    assert "no picture" in state.text and not figure.is_displayed()
+
+
+def test_without_an_export_there_is_nothing_to_serve(tmp_path):
+    with pytest.raises(errors.UsageError, match="is no export"):
+        serve.run(config_lib.Config(model=str(tmp_path)))
