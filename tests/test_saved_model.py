@@ -23,6 +23,22 @@ assert "cnnrnn" not in sys.modules
 print(json.dumps({name: value.numpy().tolist() for name, value in out.items()},
                  default=lambda b: b.decode()))
 """
+# As TensorFlow Serving runs it, in C++: a session, and no operation that needs Python.
+SESSION = """
+import sys, json
+import tensorflow.compat.v1 as tf
+with tf.Session(graph=tf.Graph()) as session:
+    model = tf.saved_model.load(session, ["serve"], sys.argv[1])
+    signature = model.signature_def["serving_default"]
+    outputs = {name: tensor.name for name, tensor in signature.outputs.items()}
+    pictures = [open(sys.argv[2], "rb").read(), b"no picture"]
+    out = session.run(outputs, {signature.inputs["image_bytes"].name: pictures})
+    nodes = [node for function in model.graph_def.library.function for node in function.node_def]
+    assert nodes and not [node.op for node in nodes if "Py" in node.op]
+assert "cnnrnn" not in sys.modules
+print(json.dumps({name: value.tolist() for name, value in out.items()},
+                 default=lambda b: b.decode()))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +65,31 @@ def reference(classifier, contents):
     return classifier.probabilities(batch).numpy()
 
 
-def test_a_fresh_process_says_what_the_program_says(classifier, exported, tmp_path):
-    good = sorted(set(bad_pictures.FILES) - bad_pictures.BAD)
-    for number, name in enumerate(good):
-        (tmp_path / f"{number:03d}").write_bytes(bad_pictures.FILES[name][0])
+def said_alone(program, exported, path):
     ended = subprocess.run(
-        [sys.executable, "-c", ALONE, str(exported), str(tmp_path)],
-        cwd=tmp_path.parent,
+        [sys.executable, "-c", program, str(exported), str(path)],
+        cwd=exported.parent,
         capture_output=True,
         text=True,
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
-    said = json.loads(ended.stdout)
+    return json.loads(ended.stdout)
+
+
+def test_a_session_says_what_the_program_says(classifier, exported, tmp_path):
+    (tmp_path / "picture").write_bytes(bad_pictures.JPEG)
+    said = said_alone(SESSION, exported, tmp_path / "picture")
+    right = reference(classifier, [bad_pictures.JPEG])
+    assert [bool(error) for error in said["error"]] == [False, True]
+    np.testing.assert_allclose(said["probabilities"][:1], -np.sort(-right)[:, :2], atol=1e-6)
+    assert said["classes"][0][0] == NAMES[right.argmax()] and said["classes"][1] == ["", ""]
+
+
+def test_a_fresh_process_says_what_the_program_says(classifier, exported, tmp_path):
+    good = sorted(set(bad_pictures.FILES) - bad_pictures.BAD)
+    for number, name in enumerate(good):
+        (tmp_path / f"{number:03d}").write_bytes(bad_pictures.FILES[name][0])
+    said = said_alone(ALONE, exported, tmp_path)
     right = reference(classifier, [bad_pictures.FILES[name][0] for name in good])
     assert said["error"] == [""] * len(good)
     np.testing.assert_allclose(said["probabilities"], -np.sort(-right)[:, :2], atol=1e-6)
