@@ -53,7 +53,11 @@ def _write(
     notes: dict,
 ) -> None:
     saved_model.write(
-        classifier, folder / "saved_model", top=config.top, max_pixels=config.max_pixels
+        classifier,
+        folder / "saved_model",
+        top=config.top,
+        max_pixels=config.max_pixels,
+        notes=notes,
     )
     plain = portable.plain_keras(classifier.network)
     plain.save(folder / "model.keras")

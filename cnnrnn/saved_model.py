@@ -6,16 +6,20 @@ TensorFlow Serving, runs it without this package. Signatures, for a batch of B:
   serving_default   image_bytes (B,) string: JPEG, PNG, BMP, GIF or static WebP
   decoded           images (B, height, width, 3) uint8
   explained         image_bytes (B,) string
+  about             nothing
 
-All return "classes" (B, k) string and "probabilities" (B, k) float32, the k most likely, most
-likely first; those that take files also "error" (B,) string, empty for a picture that was read. A
-picture that cannot be read marks its own row: no classes, probabilities of 0. A batch of none is
-answered. "explained" also returns where each branch found each class (see `explanations`): "cam"
-(B, k, h, w) and "bands" (B, k, 23), from 0 to 1.
+The first three return "classes" (B, k) string and "probabilities" (B, k) float32, the k most
+likely, most likely first; those that take files also "error" (B,) string, empty for a picture that
+was read. A picture that cannot be read marks its own row: no classes, probabilities of 0. A batch
+of none is answered. "about" returns all "class_names" (classes,) string, by label, and "notes" ()
+string, a JSON object of what made the model. "explained" also returns where each branch found each
+class (see `explanations`): "cam" (B, k, h, w) and "bands" (B, k, 23), from 0 to 1.
 """
 
+import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,7 +31,12 @@ _PARALLEL = 4  # pictures decoded at a time; the machine that serves is not know
 
 
 def write(
-    classifier: trained.Classifier, folder: pathlib.Path, *, top: int, max_pixels: int
+    classifier: trained.Classifier,
+    folder: pathlib.Path,
+    *,
+    top: int,
+    max_pixels: int,
+    notes: dict[str, Any],
 ) -> None:
     """Writes the SavedModel.
 
@@ -36,7 +45,13 @@ def write(
         folder: does not exist yet.
         top: k.
         max_pixels: a picture whose header says more is not decoded.
+        notes: JSON, what made it.
     """
+
+    def about() -> dict[str, tf.Tensor]:
+        names = tf.constant(classifier.class_names)
+        return {"class_names": names, "notes": tf.constant(json.dumps(notes))}
+
     functions = _Functions(classifier, top, max_pixels)
     files = tf.TensorSpec((None,), tf.string, name="image_bytes")
     decoded = tf.TensorSpec((None, None, None, shapes.CHANNELS), tf.uint8, name="images")
@@ -44,6 +59,7 @@ def write(
         "serving_default": tf.function(functions.of_files, input_signature=[files]),
         "explained": tf.function(functions.of_files_explained, input_signature=[files]),
         "decoded": tf.function(functions.of_decoded, input_signature=[decoded]),
+        "about": tf.function(about, input_signature=[]),
     }
     save(folder, classifier.network.model, signatures)
 

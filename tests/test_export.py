@@ -102,7 +102,9 @@ def test_at_full_size_real_pictures_are_answered_as_by_the_program(tmp_path):
     names = tuple(f"class {number}" for number in range(100))
     best = best_weights.Best(None, "", names, "phase1", 1, metrics.Means(0, 0, 0, 1))
     classifier = trained.Classifier(network, names, "bilinear", best)
-    saved_model.write(classifier, tmp_path / "saved_model", top=5, max_pixels=10**8)
+    saved_model.write(
+        classifier, tmp_path / "saved_model", top=5, max_pixels=10**8, notes={"made": "here"}
+    )
     portable.plain_keras(network).save(tmp_path / "model.keras")
     (tmp_path / "classes.txt").write_text("\n".join(names))
     with zipfile.ZipFile(conftest.REAL_ARCHIVE) as archive:

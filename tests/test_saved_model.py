@@ -50,7 +50,7 @@ def classifier():
 @pytest.fixture(scope="module")
 def exported(classifier, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "saved_model"
-    saved_model.write(classifier, folder, top=2, max_pixels=1_000_000)
+    saved_model.write(classifier, folder, top=2, max_pixels=1_000_000, notes={"made": "here"})
     return folder
 
 
@@ -142,6 +142,12 @@ def test_explanations_are_those_of_the_program(classifier, signatures):
             (right,) = explainer.explain(batch, label)
             np.testing.assert_allclose(said["cam"][row, rank], right.cam, atol=1e-5)
             np.testing.assert_allclose(said["bands"][row, rank], right.bands, atol=1e-5)
+
+
+def test_it_knows_its_classes_and_what_made_it(signatures):
+    said = signatures["about"]()
+    assert [name.decode() for name in said["class_names"].numpy()] == list(NAMES)
+    assert json.loads(said["notes"].numpy()) == {"made": "here"}
 
 
 def test_each_weight_is_written_once(classifier, exported):

@@ -24,7 +24,9 @@ def export(tmp_path_factory):
     classifier = trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
     target = tmp_path_factory.mktemp("run") / "export"
     with sealed_folder.writing(target, {"resize_method": "bilinear"}) as folder:
-        saved_model.write(classifier, folder / "saved_model", top=2, max_pixels=1_000_000)
+        saved_model.write(
+            classifier, folder / "saved_model", top=2, max_pixels=1_000_000, notes={"made": "here"}
+        )
     return target
 
 

@@ -21,7 +21,7 @@ def signatures(tmp_path_factory):
     best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
     classifier = trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
     folder = tmp_path_factory.mktemp("export") / "saved_model"
-    saved_model.write(classifier, folder, top=2, max_pixels=1_000_000)
+    saved_model.write(classifier, folder, top=2, max_pixels=1_000_000, notes={"made": "here"})
     return tf.saved_model.load(str(folder)).signatures
 
 
