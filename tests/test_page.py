@@ -97,11 +97,10 @@ def test_a_browser_shows_the_figures_of_results_json(report, browser, tmp_path):
     assert text("loss") == f"{results['validation']['loss']:.4f}"
     assert text("verdict") == results["branches"]["verdict"]
     conftest.assert_looks_right(browser, tmp_path / "page.png")
+    assert_classes_are_sorted_and_searched(browser)
 
 
-def test_classes_are_sorted_and_searched(report, browser):
-    browser.get((report / "evaluation" / "report.html").as_uri())
-
+def assert_classes_are_sorted_and_searched(browser):
     def column(number):
         cells = browser.find_elements(By.CSS_SELECTOR, f"#classes td:nth-child({number + 1})")
         return [cell.text for cell in cells if cell.is_displayed()]
