@@ -9,6 +9,7 @@ TensorFlow, the Keras file by Keras, the LiteRT files by ai-edge-litert (require
 
 import argparse
 import dataclasses
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -161,6 +162,8 @@ def main() -> None:
     parser.add_argument("--archive", default="", help="as for ./run.sh train")
     parser.add_argument("--count", type=int, default=500, help="validation pictures, evenly spread")
     options = parser.parse_args()
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        parser.error("ai-edge-litert is not installed: pip install -r requirements-dev.txt")
     data = datasets.load(config_lib.Config(dataset=options.dataset, archive=options.archive))
     count = min(options.count, len(data.validation))
     chosen = np.linspace(0, len(data.validation) - 1, count).astype(np.int64)

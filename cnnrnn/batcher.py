@@ -2,11 +2,16 @@
 
 import asyncio
 import concurrent.futures
+import time
 from collections.abc import Callable
 from typing import Any
 
 Answer = dict[str, Any]
 Classify = Callable[[list[bytes]], list[Answer]]
+
+# Of the last batch's time, that one which is not full waits for company: clients that have just
+# been answered ask again within it, and would else find that the first of them left alone.
+_WAIT_SHARE = 0.02
 
 
 class Full(Exception):
@@ -17,7 +22,7 @@ class Batcher:
     """Gathers pictures of several requests into batches for a function that takes many.
 
     While a batch is classified the next one gathers, so under load batches grow by themselves, and
-    a lone request waits for nothing.
+    a lone request waits for next to nothing.
 
     Args:
         classify: pictures -> their answers, in order; called in a thread, never twice at a time.
@@ -30,6 +35,7 @@ class Batcher:
         self._waiting: list[tuple[bytes, asyncio.Future]] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._running: asyncio.Task | None = None
+        self._seconds = 0.0  # that the last batch took
 
     async def answers(self, pictures: list[bytes]) -> list[Answer]:
         """The pictures' answers, in order.
@@ -49,6 +55,9 @@ class Batcher:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
+            if len(self._waiting) < self._batch_size:
+                await asyncio.sleep(_WAIT_SHARE * self._seconds)
+            start = time.monotonic()
             batch = self._waiting[: self._batch_size]
             del self._waiting[: self._batch_size]
             try:
@@ -60,6 +69,7 @@ class Batcher:
                     if not future.done():
                         future.set_exception(error)
                 continue
+            self._seconds = time.monotonic() - start
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():  # one that asked may have gone
                     future.set_result(answer)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -29,6 +30,28 @@ def test_a_lone_request_is_answered_at_once_and_those_of_one_moment_together():
     answers = asyncio.run(run())
     assert [answer[0]["of"] for answer in answers] == [b"%d" % i for i in range(7)]
     assert sizes == [1, 4, 2]
+
+
+def test_clients_that_ask_again_once_answered_stay_together():
+    sizes = []
+
+    def classify(pictures):
+        sizes.append(len(pictures))
+        time.sleep(0.5)
+        return [{} for _ in pictures]
+
+    async def client(batches, number):
+        for _ in range(3):
+            await asyncio.sleep(0.001 * number)  # the way there and back
+            await batches.answers([b""])
+
+    async def run():
+        batches = batcher.Batcher(classify, batch_size=8, waiting=100)
+        await asyncio.gather(*(client(batches, number) for number in range(4)))
+
+    asyncio.run(run())
+    # The first of all leaves alone: how long a batch takes is not yet known.
+    assert sizes == [1, 4, 4, 3]
 
 
 def test_more_than_may_wait_are_turned_away_and_none_is_answered_with_none():
