@@ -63,7 +63,7 @@ labels, probabilities = answer(model.predict(views, batch_size=16, verbose=0))
 """
 _LITERT = """
 from ai_edge_litert.interpreter import Interpreter
-pixels = np.round((np.load("views.npy") + 1) * 127.5).astype(np.uint8)
+pixels = (np.load("views.npy") + 1) * np.float32(127.5)
 classify = Interpreter(str(export / "{name}")).get_signature_runner()
 classify(image=pixels[:1])
 start = time.perf_counter()

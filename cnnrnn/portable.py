@@ -51,19 +51,18 @@ def litert(model: keras.Model, quantized: bool) -> bytes:
         quantized: weights in 8 bits, which makes it a quarter of the size ('dynamic range').
 
     Returns:
-        The file: image (1, 299, 299, 3) uint8 -> probabilities (1, classes) float32.
+        The file: image (1, 299, 299, 3) float32 from 0 to 255 -> probabilities (1, classes).
     """
     size = (1, shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)
 
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": model(tf.cast(image, tf.float32) / 127.5 - 1.0, training=False)}
+        return {"probabilities": model(image / 127.5 - 1.0, training=False)}
 
     # By way of a SavedModel, because from a function the converter leaves Keras's weights out.
     with tempfile.TemporaryDirectory() as folder:
         saved = pathlib.Path(folder) / "saved_model"
-        classify = tf.function(
-            classify, input_signature=[tf.TensorSpec(size, tf.uint8, name="image")]
-        )
+        spec = tf.TensorSpec(size, tf.float32, name="image")
+        classify = tf.function(classify, input_signature=[spec])
         saved_model.save(saved, model, {"serving_default": classify})
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         if quantized:
