@@ -1,4 +1,4 @@
-"""Requests that come at the same time, classified together."""
+"""Requests that come at the same time, answered together."""
 
 import asyncio
 import concurrent.futures
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 Answer = dict[str, Any]
-Classify = Callable[[list[bytes]], list[Answer]]
+Function = Callable[[list[bytes]], list[Answer]]
 
 # Of the last batch's time, that one which is not full waits for company: clients that have just
 # been answered ask again within it, and would else find that the first of them left alone.
@@ -21,17 +21,17 @@ class Full(Exception):
 class Batcher:
     """Gathers pictures of several requests into batches for a function that takes many.
 
-    While a batch is classified the next one gathers, so under load batches grow by themselves, and
+    While a batch is answered the next one gathers, so under load batches grow by themselves, and
     a lone request waits for next to nothing.
 
     Args:
-        classify: pictures -> their answers, in order; called in a thread, never twice at a time.
+        function: pictures -> their answers, in order; called in a thread, never twice at a time.
         batch_size: the most at a time.
         waiting: the most that may wait; more are turned away.
     """
 
-    def __init__(self, classify: Classify, batch_size: int, waiting: int):
-        self._classify, self._batch_size, self._most = classify, batch_size, waiting
+    def __init__(self, function: Function, batch_size: int, waiting: int):
+        self._function, self._batch_size, self._most = function, batch_size, waiting
         self._waiting: list[tuple[bytes, asyncio.Future]] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._running: asyncio.Task | None = None
@@ -62,7 +62,7 @@ class Batcher:
             del self._waiting[: self._batch_size]
             try:
                 answers = await loop.run_in_executor(
-                    self._thread, self._classify, [picture for picture, _ in batch]
+                    self._thread, self._function, [picture for picture, _ in batch]
                 )
             except Exception as error:  # of the function: whoever asked is told, the rest go on
                 for _, future in batch:

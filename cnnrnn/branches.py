@@ -2,13 +2,16 @@
 
 Under a product nothing is learned by setting a branch to zero: that silences the other too. So a
 branch is silenced by what keeps its size and takes away what it knows of the picture: its outputs
-are dealt out among the pictures at random, or replaced by their mean. A branch whose loss of
-figures is next to nothing is a constant gain.
+are dealt out among the pictures at random, or replaced by their mean. What that costs is taken
+picture by picture, so its interval is that of the difference and not that of two figures: which
+pictures there happen to be matters to both alike. A branch that costs nothing is a constant gain.
 """
 
 import dataclasses
 
 import numpy as np
+
+from cnnrnn import intervals
 
 DEALS = 5  # of the outputs among the pictures
 
@@ -30,12 +33,22 @@ class Branch:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """The figures with a branch silenced in one way: nats, and shares from 0 to 1."""
+    """The figures with a branch silenced in one way: nats, and shares from 0 to 1.
+
+    `top1_cost` and `top5_cost` are how much less they are than as trained.
+    """
 
     name: str
     loss: float
     top1: float
     top5: float
+    top1_cost: intervals.Interval
+    top5_cost: intervals.Interval
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether silencing the branch costs more than the choice of pictures can explain."""
+        return self.top1_cost.low > 0 or self.top5_cost.low > 0
 
 
 def describe(outputs: np.ndarray) -> Branch:
@@ -63,27 +76,29 @@ def trials(
     """
     rng = np.random.default_rng(0)
     deals = [rng.permutation(len(label)) for _ in range(DEALS)]
+    trained = _figures((cnn * rnn) @ kernel + bias, label)
 
-    def score(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Trial:
-        figures = [_figures((a * b) @ kernel + bias, label) for a, b in pairs]
-        return Trial(name, *(float(value) for value in np.mean(figures, axis=0)))
+    def trial(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Trial:
+        figures = np.mean([_figures((a * b) @ kernel + bias, label) for a, b in pairs], axis=0)
+        costs = (intervals.mean(column) for column in (trained - figures)[1:])
+        return Trial(name, *map(float, figures.mean(axis=1)), *costs)
 
     def mean(outputs: np.ndarray) -> np.ndarray:
         return outputs.mean(axis=0, keepdims=True, dtype=np.float64).astype(outputs.dtype)
 
     return [
-        score("as trained", [(cnn, rnn)]),
-        score("RNN dealt out at random", [(cnn, rnn[deal]) for deal in deals]),
-        score("RNN replaced by its mean", [(cnn, mean(rnn))]),
-        score("CNN dealt out at random", [(cnn[deal], rnn) for deal in deals]),
-        score("CNN replaced by its mean", [(mean(cnn), rnn)]),
+        trial("as trained", [(cnn, rnn)]),
+        trial("RNN dealt out at random", [(cnn, rnn[deal]) for deal in deals]),
+        trial("RNN replaced by its mean", [(cnn, mean(rnn))]),
+        trial("CNN dealt out at random", [(cnn[deal], rnn) for deal in deals]),
+        trial("CNN replaced by its mean", [(mean(cnn), rnn)]),
     ]
 
 
-def _figures(logits: np.ndarray, label: np.ndarray) -> tuple[float, float, float]:
-    """Loss, top-1 and top-5 of (N, classes) logits."""
+def _figures(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Loss, top-1 and top-5 of each of (N, classes) logits: (3, N) float64."""
     rows = np.arange(len(label))
     shifted = logits - logits.max(axis=1, keepdims=True)
     loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, label]
     rank = (logits > logits[rows, label][:, None]).sum(axis=1)
-    return loss.mean(), (rank < 1).mean(), (rank < 5).mean()
+    return np.stack([loss, rank < 1, rank < 5]).astype(np.float64)

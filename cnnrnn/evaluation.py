@@ -75,6 +75,7 @@ def evaluate(
         f"  report     {folder.evaluation / 'report.html'}\n"
         f"  figures    {folder.results}\n"
         f"  per label  {folder.evaluation / 'per_label.tsv'}\n"
+        f"  tables     {folder.evaluation / '*.csv'}\n"
         f"  charts     {folder.evaluation / 'top1_by_label.png'}, top5_by_label.png\n"
     )
     if phase1 and phase1.phase != best.phase and phase1.validation.top1 > best.validation.top1:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from cnnrnn import branches, scores
+from cnnrnn import branches, intervals, scores
 
 _TEMPLATE = "page.html.jinja"
 
@@ -23,9 +23,9 @@ class Content:
 
     title: str
     subtitle: str
-    loss: scores.Interval
-    top1: scores.Interval
-    top5: scores.Interval
+    loss: intervals.Interval
+    top1: intervals.Interval
+    top5: intervals.Interval
     chance: float
     classes: list[scores.ClassScore]
     confusions: list[dict[str, Any]]
@@ -49,6 +49,7 @@ def render(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
+    environment.filters["cost"] = _cost
     environment.filters["data"] = _data
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     page = environment.get_template(_TEMPLATE)
@@ -56,34 +57,23 @@ def render(content: Content) -> str:
 
 
 def verdict(content: Content) -> str:
-    """What each branch is worth, in a sentence each."""
-    trained, rnn, _, cnn, _ = content.trials
-    return " ".join(
-        _worth(name, branch, trained, dealt, content)
-        for name, branch, dealt in (("RNN", content.rnn, rnn), ("CNN", content.cnn, cnn))
-    )
+    """What each branch is worth, in a sentence or two each."""
+    _, rnn, _, cnn, _ = content.trials
+    return f"{_worth('RNN', content.rnn, rnn)} {_worth('CNN', content.cnn, cnn)}"
 
 
-def _worth(
-    name: str,
-    branch: branches.Branch,
-    trained: branches.Trial,
-    dealt: branches.Trial,
-    content: Content,
-) -> str:
-    lost = {key: getattr(trained, key) - getattr(dealt, key) for key in ("top1", "top5")}
-    noise = {
-        key: (interval.high - interval.low) / 2
-        for key, interval in (("top1", content.top1), ("top5", content.top5))
-    }
-    idle = all(lost[key] <= noise[key] for key in lost)
+def _worth(name: str, branch: branches.Branch, dealt: branches.Trial) -> str:
+    found = "earns its keep" if dealt.is_significant else "earns nothing that can be measured here"
     spread = branch.spread / max(branch.magnitude, 1e-12)
     return (
-        f"The {name} branch {'says next to nothing about' if idle else 'tells something of'} the "
-        f"picture: dealt out at random among the pictures, its outputs cost {lost['top1']:.1%} of "
-        f"top-1 and {lost['top5']:.1%} of top-5 (noise: {noise['top1']:.1%} and "
-        f"{noise['top5']:.1%}). Across pictures they vary by {spread:.1%} of their size."
+        f"The {name} branch {found}: dealt out at random among the pictures, its outputs cost "
+        f"{_cost(dealt.top1_cost)} of top-1 and {_cost(dealt.top5_cost)} of top-5. Across pictures "
+        f"they vary by {spread:.1%} of their size."
     )
+
+
+def _cost(cost: intervals.Interval) -> str:
+    return f"{cost.value:.2%} (95 %: {cost.low:.2%} to {cost.high:.2%})"
 
 
 def _percent(value: float, digits: int = 2) -> str:

@@ -1,10 +1,7 @@
 """The files that an evaluation leaves: results.json, report.html, tables and charts."""
 
-import csv
 import dataclasses
-import io
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +11,12 @@ from cnnrnn import (
     best_weights,
     branches,
     datasets,
+    errors,
     event_files,
     explanations,
     inference,
     input_pipeline,
+    intervals,
     models,
     page,
     phases,
@@ -25,6 +24,7 @@ from cnnrnn import (
     run_folder,
     scores,
     summaries,
+    tables,
 )
 from cnnrnn import config as config_lib
 
@@ -72,9 +72,9 @@ def write(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on {len(data.validation):,} "
         f"validation pictures in {len(names)} classes; data {data.fingerprint[:12]}",
-        loss=scores.mean(predictions.loss),
-        top1=scores.share(predictions.top1),
-        top5=scores.share(predictions.top5),
+        loss=intervals.mean(predictions.loss),
+        top1=intervals.share(predictions.top1),
+        top5=intervals.share(predictions.top5),
         chance=1 / len(names),
         classes=classes,
         confusions=_confusions(data, config, predictions, matrix),
@@ -90,7 +90,7 @@ def write(
     for name in ("top1", "top5"):
         with atomic_file.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
             temporary.write_bytes(pictures[name])
-    _write_tables(folder, content, matrix)
+    tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_file.write_text(folder.evaluation / "report.html", page.render(content))
     results = _results(data, best, content, predictions)
     summaries.evaluation(
@@ -125,29 +125,6 @@ def _results(
             "verdict": page.verdict(content),
         },
     }
-
-
-def _write_tables(folder: run_folder.RunFolder, content: page.Content, matrix: np.ndarray) -> None:
-    names = [_one_line(score.name) for score in content.classes]
-    lines = ["label\ttop-1\ttop-5"]
-    lines += [
-        f"{name}\t{_figure(score.recall)}\t{_figure(score.top5)}"
-        for name, score in zip(names, content.classes, strict=True)
-    ]
-    atomic_file.write_text(folder.evaluation / "per_label.tsv", "\n".join(lines) + "\n")
-    classes = [("class", "pictures", "top-1", "top-5", "precision", "f1")]
-    classes += [
-        (name, s.support, *map(_figure, (s.recall, s.top5, s.precision, s.f1)))
-        for name, s in zip(names, content.classes, strict=True)
-    ]
-    confusion = [("true", *names)]
-    confusion += [(name, *row) for name, row in zip(names, matrix.tolist(), strict=True)]
-    silenced = [("branches", "loss", "top-1", "top-5")]
-    silenced += [
-        (t.name, f"{t.loss:.6f}", _figure(t.top1), _figure(t.top5)) for t in content.trials
-    ]
-    for name, rows in (("classes", classes), ("confusion", confusion), ("branches", silenced)):
-        atomic_file.write_text(folder.evaluation / f"{name}.csv", _csv(rows))
 
 
 def _label_charts(names: list[str], predictions: inference.Predictions) -> dict[str, bytes]:
@@ -231,6 +208,7 @@ def _shown(
     return [
         {
             "jpeg": jpeg,
+            "path": errors.printable(data.validation.path(row)),
             "true": data.class_names[predictions.label[row]],
             "predicted": data.class_names[predictions.top[row, 0]],
             "confidence": float(predictions.probability[row]),
@@ -244,17 +222,3 @@ def mean_by_label(hits: np.ndarray, label: np.ndarray, classes: int) -> np.ndarr
     count = np.bincount(label, minlength=classes).astype(np.float64)
     total = np.bincount(label, weights=hits, minlength=classes)
     return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
-
-
-def _figure(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4f}"
-
-
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -4,7 +4,6 @@ import base64
 import functools
 import pathlib
 import socket
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +13,8 @@ from cnnrnn import config as config_lib
 
 _NAME = "cnnrnn"
 _BATCH, _WAITING = 32, 256
+_EXPLANATIONS_WAITING = 16  # each takes as long as some ten pictures; one is made at a time
+_CONNECTIONS = 512  # at a time; more are told to come again
 _SHOWN = 3  # classes in a figure
 
 
@@ -33,7 +34,11 @@ def run(config: config_lib.Config) -> None:
     application = server.application(
         _NAME,
         batcher.Batcher(functools.partial(classify, signatures), _BATCH, _WAITING),
-        functools.partial(explain, signatures, export.notes["resize_method"]),
+        batcher.Batcher(
+            functools.partial(explain, signatures, export.notes["resize_method"]),
+            batch_size=1,
+            waiting=_EXPLANATIONS_WAITING,
+        ),
         int(config.max_body_megabytes * 1e6),
     )
     print("serve: classifying one picture, to have everything compiled")
@@ -49,7 +54,8 @@ def run(config: config_lib.Config) -> None:
         f"serve: {folder}\n  page     {address}/\n  predict  {address}/v1/models/{_NAME}:predict",
         flush=True,
     )
-    uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+    settings = uvicorn.Config(application, log_level="warning", limit_concurrency=_CONNECTIONS)
+    uvicorn.Server(settings).run(sockets=[listener])
 
 
 def classify(signatures, pictures: list[bytes]) -> list[batcher.Answer]:
@@ -67,8 +73,12 @@ def classify(signatures, pictures: list[bytes]) -> list[batcher.Answer]:
     ]
 
 
-def explain(signatures, resize_method: str, picture: bytes) -> dict[str, Any]:
-    """One picture's classes, and a figure of where they were found as a data URL."""
+def explain(signatures, resize_method: str, pictures: list[bytes]) -> list[batcher.Answer]:
+    """The pictures' classes, each with a figure of where they were found as a data URL."""
+    return [_explain(signatures, resize_method, picture) for picture in pictures]
+
+
+def _explain(signatures, resize_method: str, picture: bytes) -> batcher.Answer:
     said = {
         name: value.numpy()[0]
         for name, value in signatures["explained"](image_bytes=tf.constant([picture])).items()

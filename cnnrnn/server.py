@@ -14,16 +14,14 @@ import base64
 import binascii
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
-from starlette import applications, concurrency, requests, responses, routing
+from starlette import applications, requests, responses, routing
 
 from cnnrnn import batcher
 
 _PAGE = pathlib.Path(__file__).with_name("serve.html")
 _MOST_INSTANCES = 64
-Explain = Callable[[bytes], dict[str, Any]]
 
 
 class _Refused(Exception):
@@ -35,24 +33,24 @@ class _Refused(Exception):
 
 
 def application(
-    name: str, batches: batcher.Batcher, explain: Explain, max_body_bytes: int
+    name: str, predictions: batcher.Batcher, explanations: batcher.Batcher, max_body_bytes: int
 ) -> applications.Starlette:
     """The web application.
 
     Args:
         name: of the model, in its address.
-        batches: answers pictures.
-        explain: a picture's bytes -> "classes" and "figure", or "error"; called in a thread.
+        predictions: answers pictures by classes and probabilities.
+        explanations: answers pictures by "classes" and "figure", or "error".
         max_body_bytes: a request with a larger body is refused before it is read to its end.
     """
 
     async def predict(request: requests.Request) -> responses.Response:
         instances = _instances(await _body(request, max_body_bytes))
-        return responses.JSONResponse({"predictions": await batches.answers(instances)})
+        return responses.JSONResponse({"predictions": await predictions.answers(instances)})
 
     async def explained(request: requests.Request) -> responses.Response:
         picture = await _body(request, max_body_bytes)
-        answer = await concurrency.run_in_threadpool(explain, picture)
+        (answer,) = await explanations.answers([picture])
         return responses.JSONResponse(answer, status_code=400 if "error" in answer else 200)
 
     async def status(request: requests.Request) -> responses.Response:

@@ -17,11 +17,11 @@ ROOMS = (
         "stop_signals",
         "saving",
         "exif",
-        "branches",
+        "intervals",
         "batcher",
         "picture_header",
     ),
-    ("sealed_json", "event_files"),
+    ("sealed_json", "event_files", "branches"),
     ("sealed_folder", "data"),
     (
         "preprocessing",
@@ -42,6 +42,7 @@ ROOMS = (
     ("inference", "run_folder", "feature_cache", "manifest"),
     ("trained", "exported", "scores", "explanations", "summaries", "starting_point", "opening"),
     ("page", "saved_model"),
+    ("tables",),
     ("report",),
     (
         "evaluation",

@@ -25,8 +25,24 @@ def test_an_idle_branch_costs_nothing_and_a_working_one_everything(outputs):
     assert as_trained.top1 > 0.95
     for trial in (rnn_dealt, rnn_mean):
         assert trial.top1 == pytest.approx(as_trained.top1, abs=0.01)
+        assert not trial.is_significant
     for trial in (cnn_dealt, cnn_mean):
         assert trial.top1 < 0.25 and trial.top5 < 0.75
+        cost = trial.top1_cost
+        assert cost.value == pytest.approx(as_trained.top1 - trial.top1)
+        assert 0 < cost.low < cost.value < cost.high and trial.is_significant
+
+
+def test_what_costs_little_is_told_from_what_costs_nothing(outputs):
+    """By the pictures that change, not by the noise of the figure itself."""
+    cnn, rnn, kernel, bias, label = outputs
+    cnn = kernel.T[label] + np.random.default_rng(2).normal(0, 4, cnn.shape)
+    _, dealt, *_ = branches.trials(cnn, rnn, kernel, bias, label)
+    assert not dealt.is_significant
+    hint = rnn + 0.05 * np.abs(kernel.T[label])
+    as_trained, dealt, *_ = branches.trials(cnn, hint, kernel, bias, label)
+    half = 1.96 * np.sqrt(as_trained.top1 * (1 - as_trained.top1) / len(label))
+    assert dealt.is_significant and 0 < dealt.top1_cost.value < half
 
 
 def test_the_spread_tells_a_constant_from_what_depends_on_the_picture(outputs):
@@ -42,7 +58,7 @@ def test_figures_are_those_of_the_program():
     logits = rng.normal(size=(60, 8)).astype(np.float32)
     label = rng.integers(0, 8, 60)
     scores = metrics.per_example(tf.constant(logits), tf.constant(label))
-    loss, top1, top5 = branches._figures(logits, label)
-    assert loss == pytest.approx(np.mean(scores["loss"]), abs=1e-6)
-    assert top1 == pytest.approx(np.mean(scores["top1"]), abs=1e-6)
-    assert top5 == pytest.approx(np.mean(scores["top5"]), abs=1e-6)
+    for name, values in zip(
+        ("loss", "top1", "top5"), branches._figures(logits, label), strict=True
+    ):
+        np.testing.assert_allclose(values, scores[name], atol=1e-5)

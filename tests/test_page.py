@@ -8,16 +8,25 @@ import conftest
 import pytest
 from selenium.webdriver.common.by import By
 
-from cnnrnn import branches, evaluation, event_files, page, scores, train
+from cnnrnn import branches, evaluation, event_files, intervals, page, scores, train
 
 
 def content_of(top1, dealt, names=("a", "b")):
-    interval = scores.Interval
+    interval = intervals.Interval
     still = branches.Branch(mean=0.88, magnitude=0.88, spread=0.005)
     moving = branches.Branch(mean=0.4, magnitude=0.4, spread=0.3)
-    trials = [branches.Trial("as trained", 1.0, top1, 0.95)]
-    trials += [branches.Trial(f"silenced {i}", 1.0, value, 0.95) for i, value in enumerate(dealt)]
-    picture = {"jpeg": b"x", "true": "<b>&", "predicted": names[1], "confidence": 0.9}
+    nothing = interval(0.0, -0.01, 0.01)
+    trials = [branches.Trial("as trained", 1.0, top1, 0.95, nothing, nothing)]
+    for number, value in enumerate(dealt):
+        cost = interval(top1 - value, top1 - value - 0.01, top1 - value + 0.01)
+        trials.append(branches.Trial(f"silenced {number}", 1.0, value, 0.95, cost, nothing))
+    picture = {
+        "jpeg": b"x",
+        "path": "x/<i>.png",
+        "true": "<b>&",
+        "predicted": names[1],
+        "confidence": 0.9,
+    }
     return page.Content(
         title="<script>alert(1)</script>",
         subtitle="of a test",
@@ -59,9 +68,12 @@ def test_nothing_comes_from_elsewhere_and_nothing_a_user_named_is_run():
 
 def test_the_verdict_tells_an_idle_branch_from_a_working_one():
     said = page.verdict(content_of(0.76, (0.76, 0.75, 0.01, 0.01)))
-    assert "The RNN branch says next to nothing" in said and "by 0.6% of their size" in said
-    assert "The CNN branch tells something" in said and "cost 75.0% of top-1" in said
-    assert "The RNN branch tells" in page.verdict(content_of(0.76, (0.60, 0.6, 0.01, 0.01)))
+    assert "The RNN branch earns nothing that can be measured" in said
+    assert "by 0.6% of their size" in said
+    assert "The CNN branch earns its keep" in said
+    assert "cost 75.00% (95 %: 74.00% to 76.00%) of top-1" in said
+    said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01)))
+    assert "The RNN branch earns its keep" in said
 
 
 @pytest.fixture

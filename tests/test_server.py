@@ -30,7 +30,7 @@ def client(signatures):
     application = server.application(
         "cnnrnn",
         batcher.Batcher(lambda pictures: serve.classify(signatures, pictures), 8, 100),
-        lambda picture: serve.explain(signatures, "bilinear", picture),
+        batcher.Batcher(lambda pictures: serve.explain(signatures, "bilinear", pictures), 1, 2),
         100_000,
     )
     with testclient.TestClient(application) as client:
@@ -111,10 +111,12 @@ def test_an_explanation(client):
     assert bad.status_code == 400 and "too many pixels" in bad.json()["error"]
 
 
-def test_too_many_at_once_are_told_to_come_again(signatures):
-    application = server.application(
-        "cnnrnn", batcher.Batcher(lambda pictures: [], 8, 2), lambda picture: {}, 100_000
-    )
+def test_too_many_at_once_are_told_to_come_again():
+    full = batcher.Batcher(lambda pictures: [], 8, 0)
+    application = server.application("cnnrnn", full, full, 100_000)
     with testclient.TestClient(application) as client:
-        answer = client.post(f"{URL}:predict", json={"instances": [b64(b"x")] * 3})
-    assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        for answer in (
+            client.post(f"{URL}:predict", json={"instances": [b64(b"x")]}),
+            client.post("/explain", content=b"x"),
+        ):
+            assert answer.status_code == 503 and answer.headers["retry-after"] == "1"

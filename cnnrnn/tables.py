@@ -1,0 +1,123 @@
+"""The report's figures as tables for other programs: CSV, and the labels' TSV."""
+
+import csv
+import io
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cnnrnn import atomic_file, datasets, errors, inference, intervals, page
+
+_Rows = list[tuple[Any, ...]]
+
+
+def write(
+    folder: pathlib.Path,
+    content: page.Content,
+    matrix: np.ndarray,
+    split: datasets.Split,
+    predictions: inference.Predictions,
+) -> None:
+    """Writes all tables.
+
+    Args:
+        folder: where to.
+        content: what the page shows.
+        matrix: the confusion matrix, (classes, classes).
+        split: what was evaluated.
+        predictions: of its pictures.
+    """
+    names = [_one_line(score.name) for score in content.classes]
+    labels = [
+        (name, _figure(score.recall), _figure(score.top5))
+        for name, score in zip(names, content.classes, strict=True)
+    ]
+    _write(folder / "per_label.tsv", [("label", "top-1", "top-5"), *labels], "excel-tab")
+    tables = {
+        "figures": _figures(content),
+        "classes": _classes(names, content),
+        "confusion": [("true", *names), *((n, *row) for n, row in zip(names, matrix, strict=True))],
+        "branches": _branches(content),
+        "calibration": _calibration(content),
+        "predictions": _predictions(names, split, predictions),
+    }
+    for name, rows in tables.items():
+        _write(folder / f"{name}.csv", rows)
+
+
+def _figures(content: page.Content) -> _Rows:
+    return [
+        ("figure", "value", "low", "high"),
+        *((name, *_ends(getattr(content, name))) for name in ("loss", "top1", "top5")),
+        ("calibration_error", _figure(content.calibration_error), "", ""),
+    ]
+
+
+def _classes(names: list[str], content: page.Content) -> _Rows:
+    return [
+        ("class", "pictures", "top-1", "top-5", "precision", "f1"),
+        *(
+            (name, s.support, *map(_figure, (s.recall, s.top5, s.precision, s.f1)))
+            for name, s in zip(names, content.classes, strict=True)
+        ),
+    ]
+
+
+def _branches(content: page.Content) -> _Rows:
+    costs = [f"{name}_{part}" for name in ("top1", "top5") for part in ("cost", "low", "high")]
+    return [
+        ("branches", "loss", "top-1", "top-5", *costs),
+        *(
+            (t.name, *map(_figure, (t.loss, t.top1, t.top5)), *_ends(t.top1_cost),
+             *_ends(t.top5_cost))
+            for t in content.trials
+        ),
+    ]  # fmt: skip
+
+
+def _calibration(content: page.Content) -> _Rows:
+    return [
+        ("low", "high", "pictures", "confidence", "accuracy"),
+        *(
+            (*map(_figure, (b.low, b.high)), b.count, *map(_figure, (b.confidence, b.accuracy)))
+            for b in content.bins
+        ),
+    ]
+
+
+def _predictions(
+    names: list[str], split: datasets.Split, predictions: inference.Predictions
+) -> _Rows:
+    """A row for each picture; its path is empty where pictures are no files of their own."""
+    return [
+        ("row", "path", "true", "predicted", "probability", "loss", "in_top5"),
+        *(
+            (row, errors.printable(split.path(row)), names[true], names[top[0]],
+             _figure(probability), _figure(loss), int(top5))
+            for row, (true, top, probability, loss, top5) in enumerate(
+                zip(predictions.label, predictions.top, predictions.probability, predictions.loss,
+                    predictions.top5, strict=True)
+            )
+        ),
+    ]  # fmt: skip
+
+
+def _ends(interval: intervals.Interval) -> tuple[str, str, str]:
+    return _figure(interval.value), _figure(interval.low), _figure(interval.high)
+
+
+def _figure(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _write(path: pathlib.Path, rows: Sequence[Sequence[Any]], dialect: str = "excel") -> None:
+    text = io.StringIO()
+    csv.writer(text, dialect, lineterminator="\n").writerows(rows)
+    atomic_file.write_text(path, text.getvalue())
