@@ -22,10 +22,12 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, trained
+from cnnrnn import datasets, run_folder, trained
 
 _TOP = 5
 _BATCH = 16
+# What decides the validation split; the run may have used a part of it.
+_SPLIT = ("validation_fraction", "split_seed")
 # Each reads what is in its folder and leaves labels and probabilities, (N, 5) each.
 _COMMON = """
 import sys, time, pathlib
@@ -164,12 +166,18 @@ def main() -> None:
     options = parser.parse_args()
     if importlib.util.find_spec("ai_edge_litert") is None:
         parser.error("ai-edge-litert is not installed: pip install -r requirements-dev.txt")
-    data = datasets.load(config_lib.Config(dataset=options.dataset, archive=options.archive))
+    recorded = run_folder.RunFolder(options.run).config().get("data", {})
+    split = {name: recorded[name] for name in _SPLIT if name in recorded}
+    data = datasets.load(
+        config_lib.Config(dataset=options.dataset, archive=options.archive, **split)
+    )
+    classifier = trained.load(options.run, precision="float32")
+    if data.class_names != classifier.class_names:
+        parser.error(f"{options.run} was trained on other classes than {options.dataset} has")
     count = min(options.count, len(data.validation))
     chosen = np.linspace(0, len(data.validation) - 1, count).astype(np.int64)
     fetched = tf.data.Dataset.from_tensor_slices(chosen).map(data.validation.fetch)
     pairs = [(content, label) for content, label in fetched.as_numpy_iterator()]
-    classifier = trained.load(options.run, precision="float32")
     rows = measure(
         classifier, options.run / "export", [p[0] for p in pairs], np.array([p[1] for p in pairs])
     )

@@ -8,6 +8,7 @@ pictures there happen to be matters to both alike. A branch that costs nothing i
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def trials(
     deals = [rng.permutation(len(label)) for _ in range(DEALS)]
     trained = _figures((cnn * rnn) @ kernel + bias, label)
 
-    def trial(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Trial:
+    def trial(name: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Trial:
         figures = np.mean([_figures((a * b) @ kernel + bias, label) for a, b in pairs], axis=0)
         costs = (intervals.mean(column) for column in (trained - figures)[1:])
         return Trial(name, *map(float, figures.mean(axis=1)), *costs)
@@ -88,9 +89,9 @@ def trials(
 
     return [
         trial("as trained", [(cnn, rnn)]),
-        trial("RNN dealt out at random", [(cnn, rnn[deal]) for deal in deals]),
+        trial("RNN dealt out at random", ((cnn, rnn[deal]) for deal in deals)),
         trial("RNN replaced by its mean", [(cnn, mean(rnn))]),
-        trial("CNN dealt out at random", [(cnn[deal], rnn) for deal in deals]),
+        trial("CNN dealt out at random", ((cnn[deal], rnn) for deal in deals)),
         trial("CNN replaced by its mean", [(mean(cnn), rnn)]),
     ]
 

@@ -37,34 +37,52 @@ class Explainer:
         self._pooling, self._network = pooling, network
         self._compiled = tf.function(self.maps, reduce_retracing=True)
 
-    def explain(self, batch: dict[str, tf.Tensor], labels: np.ndarray) -> list[Explanation]:
-        """Explains each picture of a batch for one class.
+    def explain(self, batch: dict[str, tf.Tensor], labels: np.ndarray) -> list[list[Explanation]]:
+        """Explains each picture of a batch for some classes.
 
         Args:
             batch: "image" (B, 299, 299, 3) and "rows" (B, 23, 3887).
-            labels: (B,) int, the class of each.
-        """
-        cams, bands = self._compiled(batch, tf.constant(labels, tf.int32))
-        return [Explanation(*maps) for maps in zip(cams.numpy(), bands.numpy(), strict=True)]
+            labels: (B, k) int, the classes of each.
 
-    def maps(self, batch: dict[str, tf.Tensor], labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same as tensors: (B, h, w) and (B, 23)."""
+        Returns:
+            B lists of k.
+        """
+        of_rank = [tf.constant(column, tf.int32) for column in np.transpose(labels)]
+        cams, bands = self._compiled(batch, of_rank)
+        return [
+            [Explanation(*maps) for maps in zip(*of_picture, strict=True)]
+            for of_picture in zip(cams.numpy(), bands.numpy(), strict=True)
+        ]
+
+    def maps(
+        self, batch: dict[str, tf.Tensor], labels: list[tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The same as tensors, of k times (B,) labels: (B, k, h, w) and (B, k, 23)."""
         convolutions = self._convolutions(batch["image"], training=False)  # (B, h, w, 2048)
         rows = batch["rows"]
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch([convolutions, rows])
             outputs = [self._pooling(convolutions), self._network.rnn(rows, training=False)]
             logits = self._network.fusion(outputs, training=False)
-            others = tf.where(tf.one_hot(labels, logits.shape[-1]) > 0, -np.inf, logits)
-            # The log-odds of the class. Its logit alone says nothing: a softmax looks at
-            # differences, and all logits of a picture may lie below zero.
-            wanted = tf.gather(logits, labels, batch_dims=1) - tf.reduce_logsumexp(others, axis=-1)
-        of_convolutions, of_rows = tape.gradient(wanted, [convolutions, rows])
-        convolutions = tf.cast(convolutions, tf.float32)
-        of_convolutions = tf.cast(of_convolutions, tf.float32)
-        weights = tf.reduce_mean(of_convolutions, axis=(1, 2), keepdims=True)  # (B, 1, 1, 2048)
-        cam = tf.nn.relu(tf.reduce_sum(weights * convolutions, axis=-1))
-        return _to_one(cam), _to_one(tf.reduce_mean(tf.abs(of_rows), axis=-1))
+            odds = [_log_odds(logits, label) for label in labels]
+        gradients = [tape.gradient(of_class, [convolutions, rows]) for of_class in odds]
+        cams = [_cam(convolutions, of_convolutions) for of_convolutions, _ in gradients]
+        bands = [_to_one(tf.reduce_mean(tf.abs(of_rows), axis=-1)) for _, of_rows in gradients]
+        return tf.stack(cams, axis=1), tf.stack(bands, axis=1)
+
+
+def _log_odds(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
+    """(B,) of one class each. A logit alone says nothing: a softmax looks at differences, and all
+    logits of a picture may lie below zero."""
+    others = tf.where(tf.one_hot(label, logits.shape[-1]) > 0, -np.inf, logits)
+    return tf.gather(logits, label, batch_dims=1) - tf.reduce_logsumexp(others, axis=-1)
+
+
+def _cam(convolutions: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
+    """Grad-CAM of (B, h, w, 2048) values and their gradients: (B, h, w)."""
+    weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
+    values = tf.cast(convolutions, tf.float32)
+    return _to_one(tf.nn.relu(tf.reduce_sum(weights * values, axis=-1)))
 
 
 def _to_one(values: tf.Tensor) -> tf.Tensor:

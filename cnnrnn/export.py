@@ -11,11 +11,23 @@ EXPORT/
 """
 
 import pathlib
-import shutil
 import string
 
+import keras
+import tensorflow as tf
+
+from cnnrnn import (
+    best_weights,
+    errors,
+    manifest,
+    portable,
+    run_folder,
+    saved_model,
+    sealed_folder,
+    shapes,
+    trained,
+)
 from cnnrnn import config as config_lib
-from cnnrnn import errors, portable, run_folder, saved_model, sealed_folder, shapes, trained
 
 _CARD = pathlib.Path(__file__).with_name("model_card.md")
 
@@ -24,23 +36,26 @@ def run(config: config_lib.Config) -> None:
     """Exports the best weights of a run into its folder, in the place of an earlier export.
 
     Raises:
-        UsageError: there is no such run, or in the export's place is something else.
+        UsageError: there is no such run, another process works on it, or in the export's place is
+            something else.
         RunError: it cannot be written.
     """
-    root = pathlib.Path(config.model or config.run_dir).expanduser()
-    target = root / "export"
+    folder = run_folder.RunFolder(pathlib.Path(config.model or config.run_dir).expanduser())
+    target = folder.root / "export"
     if target.exists() and not (target / sealed_folder.SEAL).exists():
         raise errors.UsageError(f"{target} is there and is no export: move it away.")
-    print("export: loading the network")
-    classifier = trained.load(root, precision="float32")
-    notes = _notes(run_folder.RunFolder(root), classifier, config)
-    print("export: writing; LiteRT's files take a minute each")
-    shutil.rmtree(target, ignore_errors=True)
-    try:
-        with sealed_folder.writing(target, notes) as folder:
-            _write(classifier, folder, config, notes)
-    except OSError as error:
-        raise errors.RunError(f"cannot export to {target}: {error.strerror or error}.") from error
+    best_weights.latest(folder.best)
+    with folder.opened():
+        print("export: loading the network")
+        classifier = trained.load(folder.root, precision="float32")
+        notes = _notes(folder, classifier, config)
+        print("export: writing; LiteRT's files take a minute each", flush=True)
+        try:
+            with sealed_folder.writing(target, notes) as temporary:
+                _write(classifier, temporary, config, notes)
+        except OSError as error:
+            reason = error.strerror or error
+            raise errors.RunError(f"cannot export to {target}: {reason}.") from error
     for path in sorted(target.rglob("*")):
         if path.is_file():
             print(f"  {path.stat().st_size / 1e6:>8.1f} MB  {path}")
@@ -73,8 +88,8 @@ def _notes(
     folder: run_folder.RunFolder, classifier: trained.Classifier, config: config_lib.Config
 ) -> dict:
     """What made the export, for the seal and the card."""
-    best, manifest = classifier.best, folder.manifest()
-    made = manifest.get(best.phase, {})
+    best = classifier.best
+    made = folder.manifest().get(best.phase, {})
     dataset = made.get("dataset", {})
     return {
         "run": folder.root.resolve().name,
@@ -96,4 +111,7 @@ def _notes(
         "git_commit": made.get("git_commit") or "unknown",
         "tensorflow": made.get("packages", {}).get("tensorflow", "unknown"),
         "precision": made.get("precision", "unknown"),
+        "export_git_commit": manifest.git_commit() or "unknown",
+        "export_tensorflow": tf.__version__,
+        "export_keras": keras.__version__,
     }

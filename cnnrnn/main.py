@@ -35,6 +35,11 @@ COMMANDS = {
     "data": "prepare and describe a data set; 'data restructure SRC DST' turns the original "
     "tiny-imagenet layout into class folders",
 }
+_TRAINING = ("train", "phase1", "phase2")
+_GO_ON = (
+    " To go on give the same command again: training resumes from its last checkpoint, and a phase "
+    "that has none yet begins anew."
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,18 +54,15 @@ def main(argv: Sequence[str]) -> int:
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
     except errors.Stopped as stopped:
+        command, _ = _split(argv[1:])
         return _fail(
-            f"stopped by {stopped}. To go on give the same command again: training resumes from "
-            "its last checkpoint, and a phase that has none yet begins anew.",
-            stopped.exit_code,
+            f"stopped by {stopped}.{_GO_ON if command in _TRAINING else ''}", stopped.exit_code
         )
 
 
 def _run(argv: list[str]) -> int:
     define_once()
-    command, arguments = "train", argv[1:]
-    if arguments and not arguments[0].startswith("-"):
-        command, *arguments = arguments
+    command, arguments = _split(argv[1:])
     if command not in COMMANDS:
         raise errors.UsageError(
             f"unknown command {command!r}: expected one of {', '.join(COMMANDS)}."
@@ -78,6 +80,13 @@ def _run(argv: list[str]) -> int:
             f"{command} takes flags only. Received: {positional[0]!r}. See --help."
         )
     return _dispatch(command, positional, config)
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command word, which may be left out, and what follows it."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments[0], arguments[1:]
+    return "train", arguments
 
 
 def _dispatch(command: str, positional: list[str], config: config_lib.Config) -> int:

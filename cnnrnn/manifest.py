@@ -44,7 +44,7 @@ def describe(
         "devices": devices,
         "precision": config.precision,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "seed": config.seed,
         "dataset": {
             "name": data.name,
@@ -90,7 +90,7 @@ def _processor() -> str:
     return f"{name} {widest}".strip()
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of this program, with '+' if it has been changed since; None outside git."""
     here = pathlib.Path(__file__).parent
 

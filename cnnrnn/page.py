@@ -12,6 +12,7 @@ import jinja2
 from cnnrnn import branches, intervals, scores
 
 _TEMPLATE = "page.html.jinja"
+_FEWEST = 30  # pictures: by fewer, the interval of a mean is too narrow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ def render(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
+    environment.filters["nats"] = lambda value: f"{value:.4f}" if math.isfinite(value) else "–"
     environment.filters["cost"] = _cost
     environment.filters["data"] = _data
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
@@ -58,26 +60,35 @@ def render(content: Content) -> str:
 
 def verdict(content: Content) -> str:
     """What each branch is worth, in a sentence or two each."""
+    pictures = sum(score.support for score in content.classes)
     _, rnn, _, cnn, _ = content.trials
-    return f"{_worth('RNN', content.rnn, rnn)} {_worth('CNN', content.cnn, cnn)}"
+    return " ".join(
+        _worth(name, branch, dealt, pictures)
+        for name, branch, dealt in (("RNN", content.rnn, rnn), ("CNN", content.cnn, cnn))
+    )
 
 
-def _worth(name: str, branch: branches.Branch, dealt: branches.Trial) -> str:
-    found = "earns its keep" if dealt.is_significant else "earns nothing that can be measured here"
+def _worth(name: str, branch: branches.Branch, dealt: branches.Trial, pictures: int) -> str:
+    if pictures < _FEWEST:
+        found = f"cannot be judged by {pictures} pictures"
+    elif dealt.is_significant:
+        found = "earns its keep"
+    else:
+        found = f"earns nothing that {pictures:,} pictures could show"
     spread = branch.spread / max(branch.magnitude, 1e-12)
     return (
-        f"The {name} branch {found}: dealt out at random among the pictures, its outputs cost "
+        f"The {name} branch {found}: dealing its outputs out at random among the pictures costs "
         f"{_cost(dealt.top1_cost)} of top-1 and {_cost(dealt.top5_cost)} of top-5. Across pictures "
         f"they vary by {spread:.1%} of their size."
     )
 
 
 def _cost(cost: intervals.Interval) -> str:
-    return f"{cost.value:.2%} (95 %: {cost.low:.2%} to {cost.high:.2%})"
+    return f"{_percent(cost.value)} ({_percent(cost.low)} to {_percent(cost.high)})"
 
 
 def _percent(value: float, digits: int = 2) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}%}"
+    return f"{value:.{digits}%}" if math.isfinite(value) else "–"
 
 
 def _data(content: bytes, kind: str = "png") -> str:

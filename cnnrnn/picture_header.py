@@ -9,6 +9,9 @@ import tensorflow as tf
 _HEAD_BYTES = 32
 _GIF_FRAME, _GIF_EXTENSION = 0x2C, 0x21
 _GIF_LONGEST_STEP = 1024  # bytes: a frame's head with 256 colors, or a piece of 255
+# Pieces: as many hold 50 MB of picture and are walked through in two seconds. A block costs as
+# much as sixteen.
+_GIF_MOST_STEPS, _GIF_BLOCK_STEPS = 200_000, 16
 
 
 def pixels(encoded: tf.Tensor) -> tf.Tensor:
@@ -22,7 +25,8 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         five formats, which does not decode either.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on a JPEG whose header is damaged.
+        tf.errors.InvalidArgumentError: when run on a JPEG whose header is damaged, or on a GIF in
+            more pieces than anybody needs.
     """
     start = tf.strings.substr(encoded, 0, _HEAD_BYTES)
     head = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
@@ -99,15 +103,26 @@ def _gif_pixels(encoded: tf.Tensor) -> tf.Tensor:
         flags = byte(at)
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
-    def block(at: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def more_pieces(at: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        return (byte(at) > 0) & (steps < _GIF_MOST_STEPS)
+
+    def piece(at: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return at + byte(at) + 1, steps + 1
+
+    def more_blocks(at: tf.Tensor, steps: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+        is_block = (byte(at) == _GIF_FRAME) | (byte(at) == _GIF_EXTENSION)
+        return is_block & (steps < _GIF_MOST_STEPS)
+
+    def block(at: tf.Tensor, steps: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
         is_frame = byte(at) == _GIF_FRAME
         pieces = tf.where(is_frame, at + 10 + colors(at + 9) + 1, at + 2)
-        (last,) = tf.while_loop(lambda at: byte(at) > 0, lambda at: (at + byte(at) + 1,), (pieces,))
-        return last + 1, total + tf.where(is_frame, size(at + 5), 0)
-
-    def is_block(at: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-        return (byte(at) == _GIF_FRAME) | (byte(at) == _GIF_EXTENSION)
+        steps += _GIF_BLOCK_STEPS
+        last, steps = tf.while_loop(more_pieces, piece, (pieces, steps))
+        return last + 1, steps, total + tf.where(is_frame, size(at + 5), 0)
 
     first = 13 + colors(tf.constant(10))
-    _, total = tf.while_loop(is_block, block, (first, tf.constant(0, tf.int64)))
-    return tf.maximum(size(tf.constant(6)), total)
+    start = (first, tf.constant(0), tf.constant(0, tf.int64))
+    _, steps, total = tf.while_loop(more_blocks, block, start)
+    bounded = tf.debugging.assert_less(steps, _GIF_MOST_STEPS, "a GIF in too many pieces")
+    with tf.control_dependencies([bounded]):
+        return tf.maximum(size(tf.constant(6)), total)

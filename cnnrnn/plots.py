@@ -12,6 +12,7 @@ from cnnrnn import shapes
 
 _RIGHT, _WRONG = "#1a7f37", "#b42318"
 _OPACITY = 0.55  # of a map over its picture
+_MOST_BARS, _MOST_NAMES = 500, 250  # beyond, a chart has more pixels than programs read
 
 
 def rgb_pictures(image: np.ndarray) -> np.ndarray:
@@ -66,23 +67,28 @@ def predictions_figure(
 def label_chart(names: list[str], accuracy: np.ndarray, title: str) -> bytes:
     """A bar per label, best first, tall enough that every name can be read; as PNG.
 
+    Of very many labels it shows the lowest.
+
     Args:
         names: class names.
         accuracy: (classes,) from 0 to 1; NaN where a class has no example.
         title: heading.
     """
     order = np.argsort(np.nan_to_num(accuracy, nan=-1.0), kind="stable")  # barh draws upwards
-    chart = figure.Figure(figsize=(9, 1.2 + 0.21 * len(names)), layout="constrained")
+    order = order[:_MOST_BARS]
+    if len(order) < len(names):
+        title = f"{title}, the {len(order)} lowest of {len(names):,}"
+    chart = figure.Figure(figsize=(9, 1.2 + 0.21 * len(order)), layout="constrained")
     axes = chart.add_subplot()
     values = np.nan_to_num(accuracy[order])
-    axes.barh(np.arange(len(names)), values, color="#3b6fb6", height=0.75)
-    axes.set_yticks(np.arange(len(names)), [_short(names[i], 40) for i in order], fontsize=8)
+    axes.barh(np.arange(len(order)), values, color="#3b6fb6", height=0.75)
+    axes.set_yticks(np.arange(len(order)), [_short(names[i], 40) for i in order], fontsize=8)
     for y, index in enumerate(order):
         text = "no examples" if np.isnan(accuracy[index]) else f"{accuracy[index]:.0%}"
         axes.text(values[y] + 0.005, y, text, va="center", fontsize=7)
     mean = float(np.nanmean(accuracy))
     axes.axvline(mean, color="#666666", linewidth=1, linestyle="--")
-    axes.set(xlim=(0, 1.06), ylim=(-0.8, len(names) - 0.2))
+    axes.set(xlim=(0, 1.06), ylim=(-0.8, len(order) - 0.2))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
     axes.set_title(f"{title} (mean over labels {mean:.1%}, dashed)", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
@@ -90,26 +96,29 @@ def label_chart(names: list[str], accuracy: np.ndarray, title: str) -> bytes:
 
 
 def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
-    """The confusion matrix with every name beside it, as PNG.
+    """The confusion matrix with every name beside it, as PNG; of very many classes without names.
 
     Args:
         names: class names.
         matrix: (classes, classes) counts, a row for each true class.
     """
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 3.2 + 0.155 * len(names)
+    named = len(names) <= _MOST_NAMES
+    side = 3.2 + 0.155 * min(len(names), _MOST_NAMES)
     chart = figure.Figure(figsize=(side + 1, side), layout="constrained")
     axes = chart.add_subplot()
     # The root brings out the few among many: one in a hundred would be next to white.
-    picture = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    ticks, short = np.arange(len(names)), [_short(name) for name in names]
-    axes.set_xticks(ticks, short, rotation=90, fontsize=7)
-    axes.set_yticks(ticks, short, fontsize=7)
+    interpolation = "nearest" if named else "auto"
+    picture = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation=interpolation)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_xticks(ticks - 0.5, minor=True)
-    axes.set_yticks(ticks - 0.5, minor=True)
-    axes.grid(which="minor", color="#e6e6e6", linewidth=0.4)
-    axes.tick_params(which="minor", length=0)
+    if named:
+        ticks, short = np.arange(len(names)), [_short(name) for name in names]
+        axes.set_xticks(ticks, short, rotation=90, fontsize=7)
+        axes.set_yticks(ticks, short, fontsize=7)
+        axes.set_xticks(ticks - 0.5, minor=True)
+        axes.set_yticks(ticks - 0.5, minor=True)
+        axes.grid(which="minor", color="#e6e6e6", linewidth=0.4)
+        axes.tick_params(which="minor", length=0)
     if len(names) <= 20:
         for i, j in np.ndindex(matrix.shape):
             color = "white" if share[i, j] > 0.4 else "#333333"

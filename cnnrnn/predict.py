@@ -56,6 +56,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     bad = 0
     with progress.Progress("predict", len(paths), "pictures", stream=sys.stderr) as bar:
         for done, (path, answer) in enumerate(answers(paths, config), 1):
+            bar.clear()  # answers and progress can be on one terminal
             write(errors.printable(path), answer)
             bad += isinstance(answer, str)
             bar.update(done)
@@ -135,11 +136,17 @@ def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, C
 
 def _fault(path: str, config: config_lib.Config) -> str:
     """What is wrong with a picture that was not classified."""
+    _, fault = examined(path, config)
+    return fault or "could not be classified"
+
+
+def examined(path: str, config: config_lib.Config) -> tuple[bytes, str]:
+    """A picture's file, and what is wrong with it, '' if it can be classified."""
     try:
         encoded = example_source.read_file(path)
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-    return picture_check.examine(encoded, config.max_pixels).fault or "could not be classified"
+    except (OSError, ValueError) as error:  # ValueError: its name has a null byte
+        return b"", f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    return encoded, picture_check.examine(encoded, config.max_pixels).fault
 
 
 def paths_of(arguments: Sequence[str]) -> list[str]:
@@ -160,17 +167,22 @@ def paths_of(arguments: Sequence[str]) -> list[str]:
 def _paths(argument: str) -> Iterator[str]:
     """The pictures that one argument stands for, in the order of their names."""
     if argument == _STANDARD_INPUT:
-        yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        # Bytes: names are in no encoding, and a strict one would end it all.
+        lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+        yield from (os.fsdecode(line) for line in lines if line)
     elif os.path.isdir(argument):
-        for directory, folders, files in os.walk(argument):
+        unreadable = []
+        for directory, folders, files in os.walk(argument, onerror=unreadable.append):
             folders.sort()
             for name in sorted(files):
                 if os.path.splitext(name)[1].lower() in folder_builder.PICTURE_SUFFIXES:
                     yield os.path.join(directory, name)
+        yield from (error.filename for error in unreadable)  # answered as such
     elif os.path.lexists(argument) or not glob.has_magic(argument):
         yield argument  # one that is not there is answered as such
     else:
-        yield from sorted(glob.glob(argument, recursive=True))
+        found = sorted(glob.glob(argument, recursive=True))
+        yield from (path for path in found if not os.path.isdir(path)) if found else [argument]
 
 
 def _text(out: TextIO) -> Callable[[str, Answer], None]:

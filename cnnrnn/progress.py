@@ -51,6 +51,7 @@ class Progress:
         self._shown_at = self._start if not self._terminal else -math.inf
         self._done = initial
         self._detail = ""
+        self._on_line = False  # whether the terminal's last line is this one's
 
     def __enter__(self) -> "Progress":
         if self._terminal:
@@ -75,6 +76,11 @@ class Progress:
             self._shown_at = now
             self._show(end="" if self._terminal else "\n")
 
+    def clear(self) -> None:
+        """Takes the line off the terminal, for something else to be written there."""
+        if self._on_line:
+            self._write("", end="\r")
+
     def _show(self, end: str) -> None:
         rate = self.rate
         parts = [f"{self._label}: {self._done:,}/{self._total:,} {self._unit}"]
@@ -88,10 +94,12 @@ class Progress:
             if left + self._later > 0:
                 in_all = f" of {duration((left + self._later) / rate)}" if self._later else ""
                 parts.append(f"{duration(left / rate)}{in_all} left")
-        line = "  ".join(parts)
+        self._write("  ".join(parts), end)
+
+    def _write(self, line: str, end: str) -> None:
         if self._terminal:
             # Cut to the window: a wrapped line could not be overwritten by the next.
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r{line[:width]:<{width}}", end=end, flush=True, file=self._stream)
-        else:
-            print(line, end=end, flush=True, file=self._stream)
+            line = f"\r{line[:width]:<{width}}"
+            self._on_line = end == ""
+        print(line, end=end, flush=True, file=self._stream)

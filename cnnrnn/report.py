@@ -1,6 +1,7 @@
 """The files that an evaluation leaves: results.json, report.html, tables and charts."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -105,8 +106,8 @@ def _results(
     content: page.Content,
     predictions: inference.Predictions,
 ) -> dict[str, Any]:
-    """The figures as JSON; a share that does not exist is null."""
-    return {
+    """The figures as JSON; one that does not exist, or an end of an interval, is null."""
+    figures = {
         "dataset": data.name,
         "fingerprint": data.fingerprint,
         "weights": best.weights.name,
@@ -125,6 +126,16 @@ def _results(
             "verdict": page.verdict(content),
         },
     }
+    return _finite(figures)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: with one picture, an interval has no ends."""
+    if isinstance(value, dict):
+        return {name: _finite(nested) for name, nested in value.items()}
+    if isinstance(value, list):
+        return [_finite(nested) for nested in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _label_charts(names: list[str], predictions: inference.Predictions) -> dict[str, bytes]:
@@ -176,10 +187,10 @@ def _mistakes(
     rows = scores.surest_mistakes(predictions, _MISTAKES)
 
     def draw(views: dict[str, np.ndarray]) -> list[bytes]:
-        found = explanations.Explainer(network).explain(views, predictions.top[rows, 0])
+        found = explanations.Explainer(network).explain(views, predictions.top[rows, :1])
         return [
             plots.explained_thumbnail(image, maps.cam, maps.bands)
-            for image, maps in zip(views["image"], found, strict=True)
+            for image, (maps,) in zip(views["image"], found, strict=True)
         ]
 
     return _shown(data, config, predictions, rows, draw)

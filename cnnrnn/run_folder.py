@@ -7,7 +7,9 @@ runs/NAME/
   checkpoints/     what a phase goes on from
   best/            the best weights of each phase, and their validation figures
   events/          TensorBoard
-  evaluation/      the per-label table and charts
+  evaluation/      the report, its tables and charts
+  export/          files that work without this program
+  explanations/    pictures of where each branch found the classes
   results.json     the figures of the evaluation
 """
 

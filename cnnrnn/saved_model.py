@@ -93,8 +93,7 @@ class _Functions:
 
     def _explained(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         probabilities, labels = self._most_likely(views)
-        maps = [self._explainer.maps(views, labels[:, rank]) for rank in range(self._top)]
-        cams, bands = (tf.stack(of_ranks, axis=1) for of_ranks in zip(*maps, strict=True))
+        cams, bands = self._explainer.maps(views, tf.unstack(labels, axis=1))
         return self._names_of(probabilities, labels) | {"cam": cams, "bands": bands}
 
     def _most_likely(self, views: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

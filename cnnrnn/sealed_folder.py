@@ -26,11 +26,12 @@ def writing(folder: pathlib.Path, notes: dict[str, Any]) -> Iterator[pathlib.Pat
     """Yields a temporary folder that becomes `folder` when the block ends well.
 
     Args:
-        folder: does not exist yet.
+        folder: one that is there is replaced when the new one is whole.
         notes: JSON, kept in the seal.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{atomic_file.temporary_prefix()}{folder.name}")
+    outdated = temporary.with_name(f"{temporary.name}-outdated")
     temporary.mkdir()
     try:
         yield temporary
@@ -39,10 +40,13 @@ def writing(folder: pathlib.Path, notes: dict[str, Any]) -> Iterator[pathlib.Pat
             atomic_file.sync(path)
             files[path.relative_to(temporary).as_posix()] = _describe(path)
         sealed_json.write(temporary / SEAL, {"notes": notes, "files": files})
+        if folder.exists():  # a folder that holds something cannot be renamed over
+            os.rename(folder, outdated)
         os.rename(temporary, folder)
         atomic_file.sync(folder.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in (temporary, outdated):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def notes(folder: pathlib.Path) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from cnnrnn import config as config_lib
 _NAME = "cnnrnn"
 _BATCH, _WAITING = 32, 256
 _EXPLANATIONS_WAITING = 16  # each takes as long as some ten pictures; one is made at a time
-_CONNECTIONS = 512  # at a time; more are told to come again
+_CONNECTIONS = 128  # at a time, each with a body; more are told to come again
+_STOP_SECONDS = 10  # that requests at hand may take when the server is to stop
 _SHOWN = 3  # classes in a figure
 
 
@@ -41,8 +42,10 @@ def run(config: config_lib.Config) -> None:
         ),
         int(config.max_body_megabytes * 1e6),
     )
-    print("serve: classifying one picture, to have everything compiled")
-    classify(signatures, [tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()])
+    print("serve: classifying and explaining one picture, to have everything compiled", flush=True)
+    picture = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
+    classify(signatures, [picture])
+    explain(signatures, export.notes["resize_method"], [picture])
     try:
         listener = socket.create_server((config.host, config.port))
     except OSError as error:
@@ -54,7 +57,12 @@ def run(config: config_lib.Config) -> None:
         f"serve: {folder}\n  page     {address}/\n  predict  {address}/v1/models/{_NAME}:predict",
         flush=True,
     )
-    settings = uvicorn.Config(application, log_level="warning", limit_concurrency=_CONNECTIONS)
+    settings = uvicorn.Config(
+        application,
+        log_level="warning",
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_STOP_SECONDS,
+    )
     uvicorn.Server(settings).run(sockets=[listener])
 
 

@@ -10,6 +10,7 @@ The format is https://www.tensorflow.org/tfx/serving/api_rest, by rows, for the 
 there is, so TensorFlow Serving can take this server's place.
 """
 
+import asyncio
 import base64
 import binascii
 import json
@@ -22,6 +23,7 @@ from cnnrnn import batcher
 
 _PAGE = pathlib.Path(__file__).with_name("serve.html")
 _MOST_INSTANCES = 64
+_BODY_SECONDS = 30
 
 
 class _Refused(Exception):
@@ -94,13 +96,19 @@ def application(
 
 
 async def _body(request: requests.Request, most: int) -> bytes:
-    """A request's body, read no further than it may be long."""
+    """A request's body, read no further than it may be long, and no longer than it may take."""
     parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > most:
-            raise _Refused(413, f"the body is larger than {most / 1e6:g} MB")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                length += len(part)
+                if length > most:
+                    raise _Refused(413, f"the body is larger than {most / 1e6:g} MB")
+                parts.append(part)
+    except TimeoutError as error:
+        raise _Refused(408, f"the body did not come within {_BODY_SECONDS} s") from error
+    except requests.ClientDisconnect as error:
+        raise _Refused(400, "the body has no end") from error  # nobody is there to read it
     return b"".join(parts)
 
 

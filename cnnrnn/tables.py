@@ -41,6 +41,7 @@ def write(
         "classes": _classes(names, content),
         "confusion": [("true", *names), *((n, *row) for n, row in zip(names, matrix, strict=True))],
         "branches": _branches(content),
+        "branch_outputs": _branch_outputs(content),
         "calibration": _calibration(content),
         "predictions": _predictions(names, split, predictions),
     }
@@ -78,6 +79,16 @@ def _branches(content: page.Content) -> _Rows:
     ]  # fmt: skip
 
 
+def _branch_outputs(content: page.Content) -> _Rows:
+    return [
+        ("branch", "mean", "magnitude", "spread"),
+        *(
+            (name, *map(_figure, (branch.mean, branch.magnitude, branch.spread)))
+            for name, branch in (("CNN", content.cnn), ("RNN", content.rnn))
+        ),
+    ]
+
+
 def _calibration(content: page.Content) -> _Rows:
     return [
         ("low", "high", "pictures", "confidence", "accuracy"),
@@ -110,7 +121,7 @@ def _ends(interval: intervals.Interval) -> tuple[str, str, str]:
 
 
 def _figure(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
+    return f"{value:.6f}" if math.isfinite(value) else ""
 
 
 def _one_line(name: str) -> str:

@@ -102,6 +102,7 @@ def small_config(pictures, tmp_path) -> config.Config:
         runs_dir=str(tmp_path / "runs"),
         run="test",
         xception_weights="none",
+        precision="float32",  # 'auto' differs from machine to machine
         epochs=(2, 2),
         batch_size=(4, 2),
     )

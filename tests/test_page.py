@@ -1,17 +1,19 @@
 """The report as a browser shows it: its figures are those of results.json, at both widths."""
 
+import dataclasses
 import html.parser
 import json
 import pathlib
 
 import conftest
+import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
 from cnnrnn import branches, evaluation, event_files, intervals, page, scores, train
 
 
-def content_of(top1, dealt, names=("a", "b")):
+def content_of(top1, dealt, names=("a", "b"), support=500):
     interval = intervals.Interval
     still = branches.Branch(mean=0.88, magnitude=0.88, spread=0.005)
     moving = branches.Branch(mean=0.4, magnitude=0.4, spread=0.3)
@@ -34,7 +36,7 @@ def content_of(top1, dealt, names=("a", "b")):
         top1=interval(top1, top1 - 0.02, top1 + 0.02),
         top5=interval(0.95, 0.93, 0.97),
         chance=0.5,
-        classes=[scores.ClassScore(name, 5, float("nan"), 0.5, 0.5, 1.0) for name in names],
+        classes=[scores.ClassScore(name, support, float("nan"), 0.5, 0.5, 1.0) for name in names],
         confusions=[
             {"true": "a", "predicted": "b", "count": 3, "of": 5, "pictures": [picture]},
         ],
@@ -68,12 +70,21 @@ def test_nothing_comes_from_elsewhere_and_nothing_a_user_named_is_run():
 
 def test_the_verdict_tells_an_idle_branch_from_a_working_one():
     said = page.verdict(content_of(0.76, (0.76, 0.75, 0.01, 0.01)))
-    assert "The RNN branch earns nothing that can be measured" in said
+    assert "The RNN branch earns nothing that 1,000 pictures could show" in said
     assert "by 0.6% of their size" in said
     assert "The CNN branch earns its keep" in said
-    assert "cost 75.00% (95 %: 74.00% to 76.00%) of top-1" in said
+    assert "costs 75.00% (74.00% to 76.00%) of top-1" in said
     said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01)))
     assert "The RNN branch earns its keep" in said
+    said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
+    assert "The RNN branch cannot be judged by 10 pictures" in said
+
+
+def test_a_figure_that_does_not_exist_is_a_dash():
+    content = content_of(0.76, (0.76, 0.75, 0.01, 0.01))
+    endless = intervals.mean(np.array([1.5]))
+    text = page.render(dataclasses.replace(content, loss=endless, top1=endless))
+    assert "95 %: – to –" in text and "inf" not in text.split("<script>")[0].replace("info", "")
 
 
 @pytest.fixture
@@ -108,8 +119,22 @@ def test_a_browser_shows_the_figures_of_results_json(report, browser, tmp_path):
         assert text(name.replace("top", "top-")) == f"{results['validation'][name]:.2%}"
     assert text("loss") == f"{results['validation']['loss']:.4f}"
     assert text("verdict") == results["branches"]["verdict"]
+    assert_branches_are_those_of(results["branches"], browser)
     conftest.assert_looks_right(browser, tmp_path / "page.png")
     assert_classes_are_sorted_and_searched(browser)
+
+
+def assert_branches_are_those_of(branches, browser):
+    rows = browser.find_elements(By.CSS_SELECTOR, "#trials tbody tr")
+    for row, trial in zip(rows, branches["silenced"], strict=True):
+        name, top1, top5, *_, cost, _ = (cell.text for cell in row.find_elements(By.TAG_NAME, "td"))
+        assert [name, top1, top5] == [trial["name"], f"{trial['top1']:.2%}", f"{trial['top5']:.2%}"]
+        if trial is not branches["silenced"][0]:
+            ends = [f"{trial['top1_cost'][end]:.2%}" for end in ("value", "low", "high")]
+            assert cost == "{} ({} to {})".format(*ends)
+    table = "document.getElementById('trials').parentElement"
+    if browser.execute_script("return innerWidth") > 1000:
+        assert browser.execute_script(f"return {table}.scrollWidth <= {table}.clientWidth")
 
 
 def assert_classes_are_sorted_and_searched(browser):

@@ -39,6 +39,15 @@ def test_the_frames_of_a_gif_are_found_behind_many_pieces_and_color_tables():
         assert 0 <= pixels(file.getvalue()[:cut]).numpy() <= 3 * 300 * 200
 
 
+@pytest.mark.parametrize(
+    "headers", [b"\x21\xfe\0" * 300_000, b"\x21\xfe" + b"\1x" * 500_000 + b"\0"], ids=len
+)
+def test_a_gif_that_is_nothing_but_headers_is_left_soon(headers):
+    """To its end, a body of 20 MB would take minutes, of a server's only thread."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match="too many pieces"):
+        pixels(bad_pictures.encoded("GIF")[:-1] + headers + b";")
+
+
 @pytest.mark.parametrize("lossless", [True, False])
 def test_both_kinds_of_webp(lossless):
     content = bad_pictures.encoded("WEBP", size=(300, 17), lossless=lossless)

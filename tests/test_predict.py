@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import shutil
+import sys
 
 import bad_pictures
 import conftest
@@ -110,12 +112,47 @@ def test_patterns_standard_input_and_more_than_a_batch(said, pictures, tmp_path,
     many = [tmp_path / f"{i:03d}.png" for i in range(70)]
     for path in many:
         shutil.copy(one, path)
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in many)))
+    listed = b"".join(os.fsencode(path) + b"\r\n" for path in many)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed)))
     out, _ = said("-", format="jsonl")
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["path"] for answer in answers] == list(map(str, many))
     first = [answer["classes"][0]["probability"] for answer in answers]
     np.testing.assert_allclose(first, first[0], atol=1e-6)
+
+
+def test_names_that_are_none_are_answered_in_their_place(said, pictures, tmp_path, monkeypatch):
+    good = next((pictures / "val" / "white").iterdir())
+    odd = os.path.join(os.fsencode(tmp_path), b"not_utf8_\xff.png")
+    shutil.copy(good, odd)
+    listed = b"\n".join([os.fsencode(good), b"two\0names", odd, b""])
+    # As under a locale of UTF-8, where text that is none ends reading.
+    stdin = io.TextIOWrapper(io.BytesIO(listed), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdin", stdin)
+    out, failure = said("-", format="jsonl")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert ["error" in answer for answer in answers] == [False, True, False]
+    assert "null byte" in answers[1]["error"] and failure.startswith("1 of 3")
+
+
+def test_patterns_are_of_files_and_one_that_fits_nothing_is_told(pictures):
+    found = predict.paths_of([str(pictures / "val" / "**"), str(pictures / "none[1].jpg")])
+    assert found[-1] == str(pictures / "none[1].jpg")
+    assert len(found) == 10 and all(os.path.isfile(path) for path in found[:-1])
+
+
+def test_on_a_terminal_answers_and_progress_do_not_run_into_each_other(
+    run_of, pictures, monkeypatch
+):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, terminal)
+    predict.run([str(pictures / "val" / "white")], run_of.replace(top=1))
+    lines = [line.rsplit("\r", 1)[-1] for line in terminal.getvalue().splitlines()]
+    assert [line.startswith(("/", "  ")) for line in lines if ".png" in line or "%" in line]
+    assert lines[-1].startswith("predict: 3/3 pictures")
+    assert sum(line.endswith(".png") and line.startswith("/") for line in lines) == 3
 
 
 def test_an_export_answers_as_its_run(run_of, said, pictures, tmp_path, monkeypatch):
@@ -150,7 +187,8 @@ def test_nothing_to_do_or_to_do_it_with_is_said(run_of, tmp_path):
 def test_explanations_are_written_for_good_pictures_and_bad_ones_are_told(
     run_of, pictures, tmp_path, capsys
 ):
-    good = next((pictures / "val" / "white").iterdir())
+    good = tmp_path / ("\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 80 + ".png")  # 244 bytes
+    shutil.copy(next((pictures / "val" / "white").iterdir()), good)
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     with pytest.raises(errors.RunError, match="1 of 2"):
         explain.run([str(tmp_path / "bad.jpg"), str(good)], run_of.replace(top=2))
@@ -158,4 +196,4 @@ def test_explanations_are_written_for_good_pictures_and_bad_ones_are_told(
     assert "bad.jpg: is no picture" in said and "%, " in said
     (written,) = (run_of.run_dir / "explanations").iterdir()
     pixels = tf.io.decode_png(written.read_bytes()).numpy()
-    assert written.name == f"0002-{good.stem}.png" and pixels.shape[0] > 600
+    assert written.name == f"0002-{good.stem[:50]}.png" and pixels.shape[0] > 600

@@ -28,6 +28,14 @@ def test_label_charts_have_room_for_every_label(classes):
     assert picture.shape[0] > 20 * classes  # pixels of height
 
 
+def test_charts_of_thousands_of_classes_have_a_size_that_programs_read():
+    names = [f"species {i}" for i in range(5089)]
+    accuracy = np.linspace(0, 1, len(names))
+    matrix = np.eye(len(names), dtype=np.int64)
+    for png in (plots.label_chart(names, accuracy, "Top-1"), plots.confusion_chart(names, matrix)):
+        assert np.prod(tf.io.decode_png(png).shape[:2]) < 2**25
+
+
 def test_the_gray_picture_shows_the_bands_of_the_sequence():
     rows = np.linspace(-1, 1, 23)[None, :, None].repeat(3887, axis=2)
     picture = plots.gray_pictures(rows.astype(np.float32))

@@ -138,8 +138,8 @@ def test_explanations_are_those_of_the_program(classifier, signatures):
         views = classifier.views(tf.constant(contents[row]))
         batch = {name: view[tf.newaxis] for name, view in views.items()}
         for rank, name in enumerate(said["classes"].numpy()[row]):
-            label = np.array([NAMES.index(name.decode())])
-            (right,) = explainer.explain(batch, label)
+            label = np.array([[NAMES.index(name.decode())]])
+            ((right,),) = explainer.explain(batch, label)
             np.testing.assert_allclose(said["cam"][row, rank], right.cam, atol=1e-5)
             np.testing.assert_allclose(said["bands"][row, rank], right.bands, atol=1e-5)
 

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.parse
 import urllib.request
 
 import bad_pictures
@@ -32,7 +35,7 @@ def export(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(export):
-    """Where a server listens; in the end it has to stop when asked to."""
+    """Where a server listens; in the end it has to stop when asked to, whoever is still sending."""
     program = [sys.executable, "-m", "cnnrnn.main", "serve", f"--model={export}", "--port=0"]
     settings = {
         "cwd": conftest.REPOSITORY,
@@ -41,9 +44,14 @@ def address(export):
         "env": {**os.environ, "PYTHONUNBUFFERED": "1"},
     }
     with subprocess.Popen(program, **settings) as server:
-        yield next(line.split()[1] for line in server.stdout if line.startswith("  page"))
-        server.terminate()
-        assert server.wait(30) == 128 + signal.SIGTERM
+        address = next(line.split()[1] for line in server.stdout if line.startswith("  page"))
+        yield address
+        place = urllib.parse.urlsplit(address)
+        with socket.create_connection((place.hostname, place.port)) as stalled:
+            stalled.sendall(b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+            time.sleep(0.5)
+            server.terminate()
+            assert server.wait(60) == 128 + signal.SIGTERM
 
 
 def test_it_listens_on_this_machine_alone_and_is_well(address):
@@ -52,8 +60,9 @@ def test_it_listens_on_this_machine_alone_and_is_well(address):
 
 
 def test_a_person_drops_a_picture_and_sees_what_it_is(address, browser, tmp_path):
-    good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
+    good, other, bad = (tmp_path / name for name in ("good.jpg", "other.png", "bad.jpg"))
     good.write_bytes(bad_pictures.JPEG)
+    other.write_bytes(bad_pictures.PNG)
     bad.write_bytes(b"no picture")
     browser.get(address)
     file, state, figure = (browser.find_element(By.ID, id) for id in ("file", "state", "figure"))
@@ -64,6 +73,11 @@ def test_a_person_drops_a_picture_and_sees_what_it_is(address, browser, tmp_path
     assert len(said) == 2 and {name for name, *_ in said} <= set(NAMES)
     assert int(figure.get_property("naturalWidth")) > 500
     conftest.assert_looks_right(browser, tmp_path / "page.png")
+    # Two at once: what is shown is of the last.
+    file.send_keys(str(good))
+    file.send_keys(str(other))
+    wait.until(lambda _: state.text == "other.png" and figure.is_displayed())
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#classes li")) == 2
     file.send_keys(str(bad))
     wait.until(lambda _: state.get_attribute("class") == "bad")
     assert "no picture" in state.text and not figure.is_displayed()

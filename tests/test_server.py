@@ -1,5 +1,6 @@
 """The web server: the export's answers in TensorFlow Serving's format; hostile requests refused."""
 
+import asyncio
 import base64
 import json
 
@@ -120,3 +121,20 @@ def test_too_many_at_once_are_told_to_come_again():
             client.post("/explain", content=b"x"),
         ):
             assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(server, "_BODY_SECONDS", 0.1)
+    none = batcher.Batcher(lambda pictures: [], 8, 0)
+    application = server.application("cnnrnn", none, none, 100_000)
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/explain", "headers": []}
+    asyncio.run(application(scope, receive, send))
+    assert sent[0]["status"] == 408 and b"within 0.1 s" in sent[1]["body"]
