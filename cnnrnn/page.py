@@ -51,7 +51,7 @@ def render(content: Content) -> str:
     )
     environment.filters["percent"] = _percent
     environment.filters["nats"] = lambda value: f"{value:.4f}" if math.isfinite(value) else "–"
-    environment.filters["cost"] = _cost
+    environment.filters["points"] = _points
     environment.filters["data"] = _data
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     page = environment.get_template(_TEMPLATE)
@@ -59,10 +59,10 @@ def render(content: Content) -> str:
 
 
 def verdict(content: Content) -> str:
-    """What each branch is worth, in a sentence or two each."""
+    """What each branch is worth, a line each."""
     pictures = sum(score.support for score in content.classes)
     _, rnn, _, cnn, _ = content.trials
-    return " ".join(
+    return "\n".join(
         _worth(name, branch, dealt, pictures)
         for name, branch, dealt in (("RNN", content.rnn, rnn), ("CNN", content.cnn, cnn))
     )
@@ -78,13 +78,18 @@ def _worth(name: str, branch: branches.Branch, dealt: branches.Trial, pictures: 
     spread = branch.spread / max(branch.magnitude, 1e-12)
     return (
         f"The {name} branch {found}: dealing its outputs out at random among the pictures costs "
-        f"{_cost(dealt.top1_cost)} of top-1 and {_cost(dealt.top5_cost)} of top-5. Across pictures "
-        f"they vary by {spread:.1%} of their size."
+        f"{_points(dealt.top1_cost)} percentage points of top-1 and {_points(dealt.top5_cost)} of "
+        f"top-5 (in brackets 95 %). Across pictures they vary by {spread:.1%} of their size."
     )
 
 
-def _cost(cost: intervals.Interval) -> str:
-    return f"{_percent(cost.value)} ({_percent(cost.low)} to {_percent(cost.high)})"
+def _points(cost: intervals.Interval) -> str:
+    """Percentage points, with the ends of their interval."""
+    value, low, high = (
+        f"{100 * end:.2f}" if math.isfinite(end) else "–"
+        for end in (cost.value, cost.low, cost.high)
+    )
+    return f"{value} ({low} to {high})"
 
 
 def _percent(value: float, digits: int = 2) -> str:

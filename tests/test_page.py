@@ -73,7 +73,7 @@ def test_the_verdict_tells_an_idle_branch_from_a_working_one():
     assert "The RNN branch earns nothing that 1,000 pictures could show" in said
     assert "by 0.6% of their size" in said
     assert "The CNN branch earns its keep" in said
-    assert "costs 75.00% (74.00% to 76.00%) of top-1" in said
+    assert "costs 75.00 (74.00 to 76.00) percentage points of top-1" in said
     said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01)))
     assert "The RNN branch earns its keep" in said
     said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
@@ -130,7 +130,7 @@ def assert_branches_are_those_of(branches, browser):
         name, top1, top5, *_, cost, _ = (cell.text for cell in row.find_elements(By.TAG_NAME, "td"))
         assert [name, top1, top5] == [trial["name"], f"{trial['top1']:.2%}", f"{trial['top5']:.2%}"]
         if trial is not branches["silenced"][0]:
-            ends = [f"{trial['top1_cost'][end]:.2%}" for end in ("value", "low", "high")]
+            ends = [f"{100 * trial['top1_cost'][end]:.2f}" for end in ("value", "low", "high")]
             assert cost == "{} ({} to {})".format(*ends)
     table = "document.getElementById('trials').parentElement"
     if browser.execute_script("return innerWidth") > 1000:
