@@ -10,10 +10,13 @@ TensorFlow, the Keras file by Keras, the LiteRT files by ai-edge-litert (require
 import argparse
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
 
