@@ -1,4 +1,4 @@
-"""Whether each branch earns its keep: what becomes of the figures without what it says.
+"""What the network makes of each branch: what becomes of the figures without what it says.
 
 Under a product nothing is learned by setting a branch to zero: that silences the other too. So a
 branch is silenced by what keeps its size and takes away what it knows of the picture: its outputs

@@ -59,7 +59,7 @@ def render(content: Content) -> str:
 
 
 def verdict(content: Content) -> str:
-    """What each branch is worth, a line each."""
+    """Whether the network uses each branch, a line each."""
     pictures = sum(score.support for score in content.classes)
     _, rnn, _, cnn, _ = content.trials
     return "\n".join(
@@ -70,14 +70,16 @@ def verdict(content: Content) -> str:
 
 def _worth(name: str, branch: branches.Branch, dealt: branches.Trial, pictures: int) -> str:
     if pictures < _FEWEST:
-        found = f"cannot be judged by {pictures} pictures"
+        found = f"Whether the network uses its {name} branch cannot be told by {pictures} pictures"
     elif dealt.is_significant:
-        found = "earns its keep"
+        found = f"The network uses its {name} branch"
     else:
-        found = f"earns nothing that {pictures:,} pictures could show"
+        found = (
+            f"The network makes no use of its {name} branch that {pictures:,} pictures could show"
+        )
     spread = branch.spread / max(branch.magnitude, 1e-12)
     return (
-        f"The {name} branch {found}: dealing its outputs out at random among the pictures costs "
+        f"{found}: dealing its outputs out at random among the pictures costs "
         f"{_points(dealt.top1_cost)} percentage points of top-1 and {_points(dealt.top5_cost)} of "
         f"top-5 (in brackets 95 %). Across pictures they vary by {spread:.1%} of their size."
     )

@@ -70,14 +70,14 @@ def test_nothing_comes_from_elsewhere_and_nothing_a_user_named_is_run():
 
 def test_the_verdict_tells_an_idle_branch_from_a_working_one():
     said = page.verdict(content_of(0.76, (0.76, 0.75, 0.01, 0.01)))
-    assert "The RNN branch earns nothing that 1,000 pictures could show" in said
+    assert "The network makes no use of its RNN branch that 1,000 pictures could show" in said
     assert "by 0.6% of their size" in said
-    assert "The CNN branch earns its keep" in said
+    assert "The network uses its CNN branch" in said
     assert "costs 75.00 (74.00 to 76.00) percentage points of top-1" in said
     said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01)))
-    assert "The RNN branch earns its keep" in said
+    assert "The network uses its RNN branch" in said
     said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
-    assert "The RNN branch cannot be judged by 10 pictures" in said
+    assert "uses its RNN branch cannot be told by 10 pictures" in said
 
 
 def test_a_figure_that_does_not_exist_is_a_dash():
