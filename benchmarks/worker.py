@@ -7,6 +7,7 @@ environment, flags and memory allocator cannot reach the other contestants.
 
 import json
 import os
+import pathlib
 import resource
 import sys
 import time
@@ -24,9 +25,20 @@ def serve(make, *arguments, **keywords) -> None:
         start = time.perf_counter()
         run(int(line))
         seconds = time.perf_counter() - start
-        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak_bytes = largest if sys.platform == "darwin" else largest * 1024
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes}), file=answers)
+        print(json.dumps({"seconds": seconds, "peak_bytes": _peak_bytes()}), file=answers)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had.
+
+    As `cnnrnn.memory.peak`, which rivals must not import: it would set their kernels.
+    """
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():  # on Linux, ru_maxrss begins at what the process that started it had
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
 
 
 def main(name: str, phase: int, precision: str) -> None:

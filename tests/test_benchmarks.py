@@ -105,6 +105,14 @@ def test_a_contestant_trains_what_it_is_told():
     assert contestant._process.returncode == 0
 
 
+def test_a_contestants_memory_is_not_that_of_who_started_it():
+    ballast = np.ones(150_000_000)  # 1.2 GB
+    contestant = start(parameters=7)
+    contestant.seconds(1)
+    assert len(ballast) and 0.005 < contestant.gigabytes < 1
+    contestant.close()
+
+
 def test_contestants_do_not_inherit_the_kernels(monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     start(parameters=7).close()
