@@ -150,7 +150,7 @@ def test_on_a_terminal_answers_and_progress_do_not_run_into_each_other(
         monkeypatch.setattr(sys, name, terminal)
     predict.run([str(pictures / "val" / "white")], run_of.replace(top=1))
     lines = [line.rsplit("\r", 1)[-1] for line in terminal.getvalue().splitlines()]
-    assert [line.startswith(("/", "  ")) for line in lines if ".png" in line or "%" in line]
+    assert all(line.startswith(("/", "  ")) for line in lines if ".png" in line or "%" in line)
     assert lines[-1].startswith("predict: 3/3 pictures")
     assert sum(line.endswith(".png") and line.startswith("/") for line in lines) == 3
 
