@@ -44,9 +44,9 @@ def writing(folder: pathlib.Path, notes: dict[str, Any]) -> Iterator[pathlib.Pat
             os.rename(folder, outdated)
         os.rename(temporary, folder)
         atomic_file.sync(folder.parent)
+        shutil.rmtree(outdated, ignore_errors=True)  # not before: till then it is all there is
     finally:
-        for leftover in (temporary, outdated):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def notes(folder: pathlib.Path) -> dict[str, Any]:
