@@ -169,12 +169,12 @@ def main() -> None:
     options = parser.parse_args()
     if importlib.util.find_spec("ai_edge_litert") is None:
         parser.error("ai-edge-litert is not installed: pip install -r requirements-dev.txt")
-    recorded = run_folder.RunFolder(options.run).config().get("data", {})
-    split = {name: recorded[name] for name in _SPLIT if name in recorded}
+    classifier = trained.load(options.run, precision="float32")
+    recorded = run_folder.RunFolder(options.run).config()["data"]
+    split = {name: recorded[name] for name in _SPLIT}
     data = datasets.load(
         config_lib.Config(dataset=options.dataset, archive=options.archive, **split)
     )
-    classifier = trained.load(options.run, precision="float32")
     if data.class_names != classifier.class_names:
         parser.error(f"{options.run} was trained on other classes than {options.dataset} has")
     count = min(options.count, len(data.validation))

@@ -8,7 +8,6 @@ pictures there happen to be matters to both alike. A branch that costs nothing i
 """
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -77,22 +76,27 @@ def trials(
     """
     rng = np.random.default_rng(0)
     deals = [rng.permutation(len(label)) for _ in range(DEALS)]
-    trained = _figures((cnn * rnn) @ kernel + bias, label)
 
-    def trial(name: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Trial:
-        figures = np.mean([_figures((a * b) @ kernel + bias, label) for a, b in pairs], axis=0)
-        costs = (intervals.mean(column) for column in (trained - figures)[1:])
-        return Trial(name, *map(float, figures.mean(axis=1)), *costs)
+    def score(cnn: np.ndarray, rnn: np.ndarray) -> np.ndarray:
+        return _figures((cnn * rnn) @ kernel + bias, label)
 
     def mean(outputs: np.ndarray) -> np.ndarray:
         return outputs.mean(axis=0, keepdims=True, dtype=np.float64).astype(outputs.dtype)
 
+    as_trained = score(cnn, rnn)
+
+    def trial(name: str, figures: np.ndarray) -> Trial:
+        costs = (intervals.mean(column) for column in (as_trained - figures)[1:])
+        return Trial(name, *map(float, figures.mean(axis=1)), *costs)
+
+    rnn_dealt = np.mean([score(cnn, rnn[deal]) for deal in deals], axis=0)
+    cnn_dealt = np.mean([score(cnn[deal], rnn) for deal in deals], axis=0)
     return [
-        trial("as trained", [(cnn, rnn)]),
-        trial("RNN dealt out at random", ((cnn, rnn[deal]) for deal in deals)),
-        trial("RNN replaced by its mean", [(cnn, mean(rnn))]),
-        trial("CNN dealt out at random", ((cnn[deal], rnn) for deal in deals)),
-        trial("CNN replaced by its mean", [(mean(cnn), rnn)]),
+        trial("as trained", as_trained),
+        trial("RNN dealt out at random", rnn_dealt),
+        trial("RNN replaced by its mean", score(cnn, mean(rnn))),
+        trial("CNN dealt out at random", cnn_dealt),
+        trial("CNN replaced by its mean", score(mean(cnn), rnn)),
     ]
 
 

@@ -50,7 +50,7 @@ def render(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
-    environment.filters["nats"] = lambda value: f"{value:.4f}" if math.isfinite(value) else "–"
+    environment.filters["nats"] = lambda value: _shown(value, ".4f")
     environment.filters["points"] = _points
     environment.filters["data"] = _data
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
@@ -87,15 +87,17 @@ def _worth(name: str, branch: branches.Branch, dealt: branches.Trial, pictures: 
 
 def _points(cost: intervals.Interval) -> str:
     """Percentage points, with the ends of their interval."""
-    value, low, high = (
-        f"{100 * end:.2f}" if math.isfinite(end) else "–"
-        for end in (cost.value, cost.low, cost.high)
-    )
+    value, low, high = (_shown(100 * end, ".2f") for end in (cost.value, cost.low, cost.high))
     return f"{value} ({low} to {high})"
 
 
 def _percent(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}%}" if math.isfinite(value) else "–"
+    return _shown(value, f".{digits}%")
+
+
+def _shown(value: float, form: str) -> str:
+    """A figure, or a dash where there is none."""
+    return format(value, form) if math.isfinite(value) else "–"
 
 
 def _data(content: bytes, kind: str = "png") -> str:
