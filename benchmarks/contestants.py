@@ -36,9 +36,10 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
     # isort: split
     import tensorflow as tf
 
-    from cnnrnn import config, input_pipeline, models, phases, runtime, steps
+    from cnnrnn import config, input_pipeline, models, phases, steps
+    from cnnrnn.system import devices as devices_lib
 
-    strategy = runtime.strategy()
+    strategy = devices_lib.strategy()
     which = (phases.PHASE1, phases.PHASE2)[phase - 1]
     settings = config.Config()
     with strategy.scope():

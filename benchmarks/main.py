@@ -170,9 +170,9 @@ def _pipelines(images: pathlib.Path | None) -> dict[str, float]:
 
 
 def _native_bfloat16() -> bool:
-    from cnnrnn import runtime
+    from cnnrnn.system import devices as devices_lib
 
-    return runtime.precision("auto", log=lambda line: None) == "bfloat16"
+    return devices_lib.precision("auto", log=lambda line: None) == "bfloat16"
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

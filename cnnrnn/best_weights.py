@@ -9,7 +9,8 @@ import pathlib
 
 import keras
 
-from cnnrnn import atomic_file, errors, metrics, phases, saving, sealed_json
+from cnnrnn import errors, metrics, phases
+from cnnrnn.system import atomic_files, saving, sealed_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ def save(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         saving.check_room(directory, 4 * model.count_params())
-        with atomic_file.replacing(weights) as temporary:
+        with atomic_files.replacing(weights) as temporary:
             model.save_weights(temporary)
             digest = _sha256(temporary)
         record = {

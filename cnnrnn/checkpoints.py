@@ -18,8 +18,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import errors, phases, saving, sealed_folder
+from cnnrnn import errors, phases
 from cnnrnn import loss_scale as loss_scale_lib
+from cnnrnn.system import checksummed, saving
 
 _KEEP = 2
 _PREFIX = "variables"
@@ -96,7 +97,7 @@ class Checkpoints:
         faults = []
         for folder in reversed(folders):
             try:
-                notes = sealed_folder.notes(folder)
+                notes = checksummed.notes(folder)
                 break
             except ValueError as error:
                 faults.append(f"{folder}: {error}")
@@ -160,7 +161,7 @@ class Checkpoints:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             saving.check_room(self._directory, self._bytes())
-            with sealed_folder.writing(self._directory / f"{number:08d}", self._notes()) as folder:
+            with checksummed.writing(self._directory / f"{number:08d}", self._notes()) as folder:
                 self._checkpoint.write(str(folder / _PREFIX))
         except (OSError, tf.errors.OpError) as error:
             raise saving.explained(self._directory, error) from error

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from cnnrnn import atomic_file, datasets, errors, picture_check
 from cnnrnn import config as config_lib
+from cnnrnn import datasets, errors, picture_check
+from cnnrnn.system import atomic_files
 
 _SMALL_SIDE = 16  # pixels: there is little to see in less
 _LONG = 8  # times as long as wide: resizing to a square leaves little of it
@@ -174,7 +175,7 @@ def _write(
     """Writes the whole report as PATH.txt and PATH.json."""
     lines = [f"{finding.kind}\t{_text(finding)}" for finding in findings]
     try:
-        atomic_file.write_json(
+        atomic_files.write_json(
             path.with_suffix(".json"),
             {
                 "dataset": config.dataset,
@@ -182,7 +183,7 @@ def _write(
                 "findings": [dataclasses.asdict(finding) for finding in findings],
             },
         )
-        atomic_file.write_text(path.with_suffix(".txt"), "\n".join(lines) + "\n")
+        atomic_files.write_text(path.with_suffix(".txt"), "\n".join(lines) + "\n")
     except OSError as error:
         raise errors.RunError(f"cannot write the report {path}.txt: {error.strerror}") from error
     return path

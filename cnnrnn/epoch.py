@@ -7,19 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import (
-    checkpoints,
-    datasets,
-    errors,
-    input_pipeline,
-    metrics,
-    phases,
-    progress,
-    steps,
-    stop_signals,
-    summaries,
-)
+from cnnrnn import checkpoints, datasets, errors, input_pipeline, metrics, phases, steps, summaries
 from cnnrnn import config as config_lib
+from cnnrnn.system import progress, stop_signals
 
 TrainStep = Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]]
 

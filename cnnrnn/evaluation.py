@@ -11,10 +11,10 @@ from cnnrnn import (
     phases,
     report,
     run_folder,
-    runtime,
     steps,
 )
 from cnnrnn import config as config_lib
+from cnnrnn.system import devices as devices_lib
 
 
 def run(config: config_lib.Config) -> None:
@@ -30,8 +30,8 @@ def run(config: config_lib.Config) -> None:
 
 
 def _run(config: config_lib.Config, folder: run_folder.RunFolder) -> None:
-    strategy = runtime.strategy(config.logical_cpus)
-    config = config.replace(precision=runtime.precision(config.precision))
+    strategy = devices_lib.strategy(config.logical_cpus)
+    config = config.replace(precision=devices_lib.precision(config.precision))
     data = datasets.load(config)
     folder.check_data(config, data)
     with strategy.scope():
@@ -50,7 +50,7 @@ def evaluate(
     best = best_weights.latest(folder.best)
     best_weights.load(best, network.model, data.class_names)
     batch_size = config.batch_size[0]
-    runtime.check_batch(batch_size, strategy)
+    devices_lib.check_batch(batch_size, strategy)
     features = None
     if best.phase == phases.PHASE1.name and config.feature_cache_dir:
         cache = feature_cache.FeatureCache(

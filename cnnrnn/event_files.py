@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from cnnrnn import atomic_file
+from cnnrnn.system import atomic_files
 
 _BUFFER_BYTES = 1 << 20
 Keep = Callable[[str, int], bool]
@@ -28,7 +28,7 @@ def keep_only(directory: pathlib.Path, keep: Keep) -> None:
         if len(kept) <= 1:  # the first says which version of the format it is
             path.unlink()
             continue
-        with atomic_file.replacing(path) as temporary:
+        with atomic_files.replacing(path) as temporary:
             with tf.io.TFRecordWriter(str(temporary)) as writer:
                 for record in kept:
                     writer.write(record)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import atomic_file, errors, explanations, plots, trained
 from cnnrnn import config as config_lib
+from cnnrnn import errors, explanations, plots, trained
 from cnnrnn import predict as predict_command
+from cnnrnn.system import atomic_files
 
 _FOLDER = "explanations"
 _LONGEST_STEM = 150  # bytes
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         stem = os.fsencode(pathlib.Path(path).stem)[:_LONGEST_STEM].decode(errors="ignore")
         written = root / _FOLDER / f"{number:04d}-{stem}.png"
         try:
-            with atomic_file.replacing(written) as temporary:
+            with atomic_files.replacing(written) as temporary:
                 temporary.write_bytes(png)
         except OSError as error:
             raise errors.RunError(f"cannot write {written}: {error.strerror}") from error

@@ -23,11 +23,11 @@ from cnnrnn import (
     portable,
     run_folder,
     saved_model,
-    sealed_folder,
     shapes,
     trained,
 )
 from cnnrnn import config as config_lib
+from cnnrnn.system import checksummed
 
 _CARD = pathlib.Path(__file__).with_name("model_card.md")
 
@@ -42,7 +42,7 @@ def run(config: config_lib.Config) -> None:
     """
     folder = run_folder.RunFolder(pathlib.Path(config.model or config.run_dir).expanduser())
     target = folder.root / "export"
-    if target.exists() and not (target / sealed_folder.SEAL).exists():
+    if target.exists() and not (target / checksummed.SEAL).exists():
         raise errors.UsageError(f"{target} is there and is no export: move it away.")
     best_weights.latest(folder.best)
     with folder.opened():
@@ -51,7 +51,7 @@ def run(config: config_lib.Config) -> None:
         notes = _notes(folder, classifier, config)
         print("export: writing; LiteRT's files take a minute each", flush=True)
         try:
-            with sealed_folder.writing(target, notes) as temporary:
+            with checksummed.writing(target, notes) as temporary:
                 _write(classifier, temporary, config, notes)
         except OSError as error:
             reason = error.strerror or error

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from cnnrnn import errors, sealed_folder
+from cnnrnn import errors
+from cnnrnn.system import checksummed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +34,12 @@ def load(folder: pathlib.Path) -> Export:
         UsageError: the folder is no export.
         RunError: the export is damaged.
     """
-    if not (folder / sealed_folder.SEAL).exists():
+    if not (folder / checksummed.SEAL).exists():
         raise errors.UsageError(
             f"{folder} is no export: run ./run.sh export with the same flags first."
         )
     try:
-        notes = sealed_folder.notes(folder)
+        notes = checksummed.notes(folder)
     except ValueError as error:
         raise errors.RunError(f"the export {folder} is damaged: {error}. Export anew.") from error
     return Export(tf.saved_model.load(str(folder / "saved_model")).signatures, notes)

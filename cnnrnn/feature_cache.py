@@ -25,18 +25,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import (
-    atomic_file,
-    datasets,
-    errors,
-    input_pipeline,
-    models,
-    preprocessing,
-    progress,
-    shapes,
-    steps,
-)
+from cnnrnn import datasets, errors, input_pipeline, models, preprocessing, shapes, steps
 from cnnrnn.models import xception_weights
+from cnnrnn.system import atomic_files, progress
 
 Log = Callable[[str], None]
 
@@ -142,7 +133,7 @@ class FeatureCache:
                 self.log(f"feature cache: {_chunk(folder, index)} {fault}: computing it anew")
         try:
             if missing and not (folder / "key.json").exists():
-                atomic_file.write_json(folder / "key.json", {**key, "split": name})
+                atomic_files.write_json(folder / "key.json", {**key, "split": name})
         except OSError as error:
             raise _cannot_write(folder, error) from error
         return folder, missing
@@ -226,11 +217,11 @@ def _fault(path: pathlib.Path, shape: tuple[int, int]) -> str | None:
 def _write(path: pathlib.Path, features: np.ndarray) -> None:
     """Writes a chunk, then its checksum: whoever is killed in between leaves no chunk."""
     try:
-        with atomic_file.replacing(path) as temporary:
+        with atomic_files.replacing(path) as temporary:
             np.save(temporary, features)
             with open(temporary, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-        atomic_file.write_text(path.with_suffix(".sha256"), digest + "\n")
+        atomic_files.write_text(path.with_suffix(".sha256"), digest + "\n")
     except OSError as error:
         raise _cannot_write(path.parent, error) from error
 

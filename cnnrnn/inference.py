@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, input_pipeline, metrics, progress, stop_signals
+from cnnrnn import datasets, errors, input_pipeline, metrics
+from cnnrnn.system import progress, stop_signals
 
 
 @dataclasses.dataclass(frozen=True)

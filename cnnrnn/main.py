@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, stop_signals
+from cnnrnn import errors
+from cnnrnn.system import stop_signals
 
 COMMANDS = {
     "train": "the whole recipe: phase 1, phase 2, evaluation (this is the default)",

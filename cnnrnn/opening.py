@@ -6,8 +6,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import memory, models, phases, progress, steps
+from cnnrnn import models, phases, steps
 from cnnrnn.models import lstm
+from cnnrnn.system import memory, progress
 
 _TIMED_STEPS = 3
 # What a picture costs in validation, where there is no backward pass, in pictures of training.

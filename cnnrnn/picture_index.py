@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cnnrnn import config, example_source, picture_check, progress
+from cnnrnn import config, example_source, picture_check
+from cnnrnn.system import progress
 
 # To be counted up when a picture's facts may come out otherwise than before.
 _VERSION = 1

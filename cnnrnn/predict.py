@@ -27,9 +27,9 @@ from cnnrnn import (
     input_pipeline,
     picture_check,
     picture_header,
-    progress,
     trained,
 )
+from cnnrnn.system import progress
 
 _BATCH = 32
 _STANDARD_INPUT = "-"

@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, memory, progress
+from cnnrnn import errors
+from cnnrnn.system import memory, progress
 
 PHASES = ("phase1", "phase2")
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from cnnrnn import (
-    atomic_file,
     best_weights,
     branches,
     datasets,
@@ -28,6 +27,7 @@ from cnnrnn import (
     tables,
 )
 from cnnrnn import config as config_lib
+from cnnrnn.system import atomic_files
 
 _PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24
 
@@ -89,15 +89,15 @@ def write(
         manifest=folder.manifest(),
     )
     for name in ("top1", "top5"):
-        with atomic_file.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
+        with atomic_files.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
             temporary.write_bytes(pictures[name])
     tables.write(folder.evaluation, content, matrix, data.validation, predictions)
-    atomic_file.write_text(folder.evaluation / "report.html", page.render(content))
+    atomic_files.write_text(folder.evaluation / "report.html", page.render(content))
     results = _results(data, best, content, predictions)
     summaries.evaluation(
         folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, pictures
     )
-    atomic_file.write_json(folder.results, results)
+    atomic_files.write_json(folder.results, results)
 
 
 def _results(

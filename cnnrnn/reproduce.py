@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from cnnrnn import best_weights, datasets, errors, manifest, phases, run_folder, runtime, shapes
+from cnnrnn import best_weights, datasets, errors, manifest, phases, run_folder, shapes
 from cnnrnn import config as config_lib
 from cnnrnn.models import cnn_branch, xception_weights
+from cnnrnn.system import devices as devices_lib
 
 _PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
 Log = Callable[[str], None]
@@ -77,7 +78,7 @@ def _now(phase: phases.Phase, config: config_lib.Config) -> dict:
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
         cnn = cnn_branch.build(image, synchronized_batchnorm=False)
         weights = xception_weights.load_into(cnn, config.xception_weights)
-    devices = runtime.describe(config.logical_cpus)
+    devices = devices_lib.describe(config.logical_cpus)
     return manifest.describe(phase, config, data, devices, "", weights)
 
 

@@ -14,7 +14,8 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
-from cnnrnn import errors, progress
+from cnnrnn import errors
+from cnnrnn.system import progress
 from data.tiny_imagenet_100 import original_layout, sources
 
 _TEMPORARY_SUFFIX = ".partial"

@@ -19,8 +19,9 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from cnnrnn import atomic_file, datasets, errors, phases, run_lock, sealed_folder
 from cnnrnn import config as config_lib
+from cnnrnn import datasets, errors, phases, run_lock
+from cnnrnn.system import atomic_files, checksummed
 
 # What decides which pictures a run has, beside the pictures themselves.
 _DATA_SETTINGS = (
@@ -67,7 +68,7 @@ class RunFolder:
         self.create()
         with run_lock.held(self.root):
             for folder in (self.root, self.best, *self.root.glob("checkpoints/*")):
-                sealed_folder.clear_leftovers(folder)
+                checksummed.clear_leftovers(folder)
             try:
                 yield
             finally:
@@ -86,7 +87,7 @@ class RunFolder:
                 "TensorFlow takes for wildcards: give another --runs_dir or --run."
             )
         try:
-            atomic_file.write_text(self.root / ".writable", "")
+            atomic_files.write_text(self.root / ".writable", "")
             (self.root / ".writable").unlink()
         except OSError as error:
             raise errors.RunError(
@@ -179,7 +180,7 @@ class RunFolder:
             "class_names": list(data.class_names),
         }
         recorded[phase.name] = settings
-        atomic_file.write_json(self.root / "config.json", recorded)
+        atomic_files.write_json(self.root / "config.json", recorded)
         if data.split_here:
             self._write_split(data)
 
@@ -192,13 +193,13 @@ class RunFolder:
         for name, split in (("train", data.train), ("validation", data.validation)):
             lines += [f"{name}\t{split.describe(row)}" for row in range(len(split))]
         text = "\n".join(lines) + "\n"
-        atomic_file.write_text(
+        atomic_files.write_text(
             path, text.encode("utf-8", "surrogateescape").decode(errors="replace")
         )
 
     def write_manifest(self, phase: phases.Phase, described: dict[str, Any]) -> None:
         """Notes what a phase is made with; see `manifest`."""
-        atomic_file.write_json(
+        atomic_files.write_json(
             self.root / "manifest.json", self.manifest() | {phase.name: described}
         )
 

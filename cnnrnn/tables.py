@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn import atomic_file, datasets, errors, inference, intervals, page
+from cnnrnn import datasets, errors, inference, intervals, page
+from cnnrnn.system import atomic_files
 
 _Rows = list[tuple[Any, ...]]
 
@@ -131,4 +132,4 @@ def _one_line(name: str) -> str:
 def _write(path: pathlib.Path, rows: Sequence[Sequence[Any]], dialect: str = "excel") -> None:
     text = io.StringIO()
     csv.writer(text, dialect, lineterminator="\n").writerows(rows)
-    atomic_file.write_text(path, text.getvalue())
+    atomic_files.write_text(path, text.getvalue())

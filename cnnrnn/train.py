@@ -20,14 +20,14 @@ from cnnrnn import (
     opening,
     phases,
     run_folder,
-    runtime,
     starting_point,
     steps,
-    stop_signals,
     summaries,
 )
 from cnnrnn import config as config_lib
 from cnnrnn import epoch as epoch_lib
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import stop_signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +56,17 @@ def run(command: str, config: config_lib.Config) -> None:
 
 
 def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) -> None:
-    strategy = runtime.strategy(config.logical_cpus)
-    config = config.replace(precision=runtime.precision(config.precision))
+    strategy = devices_lib.strategy(config.logical_cpus)
+    config = config.replace(precision=devices_lib.precision(config.precision))
     todo = list(phases.BY_NAME.values()) if command == "train" else [phases.BY_NAME[command]]
     # --init_from is where the command starts: the phase after the first knows nothing of it.
     configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
     data = datasets.load(config)
     for phase, own in zip(todo, configs, strict=True):
         folder.check(phase, own, data)
-        runtime.check_batch(phases.schedule(phase, config, len(data.train)).batch_size, strategy)
+        devices_lib.check_batch(
+            phases.schedule(phase, config, len(data.train)).batch_size, strategy
+        )
     print("network: building it, about ten seconds")
     with strategy.scope():
         network = models.build(
@@ -75,7 +77,7 @@ def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) 
         )
     print(
         f"network: {network.model.count_params():,} parameters, {config.precision}, on "
-        f"{runtime.describe(config.logical_cpus)}"
+        f"{devices_lib.describe(config.logical_cpus)}"
     )
     for phase, own in zip(todo, configs, strict=True):
         train_phase(Setup(own, folder, strategy, data, network, command == "train"), phase)
@@ -111,7 +113,7 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         network,
         saver,
         position,
-        runtime.describe(config.logical_cpus),
+        devices_lib.describe(config.logical_cpus),
     )
     if int(position.epoch.numpy()) >= schedule.epochs:
         print(

@@ -11,14 +11,14 @@ from cnnrnn import (
     feature_cache,
     input_pipeline,
     loss_scale,
-    memory,
     models,
     phases,
     preflight,
-    runtime,
     steps,
 )
 from cnnrnn.models import lstm
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import memory
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
 
@@ -48,11 +48,11 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
         available += memory.resident()  # what this process has taken already is its own
     phase = phases.BY_NAME[phase_name]
     log = print if phase is phases.PHASE1 else lambda line: None  # the data is told of once
-    strategy = runtime.strategy(config.logical_cpus)
-    precision = runtime.precision(config.precision, log=log)
+    strategy = devices_lib.strategy(config.logical_cpus)
+    precision = devices_lib.precision(config.precision, log=log)
     data = datasets.load(config, log=log)
     schedule = phases.schedule(phase, config, len(data.train))
-    runtime.check_batch(schedule.batch_size, strategy)
+    devices_lib.check_batch(schedule.batch_size, strategy)
     print(f"{phase_name}: trying it, about a minute at full size", flush=True)
     with strategy.scope():
         network = models.build(
@@ -75,7 +75,7 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
         raise MemoryError(str(error.message).splitlines()[0]) from error
     return preflight.Trial(
         phase=phase_name,
-        devices=runtime.describe(config.logical_cpus),
+        devices=devices_lib.describe(config.logical_cpus),
         replicas=strategy.num_replicas_in_sync,
         precision=network.precision,
         kernel=lstm.kernel_name(),

@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, progress
+from cnnrnn import errors
+from cnnrnn.system import progress
 
 _PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
 _PICTURES = 64  # of training, or one of each class

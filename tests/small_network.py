@@ -14,8 +14,9 @@ import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be 
 # isort: split
 import keras
 
-from cnnrnn import main, models, shapes, stop_signals, verify_resume
+from cnnrnn import main, models, shapes, verify_resume
 from cnnrnn.models import batch_norm, fusion, lstm
+from cnnrnn.system import stop_signals
 
 
 def small_build(

@@ -15,8 +15,9 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import arithmetic, contestants, main, peers, pipelines, process, table
-from cnnrnn import models, runtime
+from cnnrnn import models
 from cnnrnn.models import lstm
+from cnnrnn.system import devices as devices_lib
 
 # A contestant that trains nothing; its parameters tell which kernels it was given.
 SCRIPT = """
@@ -143,7 +144,7 @@ def small_batches(small_network, one_replica, monkeypatch):
     batch["features"] = batch["features"][:, :6]
     monkeypatch.setattr(contestants, "BATCH", {1: 2, 2: 2})
     monkeypatch.setattr(contestants, "batch_of", lambda size: dict(batch))
-    monkeypatch.setattr(runtime, "strategy", lambda: one_replica)
+    monkeypatch.setattr(devices_lib, "strategy", lambda: one_replica)
     return batch
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import checkpoints, errors, phases, sealed_folder, sealed_json
+from cnnrnn import checkpoints, errors, phases
+from cnnrnn.system import checksummed, sealed_json
 
 
 class Phase:
@@ -161,7 +162,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / ".partial-123-00000002" / "variables.index").write_bytes(b"half")
     (tmp_path / ".partial-123-best.json").write_bytes(b"half")
     assert Phase(tmp_path).saver.restore() == tmp_path / "00000001"  # it is not taken for one
-    sealed_folder.clear_leftovers(tmp_path)
+    checksummed.clear_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
 
 

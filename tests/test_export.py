@@ -22,11 +22,11 @@ from cnnrnn import (
     portable,
     run_folder,
     saved_model,
-    sealed_folder,
     train,
     trained,
 )
 from cnnrnn.models import xception_weights
+from cnnrnn.system import checksummed
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_the_command(small_network, small_config, one_replica, monkeypatch, caps
     for _ in range(2):  # an earlier export is replaced
         export.run(small_config)
     folder = small_config.run_dir / "export"
-    notes = sealed_folder.notes(folder)
+    notes = checksummed.notes(folder)
     assert notes["classes"] == 3 and notes["run"] == "test"
     assert (folder / "classes.txt").read_text().splitlines() == list(conftest.CLASSES)
     card = (folder / "README.md").read_text()
@@ -111,11 +111,11 @@ def assert_one_that_fails_leaves_the_one_before(config, folder, monkeypatch):
                 pass
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    before = sealed_folder.notes(folder)
+    before = checksummed.notes(folder)
     monkeypatch.setattr(portable, "litert", fail)
     with pytest.raises(errors.RunError, match="cannot export to .*No space left"):
         export.run(config)
-    assert sealed_folder.notes(folder) == before
+    assert checksummed.notes(folder) == before
     assert not list(folder.parent.glob(".partial*"))
 
 

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 import test_steps
 
-from cnnrnn import checkpoints, config, loss_scale, models, phases, runtime, steps
+from cnnrnn import checkpoints, config, loss_scale, models, phases, steps
+from cnnrnn.system import devices as devices_lib
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_auto_is_bfloat16_where_the_processor_has_it(tmp_path, flags, requested,
     cpuinfo, told = tmp_path / "cpuinfo", []
     if flags is not None:
         cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
-    assert runtime.precision(requested, cpuinfo=cpuinfo, log=told.append) == chosen
+    assert devices_lib.precision(requested, cpuinfo=cpuinfo, log=told.append) == chosen
     assert told[0].startswith(f"precision: {chosen} (") and why in told[0]
 
 
@@ -39,7 +40,7 @@ def test_auto_asks_every_gpu(monkeypatch, capability, chosen):
         "get_device_details",
         lambda gpu: {"compute_capability": capabilities[gpu]},
     )
-    assert runtime.precision("auto", log=lambda line: None) == chosen
+    assert devices_lib.precision("auto", log=lambda line: None) == chosen
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -16,15 +16,15 @@ from cnnrnn import (
     errors,
     feature_cache,
     main,
-    memory,
     models,
     opening,
     phases,
     preflight,
-    runtime,
     train,
     trial,
 )
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import memory
 
 # --- preflight -----------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ def test_the_trial_of_a_phase_leaves_nothing(small_config, tmp_path):
 @pytest.fixture
 def in_this_process(monkeypatch, one_replica):
     monkeypatch.setattr(models, "build", conftest.small_build)
-    monkeypatch.setattr(runtime, "strategy", lambda logical_cpus: one_replica)
+    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     monkeypatch.setattr(feature_cache, "_BATCH_PER_REPLICA", 4)
 
 

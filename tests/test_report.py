@@ -3,7 +3,8 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from cnnrnn import atomic_file, plots, progress, report
+from cnnrnn import plots, report
+from cnnrnn.system import atomic_files, progress
 
 
 def test_the_mean_by_label_is_scikit_learns_recall():
@@ -65,8 +66,8 @@ def test_an_explained_thumbnail_is_the_picture_and_the_two_maps():
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "x.json"
-    atomic_file.write_json(path, {"a": "é"})
-    with pytest.raises(ZeroDivisionError), atomic_file.replacing(path) as temporary:
+    atomic_files.write_json(path, {"a": "é"})
+    with pytest.raises(ZeroDivisionError), atomic_files.replacing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert "é" in path.read_text(encoding="utf-8")

@@ -15,8 +15,9 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from cnnrnn import best_weights, errors, metrics, saved_model, sealed_folder, serve, trained
+from cnnrnn import best_weights, errors, metrics, saved_model, serve, trained
 from cnnrnn import config as config_lib
+from cnnrnn.system import checksummed
 
 NAMES = ("cat", "<b>dog</b>", "bird")
 
@@ -26,7 +27,7 @@ def export(tmp_path_factory):
     best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
     classifier = trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
     target = tmp_path_factory.mktemp("run") / "export"
-    with sealed_folder.writing(target, {"resize_method": "bilinear"}) as folder:
+    with checksummed.writing(target, {"resize_method": "bilinear"}) as folder:
         saved_model.write(
             classifier, folder / "saved_model", top=2, max_pixels=1_000_000, notes={"made": "here"}
         )

@@ -21,8 +21,9 @@ import keras
 import numpy as np
 from keras.src.applications import xception as keras_xception
 
-from cnnrnn import atomic_file, config, errors
+from cnnrnn import config, errors
 from cnnrnn.models import weights_file
+from cnnrnn.system import atomic_files
 
 Log = Callable[[str], None]
 
@@ -256,7 +257,7 @@ def _write_cache(
             for index in range(len(layer.weights)):
                 file[f"layers/{name}/vars/{index}"] = next(values)
     try:
-        with atomic_file.replacing(path) as temporary:
+        with atomic_files.replacing(path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
         log(f"Xception weights: not kept for the next run, {path} cannot be written: {error}.")

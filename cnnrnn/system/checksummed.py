@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from cnnrnn import atomic_file, sealed_json
+from cnnrnn.system import atomic_files, sealed_json
 
 SEAL = "seal.json"
 _PARTIAL = ".partial-*"
@@ -30,20 +30,20 @@ def writing(folder: pathlib.Path, notes: dict[str, Any]) -> Iterator[pathlib.Pat
         notes: JSON, kept in the seal.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f"{atomic_file.temporary_prefix()}{folder.name}")
+    temporary = folder.with_name(f"{atomic_files.temporary_prefix()}{folder.name}")
     outdated = temporary.with_name(f"{temporary.name}-outdated")
     temporary.mkdir()
     try:
         yield temporary
         files = {}
         for path in _files(temporary):
-            atomic_file.sync(path)
+            atomic_files.sync(path)
             files[path.relative_to(temporary).as_posix()] = _describe(path)
         sealed_json.write(temporary / SEAL, {"notes": notes, "files": files})
         if folder.exists():  # a folder that holds something cannot be renamed over
             os.rename(folder, outdated)
         os.rename(temporary, folder)
-        atomic_file.sync(folder.parent)
+        atomic_files.sync(folder.parent)
         shutil.rmtree(outdated, ignore_errors=True)  # not before: till then it is all there is
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,14 +5,14 @@ import json
 import pathlib
 from typing import Any
 
-from cnnrnn import atomic_file
+from cnnrnn.system import atomic_files
 
 _SEAL = "seal_sha256"
 
 
 def write(path: pathlib.Path, value: dict[str, Any]) -> None:
     """Writes an object, whole or not at all."""
-    atomic_file.write_json(path, value | {_SEAL: _digest(value)})
+    atomic_files.write_json(path, value | {_SEAL: _digest(value)})
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
