@@ -25,8 +25,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, input_pipeline, models, preprocessing, shapes, steps
+from cnnrnn import datasets, errors, input_pipeline, models, shapes, steps
 from cnnrnn.models import xception_weights
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import atomic_files, progress
 
 Log = Callable[[str], None]
@@ -117,7 +118,7 @@ class FeatureCache:
             "format": _FORMAT,
             "weights": xception_weights.tensors_sha256(self.network.cnn.get_weights()),
             "pictures": hashlib.sha256(np.ascontiguousarray(split.digests).tobytes()).hexdigest(),
-            "rgb_view": preprocessing.RGB_VIEW_VERSION,
+            "rgb_view": views_lib.RGB_VIEW_VERSION,
             "resize_method": self.resize_method,
             "image_size": shapes.IMAGE_SIZE,
             "precision": self.network.precision,

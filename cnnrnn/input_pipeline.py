@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, picture_check, preprocessing
+from cnnrnn import datasets, errors, picture_check
+from cnnrnn.preprocessing import views as views_lib
 
 
 class Features(Protocol):
@@ -99,12 +100,12 @@ def evaluation(
 def _batches(split, rows_and_weights, batch_size, resize_method, features) -> tf.data.Dataset:
     def views(row, weight):
         encoded, label = split.fetch(row)
-        picture = preprocessing.decode(encoded)
+        picture = views_lib.decode(encoded)
         example = {"label": label, "row": row, "weight": weight}
         if features is not None:
-            return {"rows": preprocessing.gray_view(picture, resize_method), **example}
-        rgb = preprocessing.rgb_view(picture, resize_method)
-        return {"image": rgb, "rows": preprocessing.gray_sequence(rgb), **example}
+            return {"rows": views_lib.gray_view(picture, resize_method), **example}
+        rgb = views_lib.rgb_view(picture, resize_method)
+        return {"image": rgb, "rows": views_lib.gray_sequence(rgb), **example}
 
     def with_features(batch):
         return {**batch, "features": features.of(batch["row"])}
@@ -162,7 +163,7 @@ def explain_failure(
     for row in rows:
         try:
             for encoded, _ in tf.data.Dataset.from_tensors(int(row)).map(split.fetch):
-                preprocessing.decode(encoded)
+                views_lib.decode(encoded)
         except tf.errors.OpError as cause:
             return errors.RunError(
                 f"cannot decode {split.describe(int(row))}: {picture_check.reason(cause)}. It has "

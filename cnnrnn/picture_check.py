@@ -11,7 +11,8 @@ import warnings
 import PIL.Image
 import tensorflow as tf
 
-from cnnrnn import picture_header, preprocessing
+from cnnrnn.preprocessing import image_header
+from cnnrnn.preprocessing import views as views_lib
 
 # By Pillow's name: what training can decode, and the usual suffixes of each.
 SUFFIXES = {
@@ -127,10 +128,8 @@ def _ops():
     """Counts the pixels; decodes and throws them away. Compiled once."""
     file = tf.TensorSpec((), tf.string)
     return (
-        tf.function(picture_header.pixels, input_signature=[file]),
-        tf.function(
-            lambda encoded: tf.shape(preprocessing.decode(encoded)), input_signature=[file]
-        ),
+        tf.function(image_header.pixels, input_signature=[file]),
+        tf.function(lambda encoded: tf.shape(views_lib.decode(encoded)), input_signature=[file]),
     )
 
 

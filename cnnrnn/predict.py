@@ -26,9 +26,9 @@ from cnnrnn import (
     folder_builder,
     input_pipeline,
     picture_check,
-    picture_header,
     trained,
 )
+from cnnrnn.preprocessing import image_header
 from cnnrnn.system import progress
 
 _BATCH = 32
@@ -106,7 +106,7 @@ def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Clas
     probabilities = tf.function(classifier.probabilities, input_signature=[batch])
 
     def prepare(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classifier.views(picture_header.limited(encoded, config.max_pixels))
+        return classifier.views(image_header.limited(encoded, config.max_pixels))
 
     def classify(views: dict[str, tf.Tensor]) -> Iterator[Named]:
         return (classifier.top(row, config.top) for row in probabilities(views).numpy())

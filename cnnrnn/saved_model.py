@@ -24,7 +24,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cnnrnn import explanations, picture_header, shapes, trained
+from cnnrnn import explanations, shapes, trained
+from cnnrnn.preprocessing import image_header
 
 _ERROR = "is no picture that can be read, or one of too many pixels"
 _PARALLEL = 4  # pictures decoded at a time; the machine that serves is not known here
@@ -140,7 +141,7 @@ class _Functions:
         return outputs | {"error": tf.where(was_read, "", _ERROR)[:count]}
 
     def _views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._classifier.views(picture_header.limited(encoded, self._max_pixels))
+        return self._classifier.views(image_header.limited(encoded, self._max_pixels))
 
 
 def save(folder: pathlib.Path, model: keras.Model, signatures: dict[str, Callable]) -> None:

@@ -8,8 +8,9 @@ import socket
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import batcher, errors, exported, plots, preprocessing, server
+from cnnrnn import batcher, errors, exported, plots, server
 from cnnrnn import config as config_lib
+from cnnrnn.preprocessing import views as views_lib
 
 _NAME = "cnnrnn"
 _BATCH, _WAITING = 32, 256
@@ -93,7 +94,7 @@ def _explain(signatures, resize_method: str, picture: bytes) -> batcher.Answer:
     }
     if said["error"]:
         return {"error": said["error"].decode()}
-    view = preprocessing.rgb_view(preprocessing.decode(tf.constant(picture)), resize_method)
+    view = views_lib.rgb_view(views_lib.decode(tf.constant(picture)), resize_method)
     classes = [
         (name.decode(), float(probability), cam, bands)
         for name, probability, cam, bands in zip(

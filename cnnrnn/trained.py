@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import best_weights, errors, models, preprocessing, run_folder, shapes
+from cnnrnn import best_weights, errors, models, run_folder, shapes
+from cnnrnn.preprocessing import views as views_lib
 
 VIEWS = {  # of one picture
     "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),
@@ -32,12 +33,12 @@ class Classifier:
 
     def views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         """What the two branches see of one encoded picture, () string."""
-        return self.views_of(preprocessing.decode(encoded))
+        return self.views_of(views_lib.decode(encoded))
 
     def views_of(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """What they see of a decoded one, (height, width, 3) uint8."""
-        rgb = preprocessing.rgb_view(image, self.resize_method)
-        return {"image": rgb, "rows": preprocessing.gray_sequence(rgb)}
+        rgb = views_lib.rgb_view(image, self.resize_method)
+        return {"image": rgb, "rows": views_lib.gray_sequence(rgb)}
 
     def probabilities(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """(B, classes) float32 of a batch of views."""

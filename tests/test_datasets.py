@@ -10,16 +10,8 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cnnrnn import (
-    builders,
-    config,
-    datasets,
-    errors,
-    folder_builder,
-    picture_check,
-    picture_index,
-    preprocessing,
-)
+from cnnrnn import builders, config, datasets, errors, folder_builder, picture_check, picture_index
+from cnnrnn.preprocessing import views as views_lib
 from data.tiny_imagenet_100 import dummy
 
 
@@ -320,7 +312,7 @@ def test_a_set_of_tfds_is_read_by_row(tmp_path):
     assert len(data.train) == 20 and len(data.validation) == 6
     rows = tf.data.Dataset.from_tensor_slices(np.arange(20)[::-1])
     for encoded, label, row in rows.map(lambda row: (*data.train.fetch(row), row)):
-        value = int(preprocessing.decode(encoded)[0, 0, 0])
+        value = int(views_lib.decode(encoded)[0, 0, 0])
         assert label == data.train.labels[row] == int(value >= 100)
     assert "split 'train' of plain_shapes/1.0.0" in data.train.describe(3)
     again, log = load("tfds:plain_shapes", data_dir=str(tmp_path))

@@ -8,7 +8,8 @@ import PIL.ImageOps
 import pytest
 import tensorflow as tf
 
-from cnnrnn import exif, preprocessing
+from cnnrnn.preprocessing import exif
+from cnnrnn.preprocessing import views as views_lib
 
 orientation = tf.function(exif.orientation, input_signature=[tf.TensorSpec((), tf.string)])
 
@@ -37,7 +38,7 @@ def test_each_orientation_is_shown_as_pillow_shows_it(value, byte_order):
     turned = exif.upright(pixels, tf.constant(value)).numpy()
     assert turned.shape == right.shape
     np.testing.assert_allclose(turned.astype(int), right, atol=8)  # two JPEG decoders
-    np.testing.assert_array_equal(preprocessing.decode(encoded), turned)
+    np.testing.assert_array_equal(views_lib.decode(encoded), turned)
 
 
 def test_where_nothing_is_said_a_picture_is_upright():

@@ -19,10 +19,10 @@ from cnnrnn import (
     input_pipeline,
     models,
     phases,
-    preprocessing,
     steps,
     train,
 )
+from cnnrnn.preprocessing import views as views_lib
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_whatever_decides_the_values_decides_the_folder(make_cache, data, tmp_pa
         start=2,
     ):
         assert len(folder(cache, split)) == count
-    monkeypatch.setattr(preprocessing, "RGB_VIEW_VERSION", 99)
+    monkeypatch.setattr(views_lib, "RGB_VIEW_VERSION", 99)
     assert len(folder(make_cache()[0], data.train)) == 6
 
 

@@ -6,7 +6,8 @@ import bad_pictures
 import pytest
 import tensorflow as tf
 
-from cnnrnn import picture_check, preprocessing
+from cnnrnn import picture_check
+from cnnrnn.preprocessing import views as views_lib
 
 LIMIT = 100_000_000
 
@@ -17,7 +18,7 @@ def test_a_picture_is_found_bad_exactly_if_it_is(name):
     facts = picture_check.examine(content, LIMIT)
     if fault is None:
         assert facts.fault == ""
-        assert preprocessing.decode(content).shape[-1] == 3
+        assert views_lib.decode(content).shape[-1] == 3
     else:
         assert re.search(fault, facts.fault)
         assert "{{" not in facts.fault and "\n" not in facts.fault and "[Op" not in facts.fault
@@ -29,7 +30,7 @@ def test_a_picture_is_found_bad_exactly_if_it_is(name):
 def test_what_is_called_bad_does_not_decode(name):
     """Nothing is kept from training that could be trained on."""
     with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessing.decode(bad_pictures.FILES[name][0])
+        views_lib.decode(bad_pictures.FILES[name][0])
 
 
 def test_the_header_is_read():

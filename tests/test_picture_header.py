@@ -8,9 +8,9 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from cnnrnn import picture_header
+from cnnrnn.preprocessing import image_header
 
-pixels = tf.function(picture_header.pixels, input_signature=[tf.TensorSpec((), tf.string)])
+pixels = tf.function(image_header.pixels, input_signature=[tf.TensorSpec((), tf.string)])
 GOOD = sorted(set(bad_pictures.FILES) - bad_pictures.BAD)
 
 

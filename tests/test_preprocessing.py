@@ -4,7 +4,8 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
-from cnnrnn import config, preprocessing
+from cnnrnn import config
+from cnnrnn.preprocessing import views as views_lib
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +15,7 @@ def photograph() -> np.ndarray:
 
 
 def test_the_rgb_view_is_what_keras_gives_xception(photograph):
-    ours = preprocessing.rgb_view(tf.constant(photograph), "bilinear")
+    ours = views_lib.rgb_view(tf.constant(photograph), "bilinear")
     resized = keras.ops.image.resize(photograph.astype("float32"), (299, 299), "bilinear")
     keras_says = keras.applications.xception.preprocess_input(np.array(resized))
     assert ours.shape == (299, 299, 3)
@@ -24,15 +25,15 @@ def test_the_rgb_view_is_what_keras_gives_xception(photograph):
 
 @pytest.mark.parametrize("method", config.RESIZE_METHODS)
 def test_every_resize_method_gives_float32_near_the_range(photograph, method):
-    view = preprocessing.rgb_view(tf.constant(photograph), method).numpy()
+    view = views_lib.rgb_view(tf.constant(photograph), method).numpy()
     assert view.dtype == np.float32 and view.shape == (299, 299, 3)
     assert np.abs(view).max() < 1.3
     assert view.std() > 0.2
 
 
 def test_a_timestep_is_thirteen_gray_rows(photograph):
-    rgb = preprocessing.rgb_view(tf.constant(photograph), "bilinear")
-    sequence = preprocessing.gray_sequence(rgb).numpy()
+    rgb = views_lib.rgb_view(tf.constant(photograph), "bilinear")
+    sequence = views_lib.gray_sequence(rgb).numpy()
     assert sequence.shape == (23, 3887)
     by_hand = rgb.numpy()[13 * 4 : 13 * 5].mean(axis=-1).reshape(-1)
     np.testing.assert_allclose(sequence[4], by_hand, atol=1e-6)
@@ -75,7 +76,7 @@ def test_every_form_of_a_picture_decodes_to_it():
     y, x = np.mgrid[0:30, 0:40]
     pixels = np.stack([x * 6, y * 8, 255 - x * 3 - y * 4], axis=-1).astype(np.uint8)
     for name, encoded in encoders(pixels).items():
-        decoded = preprocessing.decode(tf.constant(encoded)).numpy()
+        decoded = views_lib.decode(tf.constant(encoded)).numpy()
         assert decoded.shape == pixels.shape and decoded.dtype == np.uint8, name
         expected = pixels.astype(float)
         if "gray" in name or "16-bit" in name:
@@ -86,14 +87,14 @@ def test_every_form_of_a_picture_decodes_to_it():
 @pytest.mark.parametrize("encoded", [b"", b"text, not a picture", b"II*\0" + b"\0" * 100])
 def test_what_is_no_picture_raises(encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessing.decode(tf.constant(encoded))
+        views_lib.decode(tf.constant(encoded))
 
 
 def test_a_truncated_jpeg_raises():
     pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
     encoded = encoders(pixels)["jpeg"]
     with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessing.decode(tf.constant(encoded[: len(encoded) // 2]))
+        views_lib.decode(tf.constant(encoded[: len(encoded) // 2]))
 
 
 @pytest.mark.parametrize("method", config.RESIZE_METHODS)
@@ -101,8 +102,8 @@ def test_a_truncated_jpeg_raises():
 def test_mean_and_resize_commute(photograph, method, size):
     """The gray view made directly is the mean of the RGB view, enlarging and reducing."""
     image = tf.constant(photograph[: size[0], : size[1]])
-    direct = preprocessing.gray_view(image, method)
-    by_way_of_rgb = preprocessing.gray_sequence(preprocessing.rgb_view(image, method))
+    direct = views_lib.gray_view(image, method)
+    by_way_of_rgb = views_lib.gray_sequence(views_lib.rgb_view(image, method))
     assert direct.shape == (23, 3887)
     # 'area' sums up many pixels in float32; one step of an 8-bit pixel is 8e-3.
     tolerance = 5e-5 if method == "area" else 2e-6

@@ -13,7 +13,8 @@ import mutations
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import picture_check, preprocessing
+from cnnrnn import picture_check
+from cnnrnn.preprocessing import views as views_lib
 
 MAX_PIXELS = 4_000_000  # bounds what one try can cost
 
@@ -24,9 +25,9 @@ def make(seed, folder):
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def views(encoded):
-        image = preprocessing.decode(encoded)
-        rgb = preprocessing.rgb_view(image, "bilinear")
-        return tf.shape(image), rgb, preprocessing.gray_view(image, "bilinear")
+        image = views_lib.decode(encoded)
+        rgb = views_lib.rgb_view(image, "bilinear")
+        return tf.shape(image), rgb, views_lib.gray_view(image, "bilinear")
 
     def try_one(number):
         rng = np.random.default_rng([seed, number])

@@ -5,7 +5,8 @@ Training, evaluation and any exported model call these, so what is served is wha
 
 import tensorflow as tf
 
-from cnnrnn import exif, shapes
+from cnnrnn import shapes
+from cnnrnn.preprocessing import exif
 
 # To be counted up when the same bytes give another RGB view (rounding apart): features kept on
 # disk depend on it.
