@@ -36,14 +36,15 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
     # isort: split
     import tensorflow as tf
 
-    from cnnrnn import config, input_pipeline, models, phases, steps
+    from cnnrnn import config, input_pipeline, phases, steps
+    from cnnrnn.models import network as network_lib
     from cnnrnn.system import devices as devices_lib
 
     strategy = devices_lib.strategy()
     which = (phases.PHASE1, phases.PHASE2)[phase - 1]
     settings = config.Config()
     with strategy.scope():
-        network = models.build(CLASSES, precision=precision)
+        network = network_lib.build(CLASSES, precision=precision)
         phases.set_trainable(network, which, settings)
         optimizer = which.optimizer(settings.learning_rate[which.index])
         optimizer.build(network.model.trainable_variables)

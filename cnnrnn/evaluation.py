@@ -7,13 +7,13 @@ from cnnrnn import (
     datasets,
     feature_cache,
     inference,
-    models,
     phases,
     report,
     run_folder,
     steps,
 )
 from cnnrnn import config as config_lib
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 
 
@@ -35,7 +35,7 @@ def _run(config: config_lib.Config, folder: run_folder.RunFolder) -> None:
     data = datasets.load(config)
     folder.check_data(config, data)
     with strategy.scope():
-        network = models.build(len(data.class_names), precision=config.precision)
+        network = network_lib.build(len(data.class_names), precision=config.precision)
     evaluate(folder, config, data, network, strategy)
 
 
@@ -43,7 +43,7 @@ def evaluate(
     folder: run_folder.RunFolder,
     config: config_lib.Config,
     data: datasets.Dataset,
-    network: models.Network,
+    network: network_lib.Network,
     strategy: tf.distribute.Strategy,
 ) -> None:
     """Scores the validation split, writes the report into the run folder and prints its figures."""

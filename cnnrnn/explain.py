@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, explanations, plots, trained
+from cnnrnn import errors, plots, trained
 from cnnrnn import predict as predict_command
+from cnnrnn.models import attribution
 from cnnrnn.system import atomic_files
 
 _FOLDER = "explanations"
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     paths = predict_command.paths_of(arguments)
     root = pathlib.Path(config.model or config.run_dir).expanduser()
     classifier = trained.load(root)
-    explainer = explanations.Explainer(classifier.network)
+    explainer = attribution.Explainer(classifier.network)
     bad = 0
     for number, path in enumerate(paths, 1):
         shown = errors.printable(path)
@@ -56,7 +57,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
 def explain(
     classifier: trained.Classifier,
-    explainer: explanations.Explainer,
+    explainer: attribution.Explainer,
     encoded: bytes,
     top: int,
 ) -> tuple[bytes, list[tuple[str, float]]]:

@@ -25,7 +25,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, input_pipeline, models, shapes, steps
+from cnnrnn import datasets, errors, input_pipeline, shapes, steps
+from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import atomic_files, progress
@@ -77,7 +78,7 @@ class FeatureCache:
     """
 
     directory: pathlib.Path
-    network: models.Network
+    network: network_lib.Network
     strategy: tf.distribute.Strategy
     resize_method: str
     log: Log = print

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import models, phases, steps
+from cnnrnn import phases, steps
 from cnnrnn.models import lstm
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import memory, progress
 
 _TIMED_STEPS = 3
@@ -78,7 +79,7 @@ class TellingStep:
 
 def tell_of_phase2(
     config: config_lib.Config,
-    network: models.Network,
+    network: network_lib.Network,
     strategy: tf.distribute.Strategy,
     log: Callable[[str], None] = print,
 ) -> None:

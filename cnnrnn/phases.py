@@ -6,7 +6,8 @@ from typing import Literal
 import keras
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, models
+from cnnrnn import errors
+from cnnrnn.models import network as network_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def schedule(phase: Phase, config: config_lib.Config, training_examples: int) ->
     )
 
 
-def set_trainable(network: models.Network, phase: Phase, config: config_lib.Config) -> None:
+def set_trainable(network: network_lib.Network, phase: Phase, config: config_lib.Config) -> None:
     """Freezes and unfreezes layers for a phase. A frozen BatchNorm runs in inference mode."""
     network.model.trainable = True
     network.cnn.trainable = phase.train_cnn
@@ -78,7 +79,7 @@ def set_trainable(network: models.Network, phase: Phase, config: config_lib.Conf
             layer.trainable = False
 
 
-def batchnorm_layers(network: models.Network) -> list[keras.layers.BatchNormalization]:
+def batchnorm_layers(network: network_lib.Network) -> list[keras.layers.BatchNormalization]:
     return [
         layer for layer in network.cnn.layers
         if isinstance(layer, keras.layers.BatchNormalization)

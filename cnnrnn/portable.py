@@ -9,8 +9,9 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from cnnrnn import models, saved_model, shapes
+from cnnrnn import saved_model, shapes
 from cnnrnn.models import batch_norm, lstm
+from cnnrnn.models import network as network_lib
 
 # This package's layers, and those of Keras that have the same variables and values.
 _PLAIN = {
@@ -19,7 +20,7 @@ _PLAIN = {
 }
 
 
-def plain_keras(network: models.Network) -> keras.Model:
+def plain_keras(network: network_lib.Network) -> keras.Model:
     """The network of Keras's own layers alone.
 
     Args:

@@ -13,11 +13,9 @@ from cnnrnn import (
     datasets,
     errors,
     event_files,
-    explanations,
     inference,
     input_pipeline,
     intervals,
-    models,
     page,
     phases,
     plots,
@@ -27,6 +25,8 @@ from cnnrnn import (
     tables,
 )
 from cnnrnn import config as config_lib
+from cnnrnn.models import attribution
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import atomic_files
 
 _PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24
@@ -37,7 +37,7 @@ def write(
     config: config_lib.Config,
     data: datasets.Dataset,
     best: best_weights.Best,
-    network: models.Network,
+    network: network_lib.Network,
     predictions: inference.Predictions,
 ) -> None:
     """Writes everything; results.json last, so that it stands for the rest.
@@ -181,13 +181,13 @@ def _mistakes(
     data: datasets.Dataset,
     config: config_lib.Config,
     predictions: inference.Predictions,
-    network: models.Network,
+    network: network_lib.Network,
 ) -> list[dict[str, Any]]:
     """The surest mistakes, with where each branch found the class that it is not."""
     rows = scores.surest_mistakes(predictions, _MISTAKES)
 
     def draw(views: dict[str, np.ndarray]) -> list[bytes]:
-        found = explanations.Explainer(network).explain(views, predictions.top[rows, :1])
+        found = attribution.Explainer(network).explain(views, predictions.top[rows, :1])
         return [
             plots.explained_thumbnail(image, maps.cam, maps.bands)
             for image, (maps,) in zip(views["image"], found, strict=True)

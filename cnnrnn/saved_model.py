@@ -24,7 +24,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cnnrnn import explanations, shapes, trained
+from cnnrnn import shapes, trained
+from cnnrnn.models import attribution
 from cnnrnn.preprocessing import image_header
 
 _ERROR = "is no picture that can be read, or one of too many pixels"
@@ -70,7 +71,7 @@ class _Functions:
 
     def __init__(self, classifier: trained.Classifier, top: int, max_pixels: int):
         self._classifier = classifier
-        self._explainer = explanations.Explainer(classifier.network)
+        self._explainer = attribution.Explainer(classifier.network)
         self._names = tf.constant(classifier.class_names)
         self._top = min(top, len(classifier.class_names))
         self._max_pixels = max_pixels

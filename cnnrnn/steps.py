@@ -11,13 +11,14 @@ import keras
 import tensorflow as tf
 
 from cnnrnn import loss_scale as loss_scale_lib
-from cnnrnn import metrics, models
+from cnnrnn import metrics
+from cnnrnn.models import network as network_lib
 
 Batch = dict[str, tf.Tensor]  # rows, image or features, label, row, weight
 
 
 def make_train_step(
-    network: models.Network,
+    network: network_lib.Network,
     optimizer: keras.optimizers.Optimizer,
     strategy: tf.distribute.Strategy,
     global_batch: int,
@@ -85,7 +86,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    network: models.Network, strategy: tf.distribute.Strategy, *, branches: bool = False
+    network: network_lib.Network, strategy: tf.distribute.Strategy, *, branches: bool = False
 ) -> Callable[[Batch], dict[str, tf.Tensor]]:
     """Compiles one step of evaluation.
 
@@ -124,7 +125,7 @@ def make_eval_step(
 
 
 def make_feature_step(
-    network: models.Network, strategy: tf.distribute.Strategy
+    network: network_lib.Network, strategy: tf.distribute.Strategy
 ) -> Callable[[Batch], tf.Tensor]:
     """Compiles one step of the CNN alone.
 

@@ -14,11 +14,11 @@ from cnnrnn import (
     inference,
     input_pipeline,
     metrics,
-    models,
     phases,
     plots,
     run_folder,
 )
+from cnnrnn.models import network as network_lib
 
 _INPUTS = 4
 _PREDICTIONS = 8
@@ -70,7 +70,7 @@ class Summaries:
         self._validation.close()
 
     def start(
-        self, config: config_lib.Config, network: models.Network, batch: dict[str, np.ndarray]
+        self, config: config_lib.Config, network: network_lib.Network, batch: dict[str, np.ndarray]
     ) -> None:
         """The flags as text, the graph, and a sample of what the two branches see.
 
@@ -175,7 +175,7 @@ def evaluation(
     writer.close()
 
 
-def _inference_graph(network: models.Network) -> tf.Graph:
+def _inference_graph(network: network_lib.Network) -> tf.Graph:
     signature = {
         tensor.name: tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name)
         for tensor in network.model.inputs

@@ -16,7 +16,6 @@ from cnnrnn import (
     inference,
     input_pipeline,
     loss_scale,
-    models,
     opening,
     phases,
     run_folder,
@@ -26,6 +25,7 @@ from cnnrnn import (
 )
 from cnnrnn import config as config_lib
 from cnnrnn import epoch as epoch_lib
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import stop_signals
 
@@ -38,7 +38,7 @@ class Setup:
     folder: run_folder.RunFolder
     strategy: tf.distribute.Strategy
     data: datasets.Dataset
-    network: models.Network
+    network: network_lib.Network
     goes_on: bool  # the command itself does what comes after a phase
 
 
@@ -69,7 +69,7 @@ def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) 
         )
     print("network: building it, about ten seconds")
     with strategy.scope():
-        network = models.build(
+        network = network_lib.build(
             len(data.class_names),
             seed=config.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,

@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import best_weights, errors, models, run_folder, shapes
+from cnnrnn import best_weights, errors, run_folder, shapes
+from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 
 VIEWS = {  # of one picture
@@ -26,7 +27,7 @@ class Classifier:
         best: which weights they are.
     """
 
-    network: models.Network
+    network: network_lib.Network
     class_names: tuple[str, ...]
     resize_method: str
     best: best_weights.Best
@@ -69,6 +70,6 @@ def load(root: pathlib.Path, precision: str | None = None) -> Classifier:
         precision = precision or recorded[best.phase]["precision"]
     except (KeyError, TypeError) as error:
         raise errors.UsageError(f"{root}/config.json is not that of a trained run.") from error
-    network = models.build(len(best.class_names), precision=precision)
+    network = network_lib.build(len(best.class_names), precision=precision)
     best_weights.load(best, network.model, best.class_names)
     return Classifier(network, best.class_names, resize_method, best)

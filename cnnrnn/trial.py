@@ -6,17 +6,9 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import (
-    datasets,
-    feature_cache,
-    input_pipeline,
-    loss_scale,
-    models,
-    phases,
-    preflight,
-    steps,
-)
+from cnnrnn import datasets, feature_cache, input_pipeline, loss_scale, phases, preflight, steps
 from cnnrnn.models import lstm
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
 
@@ -55,7 +47,7 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
     devices_lib.check_batch(schedule.batch_size, strategy)
     print(f"{phase_name}: trying it, about a minute at full size", flush=True)
     with strategy.scope():
-        network = models.build(
+        network = network_lib.build(
             len(data.class_names),
             seed=config.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
@@ -92,7 +84,7 @@ def _rates(
     schedule: phases.Schedule,
     config: config_lib.Config,
     data: datasets.Dataset,
-    network: models.Network,
+    network: network_lib.Network,
     train_step: Callable,
     strategy: tf.distribute.Strategy,
 ) -> dict[str, preflight.Part | None]:

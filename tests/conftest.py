@@ -21,7 +21,8 @@ import tensorflow as tf
 from selenium import webdriver
 from small_network import small_build
 
-from cnnrnn import config, models
+from cnnrnn import config
+from cnnrnn.models import network as network_lib
 
 # Before anything touches a device; a process can have one set of logical devices only.
 tf.config.set_logical_device_configuration(
@@ -91,7 +92,7 @@ def pictures(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def small_network(monkeypatch):
-    monkeypatch.setattr(models, "build", small_build)
+    monkeypatch.setattr(network_lib, "build", small_build)
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be 
 # isort: split
 import keras
 
-from cnnrnn import main, models, shapes, verify_resume
+from cnnrnn import main, shapes, verify_resume
 from cnnrnn.models import batch_norm, fusion, lstm
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import stop_signals
 
 
@@ -28,7 +29,7 @@ def small_build(
 ):
     """A stand-in for `models.build` with the same inputs and parts, and a few thousand weights."""
     keras.utils.set_random_seed(seed)
-    with models.policy(precision):
+    with network_lib.policy(precision):
         image = keras.Input(
             (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, 3), name="image", dtype="float32"
         )
@@ -44,11 +45,11 @@ def small_build(
         logits = fusion.build(cnn.output, rnn_features, classes, seed)
     # Named, because a file of weights has the name in it, and Keras counts those without.
     model = keras.Model({"image": image, "rows": rows}, logits, name="small")
-    return models.parts_of(model, cnn, precision)
+    return network_lib.parts_of(model, cnn, precision)
 
 
 if __name__ == "__main__":
-    models.build = small_build
+    network_lib.build = small_build
     verify_resume.run = functools.partial(verify_resume.run, program=(sys.executable, __file__))
     stop_signals.install()
     sys.exit(main.main(sys.argv))

@@ -15,8 +15,8 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import arithmetic, contestants, main, peers, pipelines, process, table
-from cnnrnn import models
 from cnnrnn.models import lstm
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 
 # A contestant that trains nothing; its parameters tell which kernels it was given.
@@ -156,7 +156,7 @@ def test_the_programs_step_trains(phase, cached, small_batches, monkeypatch):
         built.append(conftest.small_build(*arguments, **keywords))
         return built[0]
 
-    monkeypatch.setattr(models, "build", build)
+    monkeypatch.setattr(network_lib, "build", build)
     run, parameters = contestants.program(phase, "float32", cached=cached)
     network = built[0]
     assert parameters == network.model.count_params()

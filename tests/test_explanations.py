@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import explanations, models, shapes
-from cnnrnn.models import fusion, lstm
+from cnnrnn import shapes
+from cnnrnn.models import attribution, fusion, lstm
+from cnnrnn.models import network as network_lib
 
 CLASSES = 2
 
@@ -28,7 +29,7 @@ def network():
     kernel = np.zeros((23, 23, 3, 2), np.float32)
     kernel[..., 0], kernel[..., 1] = -1, 1
     model.get_layer("white").set_weights([kernel, np.zeros(2)])
-    parts = models.parts_of(model, cnn, "float32")
+    parts = network_lib.parts_of(model, cnn, "float32")
     # Class 1 is white times what the RNN says, whatever its sign is.
     said = np.sign(parts.rnn(tf.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES))).numpy()[0])
     model.get_layer("logits").set_weights([np.diag(said), np.zeros(CLASSES)])
@@ -42,7 +43,7 @@ def test_the_cnns_map_lies_where_the_evidence_is(network, corner):
     image[:, y : y + 115, x : x + 115] = 1.0
     rows = np.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES), np.float32)
     batch = {"image": tf.constant(image), "rows": tf.constant(rows)}
-    ((found,),) = explanations.Explainer(network).explain(batch, np.array([[1]]))
+    ((found,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
     assert found.cam.shape == (13, 13) and found.cam.max() == 1
     inside = found.cam[y // 23 : y // 23 + 5, x // 23 : x // 23 + 5]
     assert inside.min() > 0.99 and found.cam.sum() == pytest.approx(inside.sum())
@@ -54,7 +55,7 @@ def test_the_rnns_map_lies_in_the_bands_that_it_reads(network):
         "image": tf.constant(rng.uniform(0, 1, (2, 299, 299, 3)), tf.float32),
         "rows": tf.constant(rng.uniform(0, 1, (2, 23, 3887)), tf.float32),
     }
-    for (found,) in explanations.Explainer(network).explain(batch, np.array([[1], [1]])):
+    for (found,) in attribution.Explainer(network).explain(batch, np.array([[1], [1]])):
         read = np.arange(shapes.TIMESTEPS)
         assert found.bands.max() == 1
         assert not found.bands[(read < 10) | (read > 12)].any() and (found.bands[10:13] > 0).all()
@@ -63,7 +64,7 @@ def test_the_rnns_map_lies_in_the_bands_that_it_reads(network):
 def test_where_nothing_speaks_for_a_class_the_map_is_empty(network):
     image = tf.fill((1, 299, 299, 3), -1.0)
     batch = {"image": image, "rows": tf.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES))}
-    ((found,),) = explanations.Explainer(network).explain(batch, np.array([[1]]))
+    ((found,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
     assert not found.cam.any() and np.isfinite(found.cam).all()
 
 
@@ -73,7 +74,7 @@ def test_several_classes_at_once_are_explained_as_one_by_one(network):
         "image": tf.constant(rng.uniform(-1, 1, (2, 299, 299, 3)), tf.float32),
         "rows": tf.constant(rng.uniform(0, 1, (2, 23, 3887)), tf.float32),
     }
-    explainer = explanations.Explainer(network)
+    explainer = attribution.Explainer(network)
     labels = np.array([[0, 1], [1, 0]])
     for rank in range(2):
         alone = explainer.explain(batch, labels[:, rank : rank + 1])

@@ -17,7 +17,6 @@ from cnnrnn import (
     errors,
     export,
     metrics,
-    models,
     phases,
     portable,
     run_folder,
@@ -25,6 +24,7 @@ from cnnrnn import (
     train,
     trained,
 )
+from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.system import checksummed
 
@@ -125,7 +125,7 @@ def assert_one_that_fails_leaves_the_one_before(config, folder, monkeypatch):
 )
 def test_at_full_size_real_pictures_are_answered_as_by_the_program(tmp_path):
     """The real network, exported, in processes that know nothing of this package."""
-    network = models.build(100)
+    network = network_lib.build(100)
     xception_weights.load_into(network.cnn, "imagenet")
     head = network.fusion.get_layer("logits")
     head.kernel.assign(head.kernel * 20)  # so that there are sure answers to compare

@@ -17,11 +17,11 @@ from cnnrnn import (
     feature_cache,
     inference,
     input_pipeline,
-    models,
     phases,
     steps,
     train,
 )
+from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 
 
@@ -257,7 +257,7 @@ def test_logits_of_the_real_network_with_and_without_the_cache_agree(
     """Full size: Xception's features from disk, and the gray view made without the RGB view."""
     data = datasets.load(config.Config(dataset=str(pictures)), log=lambda line: None)
     with one_replica.scope():
-        network = models.build(3)
+        network = network_lib.build(3)
         phases.set_trainable(network, phases.PHASE1, config.Config())
     cache = feature_cache.FeatureCache(tmp_path / "features", network, one_replica, "bilinear")
     kwargs = {"batch_size": 6, "resize_method": "bilinear"}

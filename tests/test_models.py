@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import config, models, phases
+from cnnrnn import config, phases
 from cnnrnn.models import fusion, rnn_branch
+from cnnrnn.models import network as network_lib
 
 
 @pytest.fixture(scope="module")
 def network():
-    return models.build(100)
+    return network_lib.build(100)
 
 
 def test_parameter_counts_are_those_of_the_design(network):

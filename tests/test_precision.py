@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 import test_steps
 
-from cnnrnn import checkpoints, config, loss_scale, models, phases, steps
+from cnnrnn import checkpoints, config, loss_scale, phases, steps
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 
 
@@ -176,7 +177,7 @@ def test_bfloat16_features_of_the_real_network_are_near_those_of_float32():
     """Full size, ImageNet weights where they can be had: what phase 1 trains on."""
     image = tf.random.stateless_uniform((4, 299, 299, 3), (0, 0), -1)
     rows = tf.reshape(tf.reduce_mean(image, -1), (4, 23, 3887))
-    exact, half = (models.build(100, precision=p) for p in ("float32", "bfloat16"))
+    exact, half = (network_lib.build(100, precision=p) for p in ("float32", "bfloat16"))
     half.model.set_weights(exact.model.get_weights())
     outputs = []
     for network in (exact, half):

@@ -11,18 +11,8 @@ import pytest
 import tensorflow as tf
 import trial_stand_ins
 
-from cnnrnn import (
-    config,
-    errors,
-    feature_cache,
-    main,
-    models,
-    opening,
-    phases,
-    preflight,
-    train,
-    trial,
-)
+from cnnrnn import config, errors, feature_cache, main, opening, phases, preflight, train, trial
+from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
 
@@ -113,7 +103,7 @@ def test_the_trial_of_a_phase_leaves_nothing(small_config, tmp_path):
 
 @pytest.fixture
 def in_this_process(monkeypatch, one_replica):
-    monkeypatch.setattr(models, "build", conftest.small_build)
+    monkeypatch.setattr(network_lib, "build", conftest.small_build)
     monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     monkeypatch.setattr(feature_cache, "_BATCH_PER_REPLICA", 4)
 
@@ -294,7 +284,7 @@ def test_the_peak_is_known_without_proc(tmp_path):
 
 
 def peak_of_a_run(settings, answer):
-    models.build = conftest.small_build
+    network_lib.build = conftest.small_build
     train.run("phase1", settings)
     answer.put(memory.peak())
 

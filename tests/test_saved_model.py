@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import best_weights, explanations, metrics, saved_model, trained
+from cnnrnn import best_weights, metrics, saved_model, trained
+from cnnrnn.models import attribution
 
 NAMES = ("a cat", "ein Hund", "鳥")
 ALONE = """
@@ -133,7 +134,7 @@ def test_explanations_are_those_of_the_program(classifier, signatures):
     said = signatures["explained"](image_bytes=tf.constant(contents))
     assert said["cam"].shape[:2] == (3, 2) and said["bands"].shape == (3, 2, 23)
     assert not said["cam"].numpy()[1].any() and said["error"].numpy()[1]
-    explainer = explanations.Explainer(classifier.network)
+    explainer = attribution.Explainer(classifier.network)
     for row in (0, 2):
         views = classifier.views(tf.constant(contents[row]))
         batch = {name: view[tf.newaxis] for name, view in views.items()}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import config, metrics, models, phases, steps
+from cnnrnn import config, metrics, phases, steps
+from cnnrnn.models import network as network_lib
 
 BATCH = 8
 
@@ -153,8 +154,8 @@ def test_two_replicas_equal_one_at_full_size(one_replica, two_replicas):
     data = batches(2, batch=4)
     for phase in (phases.PHASE1, phases.PHASE2):
         settings = config.Config()
-        one, sums_of_one = train(one_replica, phase, settings, models.build, data)
-        two, sums_of_two = train(two_replicas, phase, settings, models.build, data)
+        one, sums_of_one = train(one_replica, phase, settings, network_lib.build, data)
+        two, sums_of_two = train(two_replicas, phase, settings, network_lib.build, data)
         np.testing.assert_allclose(sums_of_one[:, 0], sums_of_two[:, 0], rtol=2e-4)
         difference = max(
             np.abs(a - b).max()

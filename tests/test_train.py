@@ -18,13 +18,13 @@ from cnnrnn import (
     evaluation,
     inference,
     input_pipeline,
-    models,
     phases,
     plots,
     run_folder,
     steps,
     train,
 )
+from cnnrnn.models import network as network_lib
 
 pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy", "quick_pictures")
 predictions_figure = plots.predictions_figure
@@ -277,7 +277,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(small_config
         bias.assign(np.full(bias.shape, np.nan, np.float32))
         return network
 
-    monkeypatch.setattr(models, "build", poisoned)
+    monkeypatch.setattr(network_lib, "build", poisoned)
     with pytest.raises(errors.RunError, match="the loss is not finite at step 1 of epoch 1"):
         train.run("phase1", small_config)
     assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))

@@ -38,9 +38,10 @@ def small_trial(phase, settings):
     """The real trial, on the small network."""
     import conftest
 
-    from cnnrnn import models, trial
+    from cnnrnn import trial
+    from cnnrnn.models import network as network_lib
 
-    models.build = conftest.small_build
+    network_lib.build = conftest.small_build
     return trial.measure(phase, settings)
 
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import models
+from cnnrnn.models import network as network_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Explanation:
 class Explainer:
     """Explains batches of one network; compiled once."""
 
-    def __init__(self, network: models.Network):
+    def __init__(self, network: network_lib.Network):
         pooling = network.cnn.get_layer("cnn_features")
         self._convolutions = keras.Model(network.cnn.input, pooling.input)
         self._pooling, self._network = pooling, network
