@@ -36,7 +36,8 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
     # isort: split
     import tensorflow as tf
 
-    from cnnrnn import config, input_pipeline, phases, steps
+    from cnnrnn import config, phases, steps
+    from cnnrnn.datasets import input_pipeline
     from cnnrnn.models import network as network_lib
     from cnnrnn.system import devices as devices_lib
 

@@ -25,7 +25,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, run_folder, trained
+from cnnrnn import run_folder, trained
+from cnnrnn.datasets import dataset as dataset_lib
 
 _TOP = 5
 _BATCH = 16
@@ -172,7 +173,7 @@ def main() -> None:
     classifier = trained.load(options.run, precision="float32")
     recorded = run_folder.RunFolder(options.run).config()["data"]
     split = {name: recorded[name] for name in _SPLIT}
-    data = datasets.load(
+    data = dataset_lib.load(
         config_lib.Config(dataset=options.dataset, archive=options.archive, **split)
     )
     if data.class_names != classifier.class_names:

@@ -14,7 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import config, datasets, input_pipeline
+from cnnrnn import config
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 
 BATCH = 32
 CLASSES, PER_CLASS = 4, 500
@@ -99,7 +101,7 @@ class _Given:
 
 
 def _program(root: pathlib.Path, features: input_pipeline.Features | None = None) -> Iterator:
-    data = datasets.load(config.Config(dataset=str(root)), log=lambda line: None)
+    data = dataset_lib.load(config.Config(dataset=str(root)), log=lambda line: None)
     return iter(
         input_pipeline.training(
             data.train,

@@ -5,7 +5,9 @@ import pathlib
 import numpy as np
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, errors, restructure
+from cnnrnn import errors
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import tiny_imagenet_folders
 
 
 def run(arguments: list[str], config: config_lib.Config) -> None:
@@ -15,10 +17,10 @@ def run(arguments: list[str], config: config_lib.Config) -> None:
         UsageError: they are not understood.
     """
     if not arguments:
-        describe(datasets.load(config))
+        describe(dataset_lib.load(config))
     elif arguments[0] == "restructure" and len(arguments) == 3:
         source, destination = (pathlib.Path(path).expanduser() for path in arguments[1:])
-        restructure.restructure(source, destination)
+        tiny_imagenet_folders.restructure(source, destination)
     else:
         raise errors.UsageError(
             f"expected 'data' alone or 'data restructure SRC DST'. Received: data "
@@ -26,7 +28,7 @@ def run(arguments: list[str], config: config_lib.Config) -> None:
         )
 
 
-def describe(data: datasets.Dataset) -> None:
+def describe(data: dataset_lib.Dataset) -> None:
     """Prints the classes and how many pictures each has."""
     counts = [
         np.bincount(split.labels, minlength=len(data.class_names))

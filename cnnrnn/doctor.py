@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, errors, picture_check
+from cnnrnn import errors
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import image_check
 from cnnrnn.system import atomic_files
 
 _SMALL_SIDE = 16  # pixels: there is little to see in less
@@ -46,7 +48,7 @@ def run(config: config_lib.Config, log: Log = print) -> None:
     """
     notes: list[str] = []
     faults: list[str] = []
-    examined = datasets.examine(config, notes.append, faults.append)
+    examined = dataset_lib.examine(config, notes.append, faults.append)
     splits = {"training": examined.train}
     if examined.validation is not None:
         splits["validation"] = examined.validation
@@ -71,7 +73,7 @@ def run(config: config_lib.Config, log: Log = print) -> None:
         )
 
 
-def _pictures(splits: dict[str, datasets.Split]) -> Iterator[Finding]:
+def _pictures(splits: dict[str, dataset_lib.Split]) -> Iterator[Finding]:
     """What can be said of each picture by itself."""
     for split in splits.values():
         for row, facts in enumerate(split.facts):
@@ -79,7 +81,7 @@ def _pictures(splits: dict[str, datasets.Split]) -> Iterator[Finding]:
                 yield Finding(kind, split.describe(row), why, bad=kind == _BAD)
 
 
-def _of_picture(facts: picture_check.Facts, path: str) -> Iterator[tuple[str, str]]:
+def _of_picture(facts: image_check.Facts, path: str) -> Iterator[tuple[str, str]]:
     """(kind, why) of what is to be said of one picture; `path` is '' if it is no file."""
     if facts.fault:
         yield _BAD, facts.fault
@@ -87,7 +89,7 @@ def _of_picture(facts: picture_check.Facts, path: str) -> Iterator[tuple[str, st
         yield "odd name", odd
     if not facts.format:
         return
-    if path and not picture_check.has_usual_suffix(path, facts):
+    if path and not image_check.has_usual_suffix(path, facts):
         yield "wrong extension", f"is {facts.format}, and is read as that"
     if 2 <= facts.orientation <= 8:
         how = "is turned upright" if facts.format == "JPEG" else "is not turned: only JPEGs are"
@@ -116,7 +118,7 @@ def _odd_name(path: str) -> str:
 
 
 def _duplicates(
-    splits: dict[str, datasets.Split], class_names: tuple[str, ...]
+    splits: dict[str, dataset_lib.Split], class_names: tuple[str, ...]
 ) -> Iterator[Finding]:
     """Pictures that are equal to the byte, and what that means."""
     same: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
@@ -140,7 +142,9 @@ def _duplicates(
             yield Finding("duplicate", what, f"{len(others)} more: {also}")
 
 
-def _classes(splits: dict[str, datasets.Split], class_names: tuple[str, ...]) -> Iterator[Finding]:
+def _classes(
+    splits: dict[str, dataset_lib.Split], class_names: tuple[str, ...]
+) -> Iterator[Finding]:
     """Classes with few or no pictures that can be trained on."""
     for name, split in splits.items():
         good = np.array([not facts.fault for facts in split.facts], bool)

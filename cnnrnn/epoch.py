@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import checkpoints, datasets, errors, input_pipeline, metrics, phases, steps, summaries
+from cnnrnn import checkpoints, errors, metrics, phases, steps, summaries
 from cnnrnn import config as config_lib
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.system import progress, stop_signals
 
 TrainStep = Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]]
@@ -36,7 +38,7 @@ class Outcome:
 
 
 def train(
-    split: datasets.Split,
+    split: dataset_lib.Split,
     config: config_lib.Config,
     phase: phases.Phase,
     schedule: phases.Schedule,
@@ -90,7 +92,7 @@ def train(
 
 def _next(
     batches: Iterator[steps.Batch],
-    split: datasets.Split,
+    split: dataset_lib.Split,
     start: int,
     schedule: phases.Schedule,
     seed: int,

@@ -2,17 +2,9 @@
 
 import tensorflow as tf
 
-from cnnrnn import (
-    best_weights,
-    datasets,
-    feature_cache,
-    inference,
-    phases,
-    report,
-    run_folder,
-    steps,
-)
+from cnnrnn import best_weights, feature_cache, inference, phases, report, run_folder, steps
 from cnnrnn import config as config_lib
+from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 
@@ -32,7 +24,7 @@ def run(config: config_lib.Config) -> None:
 def _run(config: config_lib.Config, folder: run_folder.RunFolder) -> None:
     strategy = devices_lib.strategy(config.logical_cpus)
     config = config.replace(precision=devices_lib.precision(config.precision))
-    data = datasets.load(config)
+    data = dataset_lib.load(config)
     folder.check_data(config, data)
     with strategy.scope():
         network = network_lib.build(len(data.class_names), precision=config.precision)
@@ -42,7 +34,7 @@ def _run(config: config_lib.Config, folder: run_folder.RunFolder) -> None:
 def evaluate(
     folder: run_folder.RunFolder,
     config: config_lib.Config,
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     network: network_lib.Network,
     strategy: tf.distribute.Strategy,
 ) -> None:

@@ -25,7 +25,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, input_pipeline, shapes, steps
+from cnnrnn import errors, shapes, steps
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import views as views_lib
@@ -83,7 +85,7 @@ class FeatureCache:
     resize_method: str
     log: Log = print
 
-    def features(self, split: datasets.Split, name: str, passes: float) -> Features | None:
+    def features(self, split: dataset_lib.Split, name: str, passes: float) -> Features | None:
         """The features of a split, computed as far as they are missing.
 
         Args:
@@ -113,7 +115,7 @@ class FeatureCache:
     def _width(self) -> int:
         return self.network.cnn.output.shape[-1]
 
-    def _look(self, split: datasets.Split, name: str) -> tuple[pathlib.Path, list[int]]:
+    def _look(self, split: dataset_lib.Split, name: str) -> tuple[pathlib.Path, list[int]]:
         """The folder of a split, and which of its chunks are not there, or not as written."""
         key = {
             "format": _FORMAT,
@@ -158,7 +160,7 @@ class FeatureCache:
             )
 
     def _compute(
-        self, folder: pathlib.Path, split: datasets.Split, name: str, missing: list[int]
+        self, folder: pathlib.Path, split: dataset_lib.Split, name: str, missing: list[int]
     ) -> None:
         rows = np.concatenate(
             [np.arange(_rows_in(index, split)) + index * CHUNK_ROWS for index in missing]
@@ -187,11 +189,11 @@ class FeatureCache:
                 bar.update(len(split) - len(rows) + start + len(in_batch))
 
 
-def _chunk_count(split: datasets.Split) -> int:
+def _chunk_count(split: dataset_lib.Split) -> int:
     return -(-len(split) // CHUNK_ROWS)
 
 
-def _rows_in(index: int, split: datasets.Split) -> int:
+def _rows_in(index: int, split: dataset_lib.Split) -> int:
     return min(CHUNK_ROWS, len(split) - index * CHUNK_ROWS)
 
 

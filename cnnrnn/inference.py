@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, input_pipeline, metrics
+from cnnrnn import errors, metrics
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.system import progress, stop_signals
 
 
@@ -30,7 +32,7 @@ class Predictions:
 
 
 def predict(
-    split: datasets.Split,
+    split: dataset_lib.Split,
     eval_step,
     strategy: tf.distribute.Strategy,
     *,
@@ -75,7 +77,7 @@ def predict(
     return _by_row({name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, split)
 
 
-def _by_row(columns: dict[str, np.ndarray], split: datasets.Split) -> Predictions:
+def _by_row(columns: dict[str, np.ndarray], split: dataset_lib.Split) -> Predictions:
     order = np.argsort(columns["row"], kind="stable")
     rows = columns["row"][order]
     if not np.array_equal(rows, np.arange(len(split))):

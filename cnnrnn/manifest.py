@@ -9,7 +9,8 @@ import sys
 from typing import Any
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, phases
+from cnnrnn import phases
+from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import xception_weights
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "absl-py", "pillow")
@@ -20,7 +21,7 @@ _OF_NO_MATTER = ("command", "started_from", "dataset.name", "xception_weights.de
 def describe(
     phase: phases.Phase,
     config: config_lib.Config,
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     devices: str,
     started_from: str,
     weights: xception_weights.WeightsSource | None,

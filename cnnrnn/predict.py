@@ -19,15 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import (
-    errors,
-    example_source,
-    exported,
-    folder_builder,
-    input_pipeline,
-    picture_check,
-    trained,
-)
+from cnnrnn import errors, exported, trained
+from cnnrnn.datasets import example_source, image_check, image_folder, input_pipeline
 from cnnrnn.preprocessing import image_header
 from cnnrnn.system import progress
 
@@ -146,7 +139,7 @@ def examined(path: str, config: config_lib.Config) -> tuple[bytes, str]:
         encoded = example_source.read_file(path)
     except (OSError, ValueError) as error:  # ValueError: its name has a null byte
         return b"", f"cannot be read ({getattr(error, 'strerror', None) or error})"
-    return encoded, picture_check.examine(encoded, config.max_pixels).fault
+    return encoded, image_check.examine(encoded, config.max_pixels).fault
 
 
 def paths_of(arguments: Sequence[str]) -> list[str]:
@@ -175,7 +168,7 @@ def _paths(argument: str) -> Iterator[str]:
         for directory, folders, files in os.walk(argument, onerror=unreadable.append):
             folders.sort()
             for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in folder_builder.PICTURE_SUFFIXES:
+                if os.path.splitext(name)[1].lower() in image_folder.PICTURE_SUFFIXES:
                     yield os.path.join(directory, name)
         yield from (error.filename for error in unreadable)  # answered as such
     elif os.path.lexists(argument) or not glob.has_magic(argument):

@@ -10,11 +10,9 @@ import numpy as np
 from cnnrnn import (
     best_weights,
     branches,
-    datasets,
     errors,
     event_files,
     inference,
-    input_pipeline,
     intervals,
     page,
     phases,
@@ -25,6 +23,8 @@ from cnnrnn import (
     tables,
 )
 from cnnrnn import config as config_lib
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import atomic_files
@@ -35,7 +35,7 @@ _PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24
 def write(
     folder: run_folder.RunFolder,
     config: config_lib.Config,
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     best: best_weights.Best,
     network: network_lib.Network,
     predictions: inference.Predictions,
@@ -101,7 +101,7 @@ def write(
 
 
 def _results(
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     best: best_weights.Best,
     content: page.Content,
     predictions: inference.Predictions,
@@ -160,7 +160,7 @@ def _curves(folder: run_folder.RunFolder) -> dict[str, bytes]:
 
 
 def _confusions(
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     config: config_lib.Config,
     predictions: inference.Predictions,
     matrix: np.ndarray,
@@ -178,7 +178,7 @@ def _confusions(
 
 
 def _mistakes(
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     config: config_lib.Config,
     predictions: inference.Predictions,
     network: network_lib.Network,
@@ -201,7 +201,7 @@ def _thumbnails(views: dict[str, np.ndarray]) -> list[bytes]:
 
 
 def _shown(
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     config: config_lib.Config,
     predictions: inference.Predictions,
     rows: Sequence[int],

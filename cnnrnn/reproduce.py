@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from cnnrnn import best_weights, datasets, errors, manifest, phases, run_folder, shapes
+from cnnrnn import best_weights, errors, manifest, phases, run_folder, shapes
 from cnnrnn import config as config_lib
+from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import cnn_branch, xception_weights
 from cnnrnn.system import devices as devices_lib
 
@@ -72,7 +73,7 @@ def _settings(
 
 def _now(phase: phases.Phase, config: config_lib.Config) -> dict:
     """The manifest that a phase would have here and now."""
-    data = datasets.load(config, log=lambda line: None)
+    data = dataset_lib.load(config, log=lambda line: None)
     weights = None
     if phase is phases.PHASE1 and not config.init_from:
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, errors, phases, run_lock
+from cnnrnn import errors, phases, run_lock
+from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.system import atomic_files, checksummed
 
 # What decides which pictures a run has, beside the pictures themselves.
@@ -124,7 +125,9 @@ class RunFolder:
             self.best.glob(f"{phase.name}.json")
         )
 
-    def check(self, phase: phases.Phase, config: config_lib.Config, data: datasets.Dataset) -> None:
+    def check(
+        self, phase: phases.Phase, config: config_lib.Config, data: dataset_lib.Dataset
+    ) -> None:
         """Compares a phase that has begun with the settings that are to go on with it.
 
         Raises:
@@ -148,7 +151,7 @@ class RunFolder:
                 "--run=NAME to start afresh."
             )
 
-    def check_data(self, config: config_lib.Config, data: datasets.Dataset) -> None:
+    def check_data(self, config: config_lib.Config, data: dataset_lib.Dataset) -> None:
         """Raises UsageError unless a config's data is that of the run."""
         recorded = self.config()
         made_with = recorded.get("data")
@@ -169,7 +172,7 @@ class RunFolder:
             )
 
     def record(
-        self, phase: phases.Phase, config: config_lib.Config, data: datasets.Dataset
+        self, phase: phases.Phase, config: config_lib.Config, data: dataset_lib.Dataset
     ) -> None:
         """Writes down the settings of a phase that begins or goes on."""
         settings = config.to_json()
@@ -184,7 +187,7 @@ class RunFolder:
         if data.split_here:
             self._write_split(data)
 
-    def _write_split(self, data: datasets.Dataset) -> None:
+    def _write_split(self, data: dataset_lib.Dataset) -> None:
         path = self.root / "split.tsv"
         heading = f"# fingerprint {data.fingerprint}"
         if path.exists() and path.read_text(encoding="utf-8").startswith(heading):

@@ -2,8 +2,9 @@
 
 import pathlib
 
-from cnnrnn import best_weights, checkpoints, datasets, errors, manifest, phases, run_folder
+from cnnrnn import best_weights, checkpoints, errors, manifest, phases, run_folder
 from cnnrnn import config as config_lib
+from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 
@@ -12,7 +13,7 @@ def restore(
     phase: phases.Phase,
     config: config_lib.Config,
     folder: run_folder.RunFolder,
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     network: network_lib.Network,
     saver: checkpoints.Checkpoints,
     position: checkpoints.Position,

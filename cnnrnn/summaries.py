@@ -8,16 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import (
-    datasets,
-    event_files,
-    inference,
-    input_pipeline,
-    metrics,
-    phases,
-    plots,
-    run_folder,
-)
+from cnnrnn import event_files, inference, metrics, phases, plots, run_folder
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 
 _INPUTS = 4
@@ -121,7 +114,7 @@ class Summaries:
 
     def predictions(
         self,
-        validation: datasets.Split,
+        validation: dataset_lib.Split,
         predictions: inference.Predictions,
         class_names: tuple[str, ...],
         resize_method: str,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn import datasets, errors, inference, intervals, page
+from cnnrnn import errors, inference, intervals, page
+from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.system import atomic_files
 
 _Rows = list[tuple[Any, ...]]
@@ -19,7 +20,7 @@ def write(
     folder: pathlib.Path,
     content: page.Content,
     matrix: np.ndarray,
-    split: datasets.Split,
+    split: dataset_lib.Split,
     predictions: inference.Predictions,
 ) -> None:
     """Writes all tables.
@@ -101,7 +102,7 @@ def _calibration(content: page.Content) -> _Rows:
 
 
 def _predictions(
-    names: list[str], split: datasets.Split, predictions: inference.Predictions
+    names: list[str], split: dataset_lib.Split, predictions: inference.Predictions
 ) -> _Rows:
     """A row for each picture; its path is empty where pictures are no files of their own."""
     return [

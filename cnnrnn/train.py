@@ -9,12 +9,10 @@ import tensorflow as tf
 from cnnrnn import (
     best_weights,
     checkpoints,
-    datasets,
     errors,
     evaluation,
     feature_cache,
     inference,
-    input_pipeline,
     loss_scale,
     opening,
     phases,
@@ -25,6 +23,8 @@ from cnnrnn import (
 )
 from cnnrnn import config as config_lib
 from cnnrnn import epoch as epoch_lib
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import stop_signals
@@ -37,7 +37,7 @@ class Setup:
     config: config_lib.Config
     folder: run_folder.RunFolder
     strategy: tf.distribute.Strategy
-    data: datasets.Dataset
+    data: dataset_lib.Dataset
     network: network_lib.Network
     goes_on: bool  # the command itself does what comes after a phase
 
@@ -61,7 +61,7 @@ def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) 
     todo = list(phases.BY_NAME.values()) if command == "train" else [phases.BY_NAME[command]]
     # --init_from is where the command starts: the phase after the first knows nothing of it.
     configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
-    data = datasets.load(config)
+    data = dataset_lib.load(config)
     for phase, own in zip(todo, configs, strict=True):
         folder.check(phase, own, data)
         devices_lib.check_batch(

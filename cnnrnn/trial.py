@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import datasets, feature_cache, input_pipeline, loss_scale, phases, preflight, steps
+from cnnrnn import feature_cache, loss_scale, phases, preflight, steps
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
@@ -42,7 +44,7 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
     log = print if phase is phases.PHASE1 else lambda line: None  # the data is told of once
     strategy = devices_lib.strategy(config.logical_cpus)
     precision = devices_lib.precision(config.precision, log=log)
-    data = datasets.load(config, log=log)
+    data = dataset_lib.load(config, log=log)
     schedule = phases.schedule(phase, config, len(data.train))
     devices_lib.check_batch(schedule.batch_size, strategy)
     print(f"{phase_name}: trying it, about a minute at full size", flush=True)
@@ -83,7 +85,7 @@ def _rates(
     phase: phases.Phase,
     schedule: phases.Schedule,
     config: config_lib.Config,
-    data: datasets.Dataset,
+    data: dataset_lib.Dataset,
     network: network_lib.Network,
     train_step: Callable,
     strategy: tf.distribute.Strategy,

@@ -47,9 +47,9 @@ def run(config: config_lib.Config, program: Sequence[str] = _PROGRAM, log: Log =
     Raises:
         RunError: the two runs differ, or one of them failed.
     """
-    from cnnrnn import datasets
+    from cnnrnn.datasets import dataset as dataset_lib
 
-    classes = len(datasets.load(config, log).class_names)
+    classes = len(dataset_lib.load(config, log).class_names)
     rng = random.Random(config.seed)
     with tempfile.TemporaryDirectory(prefix="cnnrnn-verify-resume-") as folder:
         trial = _Trial(pathlib.Path(folder), _shortened(config, classes), tuple(program))

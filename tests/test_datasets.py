@@ -10,14 +10,16 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cnnrnn import builders, config, datasets, errors, folder_builder, picture_check, picture_index
+from cnnrnn import config, errors
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import image_check, image_folder, image_index, tfds_builders
 from cnnrnn.preprocessing import views as views_lib
 from data.tiny_imagenet_100 import dummy
 
 
 def load(dataset, **settings):
     lines = []
-    data = datasets.load(config.Config(dataset=str(dataset), **settings), log=lines.append)
+    data = dataset_lib.load(config.Config(dataset=str(dataset), **settings), log=lines.append)
     return data, "\n".join(lines)
 
 
@@ -81,9 +83,9 @@ def test_the_fingerprint_sees_content_and_labels_but_not_names(pictures):
 def test_facts_are_kept_until_a_file_changes(pictures, monkeypatch):
     load(pictures)
     seen = []
-    check = picture_check.examine
+    check = image_check.examine
     monkeypatch.setattr(
-        picture_check, "examine", lambda encoded, limit: seen.append(1) or check(encoded, limit)
+        image_check, "examine", lambda encoded, limit: seen.append(1) or check(encoded, limit)
     )
     load(pictures)
     assert not seen
@@ -96,7 +98,7 @@ def test_facts_are_kept_until_a_file_changes(pictures, monkeypatch):
 
 
 def test_a_check_that_was_killed_goes_on_where_it_was(pictures, monkeypatch):
-    check = picture_check.examine
+    check = image_check.examine
     seen = []
 
     def killed(encoded, limit):
@@ -105,14 +107,14 @@ def test_a_check_that_was_killed_goes_on_where_it_was(pictures, monkeypatch):
         seen.append(1)
         return check(encoded, limit)
 
-    monkeypatch.setattr(picture_index, "_BATCH", 4)
-    monkeypatch.setattr(picture_index.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(image_index, "_BATCH", 4)
+    monkeypatch.setattr(image_index.os, "cpu_count", lambda: 1)
     with monkeypatch.context() as patch:
-        patch.setattr(picture_check, "examine", killed)
+        patch.setattr(image_check, "examine", killed)
         with pytest.raises(KeyboardInterrupt):
             load(pictures)
     monkeypatch.setattr(
-        picture_check, "examine", lambda encoded, limit: seen.append(1) or check(encoded, limit)
+        image_check, "examine", lambda encoded, limit: seen.append(1) or check(encoded, limit)
     )
     load(pictures)
     assert len(seen) == 27
@@ -129,7 +131,7 @@ def test_a_class_that_is_added_renumbers_the_labels(pictures):
 
 @pytest.mark.parametrize("layout", ["original", "class folders", "builder"])
 def test_all_layouts_of_tiny_imagenet_are_the_same_data(layout, tmp_path, monkeypatch):
-    from cnnrnn import restructure
+    from cnnrnn.datasets import tiny_imagenet_folders
     from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder as builder
 
     content = dummy.files(list(builder._classes()), 3, 2)
@@ -139,7 +141,7 @@ def test_all_layouts_of_tiny_imagenet_are_the_same_data(layout, tmp_path, monkey
         data, log = load(original)
         assert "original tiny-imagenet layout" in log
     elif layout == "class folders":
-        restructure.restructure(original, tmp_path / "folders")
+        tiny_imagenet_folders.restructure(original, tmp_path / "folders")
         data, _ = load(tmp_path / "folders")
     else:
         monkeypatch.setattr(builder.Builder, "TRAIN_PER_CLASS", 3)
@@ -158,11 +160,11 @@ def test_all_layouts_of_tiny_imagenet_are_the_same_data(layout, tmp_path, monkey
     not conftest.REAL_ARCHIVE.is_file(), reason=f"{conftest.REAL_ARCHIVE} is not there"
 )
 def test_the_real_tiny_imagenet_is_the_same_data_in_every_layout(tmp_path):
-    from cnnrnn import restructure
+    from cnnrnn.datasets import tiny_imagenet_folders
 
     with zipfile.ZipFile(conftest.REAL_ARCHIVE) as archive:
         archive.extractall(tmp_path / "original")
-    restructure.restructure(conftest.REAL_ARCHIVE, tmp_path / "folders")
+    tiny_imagenet_folders.restructure(conftest.REAL_ARCHIVE, tmp_path / "folders")
     original, _ = load(next((tmp_path / "original").iterdir()))
     folders, _ = load(tmp_path / "folders")
     built, _ = load("tiny_imagenet_100", archive=str(conftest.REAL_ARCHIVE))
@@ -278,7 +280,7 @@ def test_a_class_of_one_picture_cannot_be_split(tmp_path):
     ],
 )
 def test_an_unknown_data_set_is_refused(dataset, message, monkeypatch):
-    monkeypatch.setattr(builders, "_prepared", lambda builder, *_: builder)
+    monkeypatch.setattr(tfds_builders, "_prepared", lambda builder, *_: builder)
     with pytest.raises(errors.UsageError, match=message):
         load(dataset)
 
@@ -344,11 +346,11 @@ def test_files_put_by_hand_need_no_network(offline, tmp_path):
     manual.mkdir(parents=True)
     for info in builder.url_infos.values():
         (manual / info.filename).write_bytes(b"")
-    builders.check_reachable(builder, "tfds:beans", manual)
+    tfds_builders.check_reachable(builder, "tfds:beans", manual)
 
 
 def test_folder_builder_is_a_tfds_builder(pictures):
-    builder = folder_builder.build(pictures, log=lambda line: None)
+    builder = image_folder.build(pictures, log=lambda line: None)
     assert isinstance(builder, tfds.core.DatasetBuilder)
     assert builder.info.splits["train"].num_examples == 18
     assert builder.info.features["label"].names == list(conftest.CLASSES)
@@ -404,22 +406,22 @@ def test_a_class_name_that_is_not_utf8_can_be_written(pictures):
 
 
 def test_a_validation_split_without_labels_is_none(pictures, monkeypatch):
-    whole = datasets.examine
+    whole = dataset_lib.examine
 
     def unlabelled(*arguments):
         found = whole(*arguments)
         return dataclasses.replace(found, validation=found.validation.take(np.arange(0)))
 
-    monkeypatch.setattr(datasets, "examine", unlabelled)
+    monkeypatch.setattr(dataset_lib, "examine", unlabelled)
     data, _ = load(pictures, validation_per_class=1)
     assert data.split_here and len(data.validation) == 3
 
 
 def test_a_declared_class_without_pictures_is_noted(pictures, monkeypatch):
-    found = folder_builder.build(pictures, log=lambda line: None)
+    found = image_folder.build(pictures, log=lambda line: None)
     splits = {name: found.examples(name) for name in ("train", "validation")}
-    builder = folder_builder.FolderBuilder(pictures, splits, [*conftest.CLASSES, "unused"])
-    monkeypatch.setattr(folder_builder, "build", lambda *_: builder)
+    builder = image_folder.FolderBuilder(pictures, splits, [*conftest.CLASSES, "unused"])
+    monkeypatch.setattr(image_folder, "build", lambda *_: builder)
     data, log = load(pictures)
     assert len(data.class_names) == 4 and "e.g. 'unused'" in log
 

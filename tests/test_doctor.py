@@ -8,7 +8,8 @@ import bad_pictures
 import conftest
 import pytest
 
-from cnnrnn import config, datasets, doctor, errors
+from cnnrnn import config, doctor, errors
+from cnnrnn.datasets import dataset as dataset_lib
 
 
 def examine(dataset, tmp_path, **settings):
@@ -116,7 +117,7 @@ def test_a_data_set_in_order(tmp_path):
 def test_training_takes_the_rest(folder, tmp_path):
     settings = config.Config(dataset=str(folder), bad_images="skip")
     log = []
-    data = datasets.load(settings, log.append)
+    data = dataset_lib.load(settings, log.append)
     good = len(bad_pictures.FILES) - len(bad_pictures.BAD) + 1  # and the name that is not UTF-8
     assert len(data.train) == 18 + good
     count = len(bad_pictures.BAD) + len(bad_pictures.NO_FILES)

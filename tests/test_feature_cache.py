@@ -10,24 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import (
-    config,
-    datasets,
-    errors,
-    feature_cache,
-    inference,
-    input_pipeline,
-    phases,
-    steps,
-    train,
-)
+from cnnrnn import config, errors, feature_cache, inference, phases, steps, train
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 
 
 @pytest.fixture
 def data(pictures):
-    return datasets.load(config.Config(dataset=str(pictures)), log=lambda line: None)
+    return dataset_lib.load(config.Config(dataset=str(pictures)), log=lambda line: None)
 
 
 @pytest.fixture
@@ -255,7 +247,7 @@ def test_logits_of_the_real_network_with_and_without_the_cache_agree(
     pictures, one_replica, tmp_path
 ):
     """Full size: Xception's features from disk, and the gray view made without the RGB view."""
-    data = datasets.load(config.Config(dataset=str(pictures)), log=lambda line: None)
+    data = dataset_lib.load(config.Config(dataset=str(pictures)), log=lambda line: None)
     with one_replica.scope():
         network = network_lib.build(3)
         phases.set_trainable(network, phases.PHASE1, config.Config())

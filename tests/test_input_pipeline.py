@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import config, datasets, errors, input_pipeline
+from cnnrnn import config, errors
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 
 
 @pytest.fixture
 def data(pictures):
-    return datasets.load(config.Config(dataset=str(pictures)), log=lambda line: None)
+    return dataset_lib.load(config.Config(dataset=str(pictures)), log=lambda line: None)
 
 
 def rows(split, start, batches, batch_size=5, seed=0):

@@ -6,7 +6,7 @@ import bad_pictures
 import pytest
 import tensorflow as tf
 
-from cnnrnn import picture_check
+from cnnrnn.datasets import image_check
 from cnnrnn.preprocessing import views as views_lib
 
 LIMIT = 100_000_000
@@ -15,7 +15,7 @@ LIMIT = 100_000_000
 @pytest.mark.parametrize("name", bad_pictures.FILES)
 def test_a_picture_is_found_bad_exactly_if_it_is(name):
     content, fault = bad_pictures.FILES[name]
-    facts = picture_check.examine(content, LIMIT)
+    facts = image_check.examine(content, LIMIT)
     if fault is None:
         assert facts.fault == ""
         assert views_lib.decode(content).shape[-1] == 3
@@ -34,15 +34,15 @@ def test_what_is_called_bad_does_not_decode(name):
 
 
 def test_the_header_is_read():
-    facts = picture_check.examine(bad_pictures.FILES["rotated.jpg"][0], LIMIT)
+    facts = image_check.examine(bad_pictures.FILES["rotated.jpg"][0], LIMIT)
     assert (facts.format, facts.width, facts.height, facts.orientation) == ("JPEG", 40, 32, 6)
-    assert picture_check.examine(bad_pictures.FILES["animated.gif"][0], LIMIT).frames == 3
+    assert image_check.examine(bad_pictures.FILES["animated.gif"][0], LIMIT).frames == 3
 
 
 def test_the_limit_counts_all_frames():
     gif = bad_pictures.FILES["animated.gif"][0]
-    assert not picture_check.examine(gif, 3 * 40 * 32).fault
-    assert "in 3 frames" in picture_check.examine(gif, 3 * 40 * 32 - 1).fault
+    assert not image_check.examine(gif, 3 * 40 * 32).fault
+    assert "in 3 frames" in image_check.examine(gif, 3 * 40 * 32 - 1).fault
 
 
 def test_a_suffix_that_is_not_the_formats():
@@ -52,5 +52,5 @@ def test_a_suffix_that_is_not_the_formats():
         ("a/b.tif", "TIFF", True),
         ("a/b", "PNG", False),
     ):
-        facts = picture_check.Facts("", format=format)
-        assert picture_check.has_usual_suffix(path, facts) == usual
+        facts = image_check.Facts("", format=format)
+        assert image_check.has_usual_suffix(path, facts) == usual

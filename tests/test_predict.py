@@ -14,18 +14,8 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import (
-    datasets,
-    errors,
-    explain,
-    export,
-    inference,
-    portable,
-    predict,
-    steps,
-    train,
-    trained,
-)
+from cnnrnn import errors, explain, export, inference, portable, predict, steps, train, trained
+from cnnrnn.datasets import dataset as dataset_lib
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -57,7 +47,7 @@ def test_a_folder_is_answered_as_evaluation_does(run_of, said, pictures, one_rep
     out, failure = said(pictures / "val", format="jsonl", top=3)
     answers = [json.loads(line) for line in out.splitlines()]
     assert failure is None and len(answers) == 9
-    data = datasets.load(run_of)
+    data = dataset_lib.load(run_of)
     classifier = trained.load(run_of.run_dir)
     reference = inference.predict(
         data.validation,

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from cnnrnn import errors, restructure
+from cnnrnn import errors
+from cnnrnn.datasets import tiny_imagenet_folders
 from data.tiny_imagenet_100 import dummy, original_layout, sources
 
 WNIDS = ["n00000003", "n00000001", "n00000002"]
@@ -49,7 +50,7 @@ def test_files_are_copied_byte_for_byte_and_the_source_is_left_alone(
     source, content, tmp_path, capsys
 ):
     before = source.read_bytes() if source.is_file() else _snapshot(source)
-    summary = restructure.restructure(source, tmp_path / "copy")
+    summary = tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert _snapshot(tmp_path / "copy") == _expected(content)
     assert (source.read_bytes() if source.is_file() else _snapshot(source)) == before
     assert (summary.classes, summary.train, summary.validation) == (3, 9, 6)
@@ -60,7 +61,7 @@ def test_files_are_copied_byte_for_byte_and_the_source_is_left_alone(
 def test_class_folders_sort_into_the_order_of_the_original(source, tmp_path):
     with original_layout.open_source(source) as opened:
         layout = original_layout.read_source(opened)
-    restructure.restructure(source, tmp_path / "copy")
+    tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     for split, examples in (("train", layout.train), ("val", layout.validation)):
         walked = [
             (path.name, label)
@@ -71,9 +72,9 @@ def test_class_folders_sort_into_the_order_of_the_original(source, tmp_path):
 
 
 def test_the_second_run_copies_nothing(source, tmp_path):
-    restructure.restructure(source, tmp_path / "copy")
+    tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*.JPEG")}
-    assert restructure.restructure(source, tmp_path / "copy").copied == 0
+    assert tiny_imagenet_folders.restructure(source, tmp_path / "copy").copied == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -94,13 +95,13 @@ def test_a_stopped_copy_goes_on_and_is_never_taken_for_a_whole_one(
         patch.setattr(sources.Folder, "copy", stop_at_the_tenth)
         patch.setattr(sources.Archive, "copy", stop_at_the_tenth)
         with pytest.raises(KeyboardInterrupt):
-            restructure.restructure(source, copy)
+            tiny_imagenet_folders.restructure(source, copy)
     # Six validation pictures and one class of train; the class that was begun left nothing.
     assert sorted(path.name for path in (copy / "train").iterdir()) == ["n00000001"]
     assert sorted(path.name for path in (copy / "val").iterdir()) == sorted(WNIDS)
     assert not (copy / "wnids.txt").exists()
 
-    assert restructure.restructure(source, copy).copied == 6
+    assert tiny_imagenet_folders.restructure(source, copy).copied == 6
     assert _snapshot(copy) == _expected(content)
 
 
@@ -109,13 +110,13 @@ def test_what_a_killed_copy_left_is_replaced(source, content, tmp_path):
     left.mkdir(parents=True)
     (left / "n00000002_0.JPEG").write_bytes(b"half of it")
     (tmp_path / "copy/.words.txt.partial").write_bytes(b"half of it")
-    restructure.restructure(source, tmp_path / "copy")
+    tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert _snapshot(tmp_path / "copy") == _expected(content)
 
 
 @pytest.mark.parametrize("change", ["shorter", "missing", "extra"])
 def test_a_class_that_differs_from_the_source_is_named(source, tmp_path, change):
-    restructure.restructure(source, tmp_path / "copy")
+    tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     folder = tmp_path / "copy/train/n00000002"
     if change == "shorter":
         (folder / "n00000002_0.JPEG").write_bytes(b"x")
@@ -125,7 +126,7 @@ def test_a_class_that_differs_from_the_source_is_named(source, tmp_path, change)
         (folder / "mine.JPEG").write_bytes(b"x")
     before = _snapshot(tmp_path / "copy")
     with pytest.raises(errors.UsageError, match=f"{folder}: differs"):
-        restructure.restructure(source, tmp_path / "copy")
+        tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert _snapshot(tmp_path / "copy") == before
 
 
@@ -136,7 +137,7 @@ def test_foreign_content_is_named_and_left(source, tmp_path, foreign):
     path.write_bytes(b"mine")
     named = "/".join(path.relative_to(tmp_path).parts[:3])
     with pytest.raises(errors.UsageError, match=f"{named}: was not put there"):
-        restructure.restructure(source, tmp_path / "copy")
+        tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert _snapshot(tmp_path / "copy") == {foreign: b"mine"}
 
 
@@ -145,7 +146,7 @@ def test_a_destination_within_the_source_is_refused(tmp_path, content, within):
     source = dummy.write_folder(tmp_path / "source", content)
     before = _snapshot(source)
     with pytest.raises(errors.UsageError, match="is the source or within it"):
-        restructure.restructure(source, source / within)
+        tiny_imagenet_folders.restructure(source, source / within)
     assert _snapshot(source) == before
 
 
@@ -153,26 +154,26 @@ def test_a_link_into_the_source_is_seen_through(tmp_path, content):
     source = dummy.write_folder(tmp_path / "source", content)
     (tmp_path / "elsewhere").symlink_to(source, target_is_directory=True)
     with pytest.raises(errors.UsageError, match="is the source or within it"):
-        restructure.restructure(source, tmp_path / "elsewhere" / "copy")
+        tiny_imagenet_folders.restructure(source, tmp_path / "elsewhere" / "copy")
 
 
 def test_a_destination_that_is_a_file_is_refused(source, tmp_path):
     (tmp_path / "copy").write_bytes(b"mine")
     with pytest.raises(errors.UsageError, match="is not a folder"):
-        restructure.restructure(source, tmp_path / "copy")
+        tiny_imagenet_folders.restructure(source, tmp_path / "copy")
 
 
 def test_a_source_that_is_not_whole_is_refused_before_anything_is_written(tmp_path, content):
     del content["val/images/val_3.JPEG"]
     source = dummy.write_folder(tmp_path / "source", content)
     with pytest.raises(errors.UsageError, match="val_3.JPEG"):
-        restructure.restructure(source, tmp_path / "copy")
+        tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
 def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(errors.UsageError, match="nowhere: no such folder"):
-        restructure.restructure(tmp_path / "nowhere", tmp_path / "copy")
+        tiny_imagenet_folders.restructure(tmp_path / "nowhere", tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_what_the_system_refuses_is_one_sentence(
 
     monkeypatch.setattr(shutil, "copyfile", refuse)
     with pytest.raises(kind, match=sentence) as caught:
-        restructure.restructure(source, tmp_path / "copy")
+        tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert "\n" not in str(caught.value)
     assert _snapshot(tmp_path / "copy") == {}
 
@@ -205,4 +206,4 @@ def test_an_unwritable_destination_is_refused(source, tmp_path):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
     with pytest.raises(errors.UsageError, match="no permission"):
-        restructure.restructure(source, locked / "copy")
+        tiny_imagenet_folders.restructure(source, locked / "copy")

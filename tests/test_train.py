@@ -13,17 +13,17 @@ import tensorflow as tf
 
 from cnnrnn import (
     best_weights,
-    datasets,
     errors,
     evaluation,
     inference,
-    input_pipeline,
     phases,
     plots,
     run_folder,
     steps,
     train,
 )
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 
 pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy", "quick_pictures")
@@ -293,14 +293,14 @@ def test_a_picture_that_goes_bad_after_the_check_stops_the_run_by_name(
     small_config, pictures, monkeypatch, place, damage
 ):
     path = sorted((pictures / place).iterdir())[2]
-    load = datasets.load
+    load = dataset_lib.load
 
     def load_then_damage(config):
         data = load(config)
         damage(path)
         return data
 
-    monkeypatch.setattr(datasets, "load", load_then_damage)
+    monkeypatch.setattr(dataset_lib, "load", load_then_damage)
     with pytest.raises(errors.RunError, match=f"cannot decode {path} .*has changed since"):
         train.run("phase1", small_config)
 
@@ -348,7 +348,7 @@ def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica)
 def test_evaluation_is_exact_over_replicas_and_uneven_batches(
     small_config, one_replica, two_replicas
 ):
-    data = datasets.load(small_config, log=lambda line: None)
+    data = dataset_lib.load(small_config, log=lambda line: None)
     seen = []
     for strategy in (one_replica, two_replicas):
         for batch_size in (2, 4, 8, 10):
@@ -371,7 +371,7 @@ def test_evaluation_is_exact_over_replicas_and_uneven_batches(
 
 
 def test_evaluation_that_misses_an_example_is_refused(small_config, one_replica, monkeypatch):
-    data = datasets.load(small_config, log=lambda line: None)
+    data = dataset_lib.load(small_config, log=lambda line: None)
     honest = input_pipeline.evaluation
 
     def twice_the_first(split, **keywords):

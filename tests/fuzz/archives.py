@@ -14,7 +14,8 @@ import harness
 import mutations
 import numpy as np
 
-from cnnrnn import errors, restructure
+from cnnrnn import errors
+from cnnrnn.datasets import tiny_imagenet_folders
 from data.tiny_imagenet_100 import dummy
 
 NAMES = (
@@ -40,7 +41,7 @@ def make(seed, folder):
             archive.write_bytes(harmful)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                restructure.restructure(archive, target)
+                tiny_imagenet_folders.restructure(archive, target)
             outcome = "copied"
         except (errors.UsageError, errors.RunError):
             outcome = "refused"

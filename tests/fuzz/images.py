@@ -13,7 +13,7 @@ import mutations
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import picture_check
+from cnnrnn.datasets import image_check
 from cnnrnn.preprocessing import views as views_lib
 
 MAX_PIXELS = 4_000_000  # bounds what one try can cost
@@ -32,7 +32,7 @@ def make(seed, folder):
     def try_one(number):
         rng = np.random.default_rng([seed, number])
         damaged = mutations.mutate(samples[rng.integers(len(samples))], samples, rng)
-        facts = picture_check.examine(damaged, MAX_PIXELS)
+        facts = image_check.examine(damaged, MAX_PIXELS)
         if facts.fault:
             return "refused"
         shape, rgb, gray = views(damaged)

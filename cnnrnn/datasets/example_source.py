@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cnnrnn import errors, folder_builder
+from cnnrnn import errors
+from cnnrnn.datasets import image_folder
 
 
 class ExampleSource(Protocol):
@@ -47,7 +48,7 @@ class ExampleSource(Protocol):
 class FileSource:
     """One picture a file, as `folder_builder.FolderBuilder` lists them."""
 
-    def __init__(self, builder: folder_builder.FolderBuilder, split: str):
+    def __init__(self, builder: image_folder.FolderBuilder, split: str):
         examples = builder.examples(split)
         self._paths = [path for path, _ in examples]
         self._labels = np.array([label for _, label in examples], np.int64)

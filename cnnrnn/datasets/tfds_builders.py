@@ -8,7 +8,8 @@ import requests
 import tensorflow_datasets as tfds
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, folder_builder
+from cnnrnn import errors
+from cnnrnn.datasets import image_folder
 from data.digits import digits_dataset_builder
 from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 
@@ -20,7 +21,7 @@ def build(config: config_lib.Config, log: Log, fault: Log | None) -> tfds.core.D
     """The prepared builder of a data set's name or folder; see `datasets.examine`."""
     name, data_dir = config.dataset, config.prepared_data_dir
     if name not in ("digits", "tiny_imagenet_100") and not name.startswith("tfds:"):
-        return folder_builder.build(pathlib.Path(name).expanduser(), log, fault)
+        return image_folder.build(pathlib.Path(name).expanduser(), log, fault)
     archive = pathlib.Path(config.archive).expanduser() if config.archive else None
     if archive is not None and not archive.is_file():
         raise errors.UsageError(f"--archive={archive} is not a file.")

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cnnrnn import config, example_source, picture_check
+from cnnrnn import config
+from cnnrnn.datasets import example_source, image_check
 from cnnrnn.system import progress
 
 # To be counted up when a picture's facts may come out otherwise than before.
@@ -24,7 +25,7 @@ _BATCH = 256  # pictures between two looks at the clock of the progress line
 _TABLE = """CREATE TABLE IF NOT EXISTS facts
     (name BLOB PRIMARY KEY, stamp TEXT, label INTEGER, facts TEXT) WITHOUT ROWID"""
 
-Facts = picture_check.Facts
+Facts = image_check.Facts
 
 
 def examine(
@@ -73,7 +74,7 @@ def _examine(source: example_source.ExampleSource, row: int, max_pixels: int) ->
         encoded, label = source.read(row)
     except OSError as error:
         return -1, Facts("", fault=f"cannot be read ({error.strerror or error})")
-    return label, picture_check.examine(encoded, max_pixels)
+    return label, image_check.examine(encoded, max_pixels)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import datasets, errors, picture_check
+from cnnrnn import errors
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import image_check
 from cnnrnn.preprocessing import views as views_lib
 
 
@@ -47,7 +49,7 @@ def rows_at(start: int, count: int, rows: int, seed: int) -> np.ndarray:
 
 
 def training(
-    split: datasets.Split,
+    split: dataset_lib.Split,
     *,
     batch_size: int,
     start: int,
@@ -77,7 +79,7 @@ def training(
 
 
 def evaluation(
-    split: datasets.Split,
+    split: dataset_lib.Split,
     *,
     batch_size: int,
     resize_method: str,
@@ -144,7 +146,7 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> It
 
 
 def explain_failure(
-    split: datasets.Split, rows: np.ndarray, error: tf.errors.OpError
+    split: dataset_lib.Split, rows: np.ndarray, error: tf.errors.OpError
 ) -> errors.RunError:
     """Finds which picture made a batch fail, by decoding the batch's pictures one at a time.
 
@@ -166,7 +168,7 @@ def explain_failure(
                 views_lib.decode(encoded)
         except tf.errors.OpError as cause:
             return errors.RunError(
-                f"cannot decode {split.describe(int(row))}: {picture_check.reason(cause)}. It has "
+                f"cannot decode {split.describe(int(row))}: {image_check.reason(cause)}. It has "
                 "changed since it was checked: put it back as it was. A run that has begun goes "
                 "on only with the very same pictures."
             )

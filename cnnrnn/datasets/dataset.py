@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import builders, errors, example_source, folder_builder, picture_index
 from cnnrnn import config as config_lib
+from cnnrnn import errors
+from cnnrnn.datasets import example_source, image_folder, image_index, tfds_builders
 
 Log = Callable[[str], None]
 _SHOWN = 5  # bad pictures in a message
@@ -86,18 +87,18 @@ def examine(config: config_lib.Config, log: Log = print, fault: Log | None = Non
         UsageError: there is no such data set, or it is none for a classifier.
         RunError: a download or a file failed.
     """
-    builder = builders.build(config, log, fault)
-    image, label = builders.image_and_label(builder, config.dataset)
-    names = [name for name in ("train", builders.validation_name(builder, config.dataset)) if name]
+    builder = tfds_builders.build(config, log, fault)
+    image, label = tfds_builders.image_and_label(builder, config.dataset)
+    names = [
+        name for name in ("train", tfds_builders.validation_name(builder, config.dataset)) if name
+    ]
     splits = []
     for name in names:
-        if isinstance(builder, folder_builder.FolderBuilder):
+        if isinstance(builder, image_folder.FolderBuilder):
             source = example_source.FileSource(builder, name)
         else:
             source = example_source.RecordSource(builder, name, image, label)
-        labels, facts = picture_index.examine(
-            source, f"{config.dataset} ({name})", config.max_pixels
-        )
+        labels, facts = image_index.examine(source, f"{config.dataset} ({name})", config.max_pixels)
         split = Split(source, np.arange(len(source)), labels, np.array(facts, object))
         # TFDS marks examples without a label by -1; one that could not be read has none either.
         bad = np.array([bool(f.fault) for f in facts], bool)

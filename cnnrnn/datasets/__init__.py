@@ -1,0 +1,1 @@
+"""From --dataset to checked, shuffled and batched images."""
