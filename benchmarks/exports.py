@@ -25,8 +25,9 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import run_folder, trained
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.runs import classifier as classifier_lib
+from cnnrnn.runs import run_folder
 
 _TOP = 5
 _BATCH = 16
@@ -100,7 +101,7 @@ class Row:
 
 
 def measure(
-    classifier: trained.Classifier,
+    classifier: classifier_lib.Classifier,
     export: pathlib.Path,
     contents: list[bytes],
     labels: np.ndarray,
@@ -170,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     if importlib.util.find_spec("ai_edge_litert") is None:
         parser.error("ai-edge-litert is not installed: pip install -r requirements-dev.txt")
-    classifier = trained.load(options.run, precision="float32")
+    classifier = classifier_lib.load(options.run, precision="float32")
     recorded = run_folder.RunFolder(options.run).config()["data"]
     split = {name: recorded[name] for name in _SPLIT}
     data = dataset_lib.load(

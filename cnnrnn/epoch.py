@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import checkpoints, errors, metrics, phases, steps, summaries
 from cnnrnn import config as config_lib
+from cnnrnn import errors, metrics, phases, steps, summaries
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.runs import checkpoints
 from cnnrnn.system import progress, stop_signals
 
 TrainStep = Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]]

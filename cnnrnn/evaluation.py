@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
-from cnnrnn import best_weights, feature_cache, inference, phases, report, run_folder, steps
 from cnnrnn import config as config_lib
+from cnnrnn import feature_cache, inference, phases, report, steps
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
+from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, plots, trained
+from cnnrnn import errors, plots
 from cnnrnn import predict as predict_command
 from cnnrnn.models import attribution
+from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import atomic_files
 
 _FOLDER = "explanations"
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     paths = predict_command.paths_of(arguments)
     root = pathlib.Path(config.model or config.run_dir).expanduser()
-    classifier = trained.load(root)
+    classifier = classifier_lib.load(root)
     explainer = attribution.Explainer(classifier.network)
     bad = 0
     for number, path in enumerate(paths, 1):
@@ -56,7 +57,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
 
 def explain(
-    classifier: trained.Classifier,
+    classifier: classifier_lib.Classifier,
     explainer: attribution.Explainer,
     encoded: bytes,
     top: int,

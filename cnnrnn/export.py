@@ -16,17 +16,10 @@ import string
 import keras
 import tensorflow as tf
 
-from cnnrnn import (
-    best_weights,
-    errors,
-    manifest,
-    portable,
-    run_folder,
-    saved_model,
-    shapes,
-    trained,
-)
 from cnnrnn import config as config_lib
+from cnnrnn import errors, portable, saved_model, shapes
+from cnnrnn.runs import best_weights, manifest, run_folder
+from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
 
 _CARD = pathlib.Path(__file__).with_name("model_card.md")
@@ -47,7 +40,7 @@ def run(config: config_lib.Config) -> None:
     best_weights.latest(folder.best)
     with folder.opened():
         print("export: loading the network")
-        classifier = trained.load(folder.root, precision="float32")
+        classifier = classifier_lib.load(folder.root, precision="float32")
         notes = _notes(folder, classifier, config)
         print("export: writing; LiteRT's files take a minute each", flush=True)
         try:
@@ -62,7 +55,7 @@ def run(config: config_lib.Config) -> None:
 
 
 def _write(
-    classifier: trained.Classifier,
+    classifier: classifier_lib.Classifier,
     folder: pathlib.Path,
     config: config_lib.Config,
     notes: dict,
@@ -85,7 +78,7 @@ def _write(
 
 
 def _notes(
-    folder: run_folder.RunFolder, classifier: trained.Classifier, config: config_lib.Config
+    folder: run_folder.RunFolder, classifier: classifier_lib.Classifier, config: config_lib.Config
 ) -> dict:
     """What made the export, for the seal and the card."""
     best = classifier.best

@@ -19,9 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, exported, trained
+from cnnrnn import errors, exported
 from cnnrnn.datasets import example_source, image_check, image_folder, input_pipeline
 from cnnrnn.preprocessing import image_header
+from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import progress
 
 _BATCH = 32
@@ -94,8 +95,10 @@ def answers(paths: Sequence[str], config: config_lib.Config) -> Iterator[tuple[s
 
 def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
     """Classifies by the best weights of a run."""
-    classifier = trained.load(folder)
-    batch = {name: tf.TensorSpec((None, *view.shape)) for name, view in trained.VIEWS.items()}
+    classifier = classifier_lib.load(folder)
+    batch = {
+        name: tf.TensorSpec((None, *view.shape)) for name, view in classifier_lib.VIEWS.items()
+    }
     probabilities = tf.function(classifier.probabilities, input_signature=[batch])
 
     def prepare(encoded: tf.Tensor) -> dict[str, tf.Tensor]:

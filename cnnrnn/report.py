@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 
 from cnnrnn import (
-    best_weights,
     branches,
     errors,
-    event_files,
     inference,
     intervals,
     page,
     phases,
     plots,
-    run_folder,
     scores,
     summaries,
     tables,
@@ -27,6 +24,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
+from cnnrnn.runs import best_weights, event_files, run_folder
 from cnnrnn.system import atomic_files
 
 _PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from cnnrnn import best_weights, errors, manifest, phases, run_folder, shapes
 from cnnrnn import config as config_lib
+from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import cnn_branch, xception_weights
+from cnnrnn.runs import best_weights, manifest, run_folder
 from cnnrnn.system import devices as devices_lib
 
 _PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")

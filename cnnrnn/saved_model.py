@@ -24,16 +24,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cnnrnn import shapes, trained
+from cnnrnn import shapes
 from cnnrnn.models import attribution
 from cnnrnn.preprocessing import image_header
+from cnnrnn.runs import classifier as classifier_lib
 
 _ERROR = "is no picture that can be read, or one of too many pixels"
 _PARALLEL = 4  # pictures decoded at a time; the machine that serves is not known here
 
 
 def write(
-    classifier: trained.Classifier,
+    classifier: classifier_lib.Classifier,
     folder: pathlib.Path,
     *,
     top: int,
@@ -69,7 +70,7 @@ def write(
 class _Functions:
     """What the signatures compute."""
 
-    def __init__(self, classifier: trained.Classifier, top: int, max_pixels: int):
+    def __init__(self, classifier: classifier_lib.Classifier, top: int, max_pixels: int):
         self._classifier = classifier
         self._explainer = attribution.Explainer(classifier.network)
         self._names = tf.constant(classifier.class_names)
@@ -87,7 +88,7 @@ class _Functions:
         count = tf.shape(images)[0]
         one = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), tf.uint8)
         kept = tf.concat([images, one], 0)[: tf.maximum(count, 1)]
-        views = tf.map_fn(self._classifier.views_of, kept, fn_output_signature=trained.VIEWS)
+        views = tf.map_fn(self._classifier.views_of, kept, fn_output_signature=classifier_lib.VIEWS)
         return {name: values[:count] for name, values in self._named(views).items()}
 
     def _named(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -2,11 +2,12 @@
 
 import pathlib
 
-from cnnrnn import best_weights, checkpoints, errors, manifest, phases, run_folder
 from cnnrnn import config as config_lib
+from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
+from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
 
 
 def restore(

@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import event_files, inference, metrics, phases, plots, run_folder
+from cnnrnn import inference, metrics, phases, plots
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
+from cnnrnn.runs import event_files, run_folder
 
 _INPUTS = 4
 _PREDICTIONS = 8

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from cnnrnn import config as config_lib
+from cnnrnn import epoch as epoch_lib
 from cnnrnn import (
-    best_weights,
-    checkpoints,
     errors,
     evaluation,
     feature_cache,
@@ -16,16 +16,14 @@ from cnnrnn import (
     loss_scale,
     opening,
     phases,
-    run_folder,
     starting_point,
     steps,
     summaries,
 )
-from cnnrnn import config as config_lib
-from cnnrnn import epoch as epoch_lib
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
+from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import stop_signals
 

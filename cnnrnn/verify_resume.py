@@ -113,7 +113,7 @@ class _Trial:
 
     def take_digests(self, name: str) -> Digests:
         """A hash of each thing that a run has left and that no kill may change; removes the run."""
-        from cnnrnn import event_files
+        from cnnrnn.runs import event_files
 
         root = self.folder / name / "run"
         found = {"results": _sha256((root / "results.json").read_bytes())}

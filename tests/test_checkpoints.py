@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import checkpoints, errors, phases
+from cnnrnn import errors, phases
+from cnnrnn.runs import checkpoints
 from cnnrnn.system import checksummed, sealed_json
 
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from cnnrnn import event_files
+from cnnrnn.runs import event_files
 
 
 def write(folder, *steps, tag="loss"):

@@ -12,20 +12,11 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import exports
-from cnnrnn import (
-    best_weights,
-    errors,
-    export,
-    metrics,
-    phases,
-    portable,
-    run_folder,
-    saved_model,
-    train,
-    trained,
-)
+from cnnrnn import errors, export, metrics, phases, portable, saved_model, train
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
+from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
 
 
@@ -131,7 +122,7 @@ def test_at_full_size_real_pictures_are_answered_as_by_the_program(tmp_path):
     head.kernel.assign(head.kernel * 20)  # so that there are sure answers to compare
     names = tuple(f"class {number}" for number in range(100))
     best = best_weights.Best(None, "", names, "phase1", 1, metrics.Means(0, 0, 0, 1))
-    classifier = trained.Classifier(network, names, "bilinear", best)
+    classifier = classifier_lib.Classifier(network, names, "bilinear", best)
     saved_model.write(
         classifier, tmp_path / "saved_model", top=5, max_pixels=10**8, notes={"made": "here"}
     )

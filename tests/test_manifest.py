@@ -1,6 +1,6 @@
 """What a phase was made with, and naming what has changed since."""
 
-from cnnrnn import manifest
+from cnnrnn.runs import manifest
 
 THEN = {
     "command": "a",

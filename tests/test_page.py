@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
-from cnnrnn import branches, evaluation, event_files, intervals, page, scores, train
+from cnnrnn import branches, evaluation, intervals, page, scores, train
+from cnnrnn.runs import event_files
 
 
 def content_of(top1, dealt, names=("a", "b"), support=500):

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 import test_steps
 
-from cnnrnn import checkpoints, config, loss_scale, phases, steps
+from cnnrnn import config, loss_scale, phases, steps
 from cnnrnn.models import network as network_lib
+from cnnrnn.runs import checkpoints
 from cnnrnn.system import devices as devices_lib
 
 

@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, explain, export, inference, portable, predict, steps, train, trained
+from cnnrnn import errors, explain, export, inference, portable, predict, steps, train
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.runs import classifier as classifier_lib
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -48,7 +49,7 @@ def test_a_folder_is_answered_as_evaluation_does(run_of, said, pictures, one_rep
     answers = [json.loads(line) for line in out.splitlines()]
     assert failure is None and len(answers) == 9
     data = dataset_lib.load(run_of)
-    classifier = trained.load(run_of.run_dir)
+    classifier = classifier_lib.load(run_of.run_dir)
     reference = inference.predict(
         data.validation,
         steps.make_eval_step(classifier.network, one_replica),

@@ -6,7 +6,8 @@ import sys
 import conftest
 import pytest
 
-from cnnrnn import errors, run_lock
+from cnnrnn import errors
+from cnnrnn.runs import run_lock
 
 HOLD = """
 import pathlib, sys

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import best_weights, metrics, saved_model, trained
+from cnnrnn import metrics, saved_model
 from cnnrnn.models import attribution
+from cnnrnn.runs import best_weights
+from cnnrnn.runs import classifier as classifier_lib
 
 NAMES = ("a cat", "ein Hund", "鳥")
 ALONE = """
@@ -45,7 +47,7 @@ print(json.dumps({name: value.tolist() for name, value in out.items()},
 @pytest.fixture(scope="module")
 def classifier():
     best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
-    return trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
+    return classifier_lib.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,10 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from cnnrnn import best_weights, errors, metrics, saved_model, serve, trained
 from cnnrnn import config as config_lib
+from cnnrnn import errors, metrics, saved_model, serve
+from cnnrnn.runs import best_weights
+from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
 
 NAMES = ("cat", "<b>dog</b>", "bird")
@@ -25,7 +27,7 @@ NAMES = ("cat", "<b>dog</b>", "bird")
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
     best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
-    classifier = trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
+    classifier = classifier_lib.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
     target = tmp_path_factory.mktemp("run") / "export"
     with checksummed.writing(target, {"resize_method": "bilinear"}) as folder:
         saved_model.write(

@@ -11,7 +11,9 @@ import pytest
 import tensorflow as tf
 from starlette import testclient
 
-from cnnrnn import batcher, best_weights, metrics, saved_model, serve, server, trained
+from cnnrnn import batcher, metrics, saved_model, serve, server
+from cnnrnn.runs import best_weights
+from cnnrnn.runs import classifier as classifier_lib
 
 NAMES = ("cat", "dog", "bird")
 URL = "/v1/models/cnnrnn"
@@ -20,7 +22,7 @@ URL = "/v1/models/cnnrnn"
 @pytest.fixture(scope="module")
 def signatures(tmp_path_factory):
     best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
-    classifier = trained.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
+    classifier = classifier_lib.Classifier(conftest.small_build(3), NAMES, "bilinear", best)
     folder = tmp_path_factory.mktemp("export") / "saved_model"
     saved_model.write(classifier, folder, top=2, max_pixels=1_000_000, notes={"made": "here"})
     return tf.saved_model.load(str(folder)).signatures

@@ -10,7 +10,8 @@ import time
 import conftest
 import pytest
 
-from cnnrnn import config, phases, run_folder
+from cnnrnn import config, phases
+from cnnrnn.runs import run_folder
 
 # Whoever runs the tests in the background may have them ignore signals.
 DEFAULTS = """

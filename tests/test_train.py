@@ -11,20 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import (
-    best_weights,
-    errors,
-    evaluation,
-    inference,
-    phases,
-    plots,
-    run_folder,
-    steps,
-    train,
-)
+from cnnrnn import errors, evaluation, inference, phases, plots, steps, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
+from cnnrnn.runs import best_weights, run_folder
 
 pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy", "quick_pictures")
 predictions_figure = plots.predictions_figure

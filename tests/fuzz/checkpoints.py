@@ -13,8 +13,9 @@ import keras
 import mutations
 import numpy as np
 
-from cnnrnn import best_weights, checkpoints, errors, metrics, phases
+from cnnrnn import errors, metrics, phases
 from cnnrnn.models import weights_file
+from cnnrnn.runs import best_weights, checkpoints
 
 CLASSES = ("a", "b", "c")
 

@@ -6,9 +6,10 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import best_weights, errors, run_folder, shapes
+from cnnrnn import errors, shapes
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.runs import best_weights, run_folder
 
 VIEWS = {  # of one picture
     "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),

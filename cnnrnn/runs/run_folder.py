@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, phases, run_lock
+from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.runs import run_lock
 from cnnrnn.system import atomic_files, checksummed
 
 # What decides which pictures a run has, beside the pictures themselves.
