@@ -93,7 +93,7 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
 def _dispatch(command: str, positional: list[str], config: config_lib.Config) -> int:
     if command == "preflight":
         # Without TensorFlow: each phase is tried in a process of its own, which imports it.
-        from cnnrnn import preflight
+        from cnnrnn.commands import preflight
 
         preflight.run(config, _trial)
         return 0
@@ -111,41 +111,41 @@ def _dispatch(command: str, positional: list[str], config: config_lib.Config) ->
 
 def _call(command: str, positional: list[str], config: config_lib.Config) -> None:
     if command == "data":
-        from cnnrnn import data_command
+        from cnnrnn.commands import data
 
-        data_command.run(positional, config)
+        data.run(positional, config)
     elif command == "serve":
-        from cnnrnn import serve
+        from cnnrnn.commands import serve
 
         serve.run(config)
     elif command == "explain":
-        from cnnrnn import explain
+        from cnnrnn.commands import explain
 
         explain.run(positional, config)
     elif command == "export":
-        from cnnrnn import export
+        from cnnrnn.commands import export
 
         export.run(config)
     elif command == "predict":
-        from cnnrnn import predict
+        from cnnrnn.commands import predict
 
         predict.run(positional, config)
     elif command == "reproduce":
-        from cnnrnn import reproduce
+        from cnnrnn.commands import reproduce
 
         reproduce.run(positional, config)
     elif command == "doctor":
-        from cnnrnn import doctor
+        from cnnrnn.commands import doctor
 
         doctor.run(config)
     elif command == "verify-resume":
-        from cnnrnn import verify_resume
+        from cnnrnn.commands import verify_resume
 
         verify_resume.run(config)
     elif command == "evaluate":
-        from cnnrnn import evaluation
+        from cnnrnn.commands import evaluate
 
-        evaluation.run(config)
+        evaluate.run(config)
     else:
         from cnnrnn import train
 

@@ -10,7 +10,6 @@ from cnnrnn import config as config_lib
 from cnnrnn import epoch as epoch_lib
 from cnnrnn import (
     errors,
-    evaluation,
     feature_cache,
     inference,
     loss_scale,
@@ -20,6 +19,7 @@ from cnnrnn import (
     steps,
     summaries,
 )
+from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
@@ -80,7 +80,7 @@ def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) 
     for phase, own in zip(todo, configs, strict=True):
         train_phase(Setup(own, folder, strategy, data, network, command == "train"), phase)
     if command == "train":
-        evaluation.evaluate(folder, config, data, network, strategy)
+        evaluate.evaluate(folder, config, data, network, strategy)
 
 
 def train_phase(setup: Setup, phase: phases.Phase) -> None:

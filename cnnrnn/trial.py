@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import feature_cache, loss_scale, phases, preflight, steps
+from cnnrnn import feature_cache, loss_scale, phases, steps
+from cnnrnn.commands import preflight
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import lstm

@@ -14,7 +14,8 @@ import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be 
 # isort: split
 import keras
 
-from cnnrnn import main, shapes, verify_resume
+from cnnrnn import main, shapes
+from cnnrnn.commands import verify_resume
 from cnnrnn.models import batch_norm, fusion, lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import stop_signals

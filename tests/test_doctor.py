@@ -8,7 +8,8 @@ import bad_pictures
 import conftest
 import pytest
 
-from cnnrnn import config, doctor, errors
+from cnnrnn import config, errors
+from cnnrnn.commands import doctor
 from cnnrnn.datasets import dataset as dataset_lib
 
 

@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import exports
-from cnnrnn import errors, export, metrics, phases, portable, saved_model, train
+from cnnrnn import errors, metrics, phases, portable, saved_model, train
+from cnnrnn.commands import export
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
-from cnnrnn import branches, evaluation, intervals, page, scores, train
+from cnnrnn import branches, intervals, page, scores, train
+from cnnrnn.commands import evaluate
 from cnnrnn.runs import event_files
 
 
@@ -90,15 +91,15 @@ def test_a_figure_that_does_not_exist_is_a_dash():
 
 @pytest.fixture
 def report(small_network, small_config, one_replica, monkeypatch) -> pathlib.Path:
-    for module in (train, evaluation):
+    for module in (train, evaluate):
         monkeypatch.setattr(module.runtime, "strategy", lambda logical_cpus: one_replica)
     train.run("phase1", small_config)
-    evaluation.run(small_config)
+    evaluate.run(small_config)
     return small_config.run_dir
 
 
 def test_tensorboard_shows_the_last_evaluation_once(report, small_config):
-    evaluation.run(small_config)  # again
+    evaluate.run(small_config)  # again
     results = json.loads((report / "results.json").read_text())
     points = event_files.scalars(report / "events" / "phase1" / "evaluation")
     steps = {tag: [step for name, step, _ in points if name == tag] for tag, _, _ in points}

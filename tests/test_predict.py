@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, explain, export, inference, portable, predict, steps, train
+from cnnrnn import errors, inference, portable, steps, train
+from cnnrnn.commands import explain, export, predict
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import classifier as classifier_lib
 

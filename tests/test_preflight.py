@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 import trial_stand_ins
 
-from cnnrnn import config, errors, feature_cache, main, opening, phases, preflight, train, trial
+from cnnrnn import config, errors, feature_cache, main, opening, phases, train, trial
+from cnnrnn.commands import preflight
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory

@@ -6,7 +6,8 @@ import sys
 import conftest
 import pytest
 
-from cnnrnn import config, errors, reproduce, train
+from cnnrnn import config, errors, train
+from cnnrnn.commands import reproduce
 from cnnrnn.runs import run_folder
 
 SMALL = (sys.executable, "-P", str(conftest.REPOSITORY / "tests" / "small_network.py"))

@@ -16,7 +16,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, metrics, saved_model, serve
+from cnnrnn import errors, metrics, saved_model
+from cnnrnn.commands import serve
 from cnnrnn.runs import best_weights
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from starlette import testclient
 
-from cnnrnn import batcher, metrics, saved_model, serve, server
+from cnnrnn import batcher, metrics, saved_model, server
+from cnnrnn.commands import serve
 from cnnrnn.runs import best_weights
 from cnnrnn.runs import classifier as classifier_lib
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import errors, evaluation, inference, phases, plots, steps, train
+from cnnrnn import errors, inference, phases, plots, steps, train
+from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
@@ -304,9 +305,9 @@ def test_bad_pictures_that_are_left_out_are_no_obstacle(small_config, pictures):
     assert not small_config.run_dir.exists()
     skipping = small_config.replace(bad_images="skip")
     train.run("phase1", skipping)
-    evaluation.run(skipping)
+    evaluate.run(skipping)
     with pytest.raises(errors.UsageError, match="pictures cannot be trained on"):
-        evaluation.run(small_config)
+        evaluate.run(small_config)
 
 
 def test_a_split_made_here_is_recorded(small_config, tmp_path):
@@ -320,10 +321,10 @@ def test_a_split_made_here_is_recorded(small_config, tmp_path):
 
 
 def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica):
-    monkeypatch.setattr(evaluation.runtime, "strategy", lambda logical_cpus: one_replica)
+    monkeypatch.setattr(evaluate.runtime, "strategy", lambda logical_cpus: one_replica)
     train.run("phase1", small_config)
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
-    evaluation.run(small_config)
+    evaluate.run(small_config)
     results = json.loads((small_config.run_dir / "results.json").read_text())
     assert results["epoch"] == best.epoch
     for name in ("loss", "top1", "top5"):
@@ -331,9 +332,9 @@ def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica)
             getattr(best.validation, name), abs=1e-6
         )
     with pytest.raises(errors.UsageError, match="other pictures"):
-        evaluation.run(small_config.replace(validation_per_class=1))
+        evaluate.run(small_config.replace(validation_per_class=1))
     with pytest.raises(errors.UsageError, match="run phase1 first"):
-        evaluation.run(small_config.replace(run="untrained"))
+        evaluate.run(small_config.replace(run="untrained"))
 
 
 def test_evaluation_is_exact_over_replicas_and_uneven_batches(

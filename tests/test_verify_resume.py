@@ -6,7 +6,8 @@ import sys
 import conftest
 import pytest
 
-from cnnrnn import config, errors, verify_resume
+from cnnrnn import config, errors
+from cnnrnn.commands import verify_resume
 
 SMALL = (sys.executable, str(conftest.REPOSITORY / "tests" / "small_network.py"))
 DIGESTS = {"results": "a", "phase1 optimizer": "b"}

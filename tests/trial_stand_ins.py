@@ -5,7 +5,8 @@ import os
 import signal
 import time
 
-from cnnrnn import errors, preflight
+from cnnrnn import errors
+from cnnrnn.commands import preflight
 
 TRIAL = preflight.Trial(
     phase="phase1",

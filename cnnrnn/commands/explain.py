@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, plots
-from cnnrnn import predict as predict_command
+from cnnrnn.commands import predict as predict_command
 from cnnrnn.models import attribution
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import atomic_files

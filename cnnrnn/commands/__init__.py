@@ -1,0 +1,1 @@
+"""One module per command word, each with run(arguments, config)."""
