@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import inference, metrics, phases, plots
+from cnnrnn import metrics, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.evaluation import charts
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import event_files, run_folder
 
@@ -81,11 +83,11 @@ class Summaries:
             tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{rows}")
             tf.summary.graph(_inference_graph(network))
             tf.summary.image(
-                "input/rgb", plots.rgb_pictures(batch["image"][:_INPUTS]), max_outputs=_INPUTS
+                "input/rgb", charts.rgb_pictures(batch["image"][:_INPUTS]), max_outputs=_INPUTS
             )
             tf.summary.image(
                 "input/gray_sequence",
-                plots.gray_pictures(batch["rows"][:_INPUTS]),
+                charts.gray_pictures(batch["rows"][:_INPUTS]),
                 max_outputs=_INPUTS,
             )
 
@@ -116,7 +118,7 @@ class Summaries:
     def predictions(
         self,
         validation: dataset_lib.Split,
-        predictions: inference.Predictions,
+        predictions: predictions_lib.Predictions,
         class_names: tuple[str, ...],
         resize_method: str,
         step: int,
@@ -128,7 +130,7 @@ class Summaries:
                 validation.take(rows), batch_size=len(rows), resize_method=resize_method
             ).as_numpy_iterator()
         )
-        png = plots.predictions_figure(
+        png = charts.predictions_figure(
             sample["image"],
             [class_names[label] for label in predictions.label[rows]],
             [class_names[top[0]] for top in predictions.top[rows]],

@@ -11,7 +11,6 @@ from cnnrnn import epoch as epoch_lib
 from cnnrnn import (
     errors,
     feature_cache,
-    inference,
     loss_scale,
     opening,
     phases,
@@ -22,6 +21,7 @@ from cnnrnn import (
 from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import devices as devices_lib
@@ -189,7 +189,7 @@ def _run_epochs(
                     train_step,
                     writer,
                 )
-                predictions = inference.predict(
+                predictions = predictions_lib.predict(
                     data.validation,
                     eval_step,
                     strategy,
@@ -215,7 +215,7 @@ def _end_epoch(
     saver: checkpoints.Checkpoints,
     writer: summaries.Summaries,
     outcome: epoch_lib.Outcome,
-    predictions: inference.Predictions,
+    predictions: predictions_lib.Predictions,
 ) -> None:
     """Keeps the weights if they are the best so far, writes the curves, moves on, saves."""
     epoch, validation = int(position.epoch.numpy()) + 1, predictions.means

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import branches, metrics
+from cnnrnn import metrics
+from cnnrnn.evaluation import branch_ablation
 
 CLASSES, UNITS, PICTURES = 10, 40, 500
 
@@ -21,7 +22,7 @@ def outputs():
 
 
 def test_an_idle_branch_costs_nothing_and_a_working_one_everything(outputs):
-    as_trained, rnn_dealt, rnn_mean, cnn_dealt, cnn_mean = branches.trials(*outputs)
+    as_trained, rnn_dealt, rnn_mean, cnn_dealt, cnn_mean = branch_ablation.trials(*outputs)
     assert as_trained.top1 > 0.95
     for trial in (rnn_dealt, rnn_mean):
         assert trial.top1 == pytest.approx(as_trained.top1, abs=0.01)
@@ -37,17 +38,17 @@ def test_what_costs_little_is_told_from_what_costs_nothing(outputs):
     """By the pictures that change, not by the noise of the figure itself."""
     cnn, rnn, kernel, bias, label = outputs
     cnn = kernel.T[label] + np.random.default_rng(2).normal(0, 4, cnn.shape)
-    _, dealt, *_ = branches.trials(cnn, rnn, kernel, bias, label)
+    _, dealt, *_ = branch_ablation.trials(cnn, rnn, kernel, bias, label)
     assert not dealt.is_significant
     hint = rnn + 0.05 * np.abs(kernel.T[label])
-    as_trained, dealt, *_ = branches.trials(cnn, hint, kernel, bias, label)
+    as_trained, dealt, *_ = branch_ablation.trials(cnn, hint, kernel, bias, label)
     half = 1.96 * np.sqrt(as_trained.top1 * (1 - as_trained.top1) / len(label))
     assert dealt.is_significant and 0 < dealt.top1_cost.value < half
 
 
 def test_the_spread_tells_a_constant_from_what_depends_on_the_picture(outputs):
     cnn, rnn, *_ = outputs
-    idle, working = branches.describe(rnn), branches.describe(cnn)
+    idle, working = branch_ablation.describe(rnn), branch_ablation.describe(cnn)
     assert idle.mean == pytest.approx(0.88, abs=0.001)
     assert idle.spread == pytest.approx(0.005, abs=0.0005)
     assert working.spread > 0.5
@@ -59,6 +60,6 @@ def test_figures_are_those_of_the_program():
     label = rng.integers(0, 8, 60)
     scores = metrics.per_example(tf.constant(logits), tf.constant(label))
     for name, values in zip(
-        ("loss", "top1", "top5"), branches._figures(logits, label), strict=True
+        ("loss", "top1", "top5"), branch_ablation._figures(logits, label), strict=True
     ):
         np.testing.assert_allclose(values, scores[name], atol=1e-5)

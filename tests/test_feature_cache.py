@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import config, errors, feature_cache, inference, phases, steps, train
+from cnnrnn import config, errors, feature_cache, phases, steps, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 
@@ -205,7 +206,7 @@ def test_logits_with_and_without_the_cache_agree(make_cache, data, one_replica):
     cache, _ = make_cache()
     eval_step = steps.make_eval_step(cache.network, one_replica)
     plain, cached = (
-        inference.predict(
+        predictions_lib.predict(
             data.validation,
             eval_step,
             one_replica,

@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
-from cnnrnn import branches, intervals, page, scores, train
+from cnnrnn import train
 from cnnrnn.commands import evaluate
+from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals, html_report
 from cnnrnn.runs import event_files
 
 
 def content_of(top1, dealt, names=("a", "b"), support=500):
-    interval = intervals.Interval
-    still = branches.Branch(mean=0.88, magnitude=0.88, spread=0.005)
-    moving = branches.Branch(mean=0.4, magnitude=0.4, spread=0.3)
+    interval = confidence_intervals.Interval
+    still = branch_ablation.Branch(mean=0.88, magnitude=0.88, spread=0.005)
+    moving = branch_ablation.Branch(mean=0.4, magnitude=0.4, spread=0.3)
     nothing = interval(0.0, -0.01, 0.01)
-    trials = [branches.Trial("as trained", 1.0, top1, 0.95, nothing, nothing)]
+    trials = [branch_ablation.Trial("as trained", 1.0, top1, 0.95, nothing, nothing)]
     for number, value in enumerate(dealt):
         cost = interval(top1 - value, top1 - value - 0.01, top1 - value + 0.01)
-        trials.append(branches.Trial(f"silenced {number}", 1.0, value, 0.95, cost, nothing))
+        trials.append(branch_ablation.Trial(f"silenced {number}", 1.0, value, 0.95, cost, nothing))
     picture = {
         "jpeg": b"x",
         "path": "x/<i>.png",
@@ -31,20 +32,22 @@ def content_of(top1, dealt, names=("a", "b"), support=500):
         "predicted": names[1],
         "confidence": 0.9,
     }
-    return page.Content(
+    return html_report.Content(
         title="<script>alert(1)</script>",
         subtitle="of a test",
         loss=interval(1.0, 0.9, 1.1),
         top1=interval(top1, top1 - 0.02, top1 + 0.02),
         top5=interval(0.95, 0.93, 0.97),
         chance=0.5,
-        classes=[scores.ClassScore(name, support, float("nan"), 0.5, 0.5, 1.0) for name in names],
+        classes=[
+            class_scores.ClassScore(name, support, float("nan"), 0.5, 0.5, 1.0) for name in names
+        ],
         confusions=[
             {"true": "a", "predicted": "b", "count": 3, "of": 5, "pictures": [picture]},
         ],
         mistakes=[picture],
         calibration_error=0.05,
-        bins=[scores.Bin(0.9, 1.0, 5, 0.95, 0.9)],
+        bins=[class_scores.Bin(0.9, 1.0, 5, 0.95, 0.9)],
         cnn=moving,
         rnn=still,
         trials=trials,
@@ -65,27 +68,27 @@ class Tags(html.parser.HTMLParser):
 
 
 def test_nothing_comes_from_elsewhere_and_nothing_a_user_named_is_run():
-    parsed = Tags(page.render(content_of(0.76, (0.76, 0.75, 0.01, 0.01))))
+    parsed = Tags(html_report.render(content_of(0.76, (0.76, 0.75, 0.01, 0.01))))
     assert parsed.sources and all(source.startswith("data:image/") for source in parsed.sources)
     assert parsed.tags.count("script") == 1 and "link" not in parsed.tags
 
 
 def test_the_verdict_tells_an_idle_branch_from_a_working_one():
-    said = page.verdict(content_of(0.76, (0.76, 0.75, 0.01, 0.01)))
+    said = html_report.verdict(content_of(0.76, (0.76, 0.75, 0.01, 0.01)))
     assert "The network makes no use of its RNN branch that 1,000 pictures could show" in said
     assert "by 0.6% of their size" in said
     assert "The network uses its CNN branch" in said
     assert "costs 75.00 (74.00 to 76.00) percentage points of top-1" in said
-    said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01)))
+    said = html_report.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01)))
     assert "The network uses its RNN branch" in said
-    said = page.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
+    said = html_report.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
     assert "uses its RNN branch cannot be told by 10 pictures" in said
 
 
 def test_a_figure_that_does_not_exist_is_a_dash():
     content = content_of(0.76, (0.76, 0.75, 0.01, 0.01))
-    endless = intervals.mean(np.array([1.5]))
-    text = page.render(dataclasses.replace(content, loss=endless, top1=endless))
+    endless = confidence_intervals.mean(np.array([1.5]))
+    text = html_report.render(dataclasses.replace(content, loss=endless, top1=endless))
     assert "95 %: – to –" in text and "inf" not in text.split("<script>")[0].replace("info", "")
 
 
@@ -128,10 +131,10 @@ def test_a_browser_shows_the_figures_of_results_json(report, browser, tmp_path):
 
 def assert_branches_are_those_of(branches, browser):
     rows = browser.find_elements(By.CSS_SELECTOR, "#trials tbody tr")
-    for row, trial in zip(rows, branches["silenced"], strict=True):
+    for row, trial in zip(rows, branch_ablation["silenced"], strict=True):
         name, top1, top5, *_, cost, _ = (cell.text for cell in row.find_elements(By.TAG_NAME, "td"))
         assert [name, top1, top5] == [trial["name"], f"{trial['top1']:.2%}", f"{trial['top5']:.2%}"]
-        if trial is not branches["silenced"][0]:
+        if trial is not branch_ablation["silenced"][0]:
             ends = [f"{100 * trial['top1_cost'][end]:.2f}" for end in ("value", "low", "high")]
             assert cost == "{} ({} to {})".format(*ends)
     table = "document.getElementById('trials').parentElement"

@@ -14,9 +14,10 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, inference, portable, steps, train
+from cnnrnn import errors, portable, steps, train
 from cnnrnn.commands import explain, export, predict
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.runs import classifier as classifier_lib
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -51,7 +52,7 @@ def test_a_folder_is_answered_as_evaluation_does(run_of, said, pictures, one_rep
     assert failure is None and len(answers) == 9
     data = dataset_lib.load(run_of)
     classifier = classifier_lib.load(run_of.run_dir)
-    reference = inference.predict(
+    reference = predictions_lib.predict(
         data.validation,
         steps.make_eval_step(classifier.network, one_replica),
         one_replica,

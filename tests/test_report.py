@@ -3,7 +3,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from cnnrnn import plots, report
+from cnnrnn.evaluation import charts, report
 from cnnrnn.system import atomic_files, progress
 
 
@@ -25,7 +25,7 @@ def test_label_charts_have_room_for_every_label(classes):
     names = [f"日本 {i}, also known as $omething else and_more" for i in range(classes)]
     accuracy = np.linspace(0, 1, classes)
     accuracy[0] = np.nan
-    picture = tf.io.decode_png(plots.label_chart(names, accuracy, "Top-1 by label"))
+    picture = tf.io.decode_png(charts.label_chart(names, accuracy, "Top-1 by label"))
     assert picture.shape[0] > 20 * classes  # pixels of height
 
 
@@ -33,13 +33,16 @@ def test_charts_of_thousands_of_classes_have_a_size_that_programs_read():
     names = [f"species {i}" for i in range(5089)]
     accuracy = np.linspace(0, 1, len(names))
     matrix = np.eye(len(names), dtype=np.int64)
-    for png in (plots.label_chart(names, accuracy, "Top-1"), plots.confusion_chart(names, matrix)):
+    for png in (
+        charts.label_chart(names, accuracy, "Top-1"),
+        charts.confusion_chart(names, matrix),
+    ):
         assert np.prod(tf.io.decode_png(png).shape[:2]) < 2**25
 
 
 def test_the_gray_picture_shows_the_bands_of_the_sequence():
     rows = np.linspace(-1, 1, 23)[None, :, None].repeat(3887, axis=2)
-    picture = plots.gray_pictures(rows.astype(np.float32))
+    picture = charts.gray_pictures(rows.astype(np.float32))
     assert picture.shape == (1, 23 * 15, 299, 1)
     assert picture[0, 0].max() == 0 and picture[0, 13].min() == 1  # first band, then the gap
     assert np.all(np.diff(picture[0, ::15, 0, 0]) > 0)
@@ -47,7 +50,7 @@ def test_the_gray_picture_shows_the_bands_of_the_sequence():
 
 def test_predictions_are_drawn_whatever_their_number():
     for count in (1, 5):
-        png = plots.predictions_figure(
+        png = charts.predictions_figure(
             np.zeros((count, 299, 299, 3)), ["a"] * count, ["b"] * count, np.full(count, 0.5)
         )
         assert tf.io.decode_png(png).shape[0] > 100
@@ -56,7 +59,7 @@ def test_predictions_are_drawn_whatever_their_number():
 def test_an_explained_thumbnail_is_the_picture_and_the_two_maps():
     cam, bands = np.zeros((10, 10)), np.zeros(23)
     cam[:, 5:], bands[:11] = 1, 1
-    jpeg = plots.explained_thumbnail(np.full((299, 299, 3), 0.5), cam, bands, side=100)
+    jpeg = charts.explained_thumbnail(np.full((299, 299, 3), 0.5), cam, bands, side=100)
     brightness = tf.io.decode_jpeg(jpeg).numpy().mean(axis=-1)
     assert brightness.shape == (100, 300)
     assert np.ptp(brightness[:, :90]) < 5

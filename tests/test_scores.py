@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cnnrnn import inference, scores
+from cnnrnn.evaluation import class_scores
+from cnnrnn.evaluation import predictions as predictions_lib
 
 CLASSES, PICTURES = 6, 400
 
@@ -13,7 +14,7 @@ CLASSES, PICTURES = 6, 400
 def predictions_of(probabilities, label):
     top = np.argsort(-probabilities, axis=1, kind="stable")
     rows = np.arange(len(label))
-    return inference.Predictions(
+    return predictions_lib.Predictions(
         label=label,
         top=top[:, :5].astype(np.int32),
         probability=probabilities.max(axis=1).astype(np.float32),
@@ -34,7 +35,7 @@ def predictions():
 
 def test_classes(predictions):
     names = tuple(f"class {i}" for i in range(CLASSES))
-    found = scores.by_class(predictions, names)
+    found = class_scores.by_class(predictions, names)
     said, true = predictions.top[:, 0], predictions.label
     for label, score in enumerate(found):
         both = np.sum((said == label) & (true == label))
@@ -46,14 +47,14 @@ def test_classes(predictions):
 
 
 def test_a_class_without_pictures_has_no_figures(predictions):
-    *_, without = scores.by_class(predictions, (*"abcdef", "without"))
+    *_, without = class_scores.by_class(predictions, (*"abcdef", "without"))
     assert without.support == 0 and math.isnan(without.recall) and math.isnan(without.top5)
 
 
 def test_confusions(predictions):
-    matrix = scores.confusion_matrix(predictions, CLASSES)
+    matrix = class_scores.confusion_matrix(predictions, CLASSES)
     assert matrix.sum() == PICTURES and np.trace(matrix) == predictions.top1.sum()
-    pairs = scores.most_confused(predictions, matrix, pairs=4, examples=2)
+    pairs = class_scores.most_confused(predictions, matrix, pairs=4, examples=2)
     assert [pair.count for pair in pairs] == sorted((p.count for p in pairs), reverse=True)
     off_diagonal = matrix[~np.eye(CLASSES, dtype=bool)]
     assert pairs[0].count == off_diagonal.max()
@@ -66,13 +67,13 @@ def test_confusions(predictions):
 
 def test_without_mistakes_there_is_nothing_to_show():
     perfect = predictions_of(np.eye(3)[[0, 1, 2]] * 0.9 + 0.03, np.arange(3))
-    matrix = scores.confusion_matrix(perfect, 3)
-    assert scores.most_confused(perfect, matrix, 5, 5) == []
-    assert len(scores.surest_mistakes(perfect, 5)) == 0
+    matrix = class_scores.confusion_matrix(perfect, 3)
+    assert class_scores.most_confused(perfect, matrix, 5, 5) == []
+    assert len(class_scores.surest_mistakes(perfect, 5)) == 0
 
 
 def test_the_surest_mistakes_come_first(predictions):
-    rows = scores.surest_mistakes(predictions, 10)
+    rows = class_scores.surest_mistakes(predictions, 10)
     confidence = predictions.probability[rows]
     assert not predictions.top1[rows].any() and (np.diff(confidence) <= 0).all()
     others = np.setdiff1d(np.flatnonzero(predictions.top1 == 0), rows)
@@ -86,7 +87,7 @@ def test_calibration():
         right = (rng.random(20_000) < confidence - shift).astype(int)
         probabilities = np.stack([1 - confidence, confidence], axis=1)
         found = predictions_of(probabilities, right)
-        bins = scores.reliability(found)
+        bins = class_scores.reliability(found)
         assert sum(bin.count for bin in bins) == 20_000
         assert all(bin.low <= bin.confidence <= bin.high for bin in bins)
-        assert scores.expected_calibration_error(bins) == pytest.approx(shift, abs=0.02)
+        assert class_scores.expected_calibration_error(bins) == pytest.approx(shift, abs=0.02)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from test_page import content_of
 
-from cnnrnn import inference, scores, tables
+from cnnrnn.evaluation import class_scores, csv_tables
+from cnnrnn.evaluation import predictions as predictions_lib
 
 
 class Split:
@@ -20,7 +21,7 @@ class Split:
 def written(tmp_path):
     rng = np.random.default_rng(0)
     label = np.array([0, 1, 1, 0])
-    predictions = inference.Predictions(
+    predictions = predictions_lib.Predictions(
         label=label,
         top=np.array([[0, 1], [1, 0], [0, 1], [0, 1]], np.int32),
         probability=np.array([0.9, 0.8, 0.7, 0.6], np.float32),
@@ -29,8 +30,8 @@ def written(tmp_path):
         top5=np.ones(4, np.float32),
     )
     content = content_of(0.75, (0.75, 0.74, 0.1, 0.1), names=("a\tb", "c, d"))
-    matrix = scores.confusion_matrix(predictions, 2)
-    tables.write(tmp_path, content, matrix, Split(), predictions)
+    matrix = class_scores.confusion_matrix(predictions, 2)
+    csv_tables.write(tmp_path, content, matrix, Split(), predictions)
 
     def read(name, dialect="excel"):
         with (tmp_path / name).open(encoding="utf-8", newline="") as file:

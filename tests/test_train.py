@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import errors, inference, phases, plots, steps, train
+from cnnrnn import errors, phases, steps, train
 from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.evaluation import charts
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
 
 pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy", "quick_pictures")
-predictions_figure = plots.predictions_figure
+predictions_figure = charts.predictions_figure
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def shared_strategy(one_replica, monkeypatch):
 def quick_pictures(monkeypatch):
     """Drawing takes longer than all else in these runs; the test about TensorBoard draws."""
     dot = conftest.png(np.zeros((1, 1, 3), np.uint8))
-    monkeypatch.setattr(plots, "predictions_figure", lambda *_: dot)
+    monkeypatch.setattr(charts, "predictions_figure", lambda *_: dot)
 
 
 def weights_of_best(config, phase):
@@ -84,7 +86,7 @@ def test_a_phase_ends_by_saying_what_is_next(small_config, capsys):
 
 
 def test_tensorboard_gets_its_curves_and_pictures(small_config, monkeypatch):
-    monkeypatch.setattr(plots, "predictions_figure", predictions_figure)
+    monkeypatch.setattr(charts, "predictions_figure", predictions_figure)
     train.run("phase1", small_config)
     folder = run_folder.RunFolder(small_config.run_dir)
     training = scalars(folder.events(phases.PHASE1, "train"))
@@ -346,7 +348,7 @@ def test_evaluation_is_exact_over_replicas_and_uneven_batches(
         for batch_size in (2, 4, 8, 10):
             with strategy.scope():
                 network = conftest.small_build(3)
-            predictions = inference.predict(
+            predictions = predictions_lib.predict(
                 data.validation,
                 steps.make_eval_step(network, strategy),
                 strategy,
@@ -372,7 +374,7 @@ def test_evaluation_that_misses_an_example_is_refused(small_config, one_replica,
     monkeypatch.setattr(input_pipeline, "evaluation", twice_the_first)
     network = conftest.small_build(3)
     with pytest.raises(errors.RunError, match="exactly once"):
-        inference.predict(
+        predictions_lib.predict(
             data.validation,
             steps.make_eval_step(network, one_replica),
             one_replica,

@@ -3,8 +3,10 @@
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import feature_cache, inference, phases, report, steps
+from cnnrnn import feature_cache, phases, steps
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.evaluation import report
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
@@ -50,7 +52,7 @@ def evaluate(
             config.feature_cache_dir, network, strategy, config.resize_method
         )
         features = cache.features(data.validation, "validation", passes=1)
-    predictions = inference.predict(
+    predictions = predictions_lib.predict(
         data.validation,
         steps.make_eval_step(network, strategy, branches=True),
         strategy,

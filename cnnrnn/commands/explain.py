@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, plots
+from cnnrnn import errors
 from cnnrnn.commands import predict as predict_command
+from cnnrnn.evaluation import charts
 from cnnrnn.models import attribution
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import atomic_files
@@ -70,4 +71,4 @@ def explain(
     answer = classifier.top(probabilities, top)
     (maps,) = explainer.explain(batch, labels[np.newaxis])
     shown = [(*said, found.cam, found.bands) for said, found in zip(answer, maps, strict=True)]
-    return plots.explanation_figure(views["image"].numpy(), shown), answer
+    return charts.explanation_figure(views["image"].numpy(), shown), answer

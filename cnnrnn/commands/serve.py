@@ -8,8 +8,9 @@ import socket
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import batcher, errors, exported, plots, server
+from cnnrnn import batcher, errors, exported, server
 from cnnrnn import config as config_lib
+from cnnrnn.evaluation import charts
 from cnnrnn.preprocessing import views as views_lib
 
 _NAME = "cnnrnn"
@@ -101,7 +102,7 @@ def _explain(signatures, resize_method: str, picture: bytes) -> batcher.Answer:
             *(said[name] for name in ("classes", "probabilities", "cam", "bands")), strict=True
         )
     ]
-    figure = plots.explanation_figure(view.numpy(), classes[:_SHOWN])
+    figure = charts.explanation_figure(view.numpy(), classes[:_SHOWN])
     return {
         "classes": [{"class": name, "probability": share} for name, share, *_ in classes],
         "figure": f"data:image/png;base64,{base64.b64encode(figure).decode()}",

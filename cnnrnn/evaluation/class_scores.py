@@ -6,7 +6,7 @@ import math
 import numpy as np
 import sklearn.metrics
 
-from cnnrnn import inference
+from cnnrnn.evaluation import predictions as predictions_lib
 
 BINS = 15  # of confidence, as in Guo et al. 2017, where ECE comes from
 
@@ -44,7 +44,7 @@ class Bin:
     accuracy: float
 
 
-def by_class(predictions: inference.Predictions, names: tuple[str, ...]) -> list[ClassScore]:
+def by_class(predictions: predictions_lib.Predictions, names: tuple[str, ...]) -> list[ClassScore]:
     """One score a class, in the order of the names."""
     labels = np.arange(len(names))
     precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
@@ -64,7 +64,7 @@ def by_class(predictions: inference.Predictions, names: tuple[str, ...]) -> list
     ]
 
 
-def confusion_matrix(predictions: inference.Predictions, classes: int) -> np.ndarray:
+def confusion_matrix(predictions: predictions_lib.Predictions, classes: int) -> np.ndarray:
     """(classes, classes) counts: a row for each true class, a column for each predicted."""
     return sklearn.metrics.confusion_matrix(
         predictions.label, predictions.top[:, 0], labels=np.arange(classes)
@@ -72,7 +72,7 @@ def confusion_matrix(predictions: inference.Predictions, classes: int) -> np.nda
 
 
 def most_confused(
-    predictions: inference.Predictions, matrix: np.ndarray, pairs: int, examples: int
+    predictions: predictions_lib.Predictions, matrix: np.ndarray, pairs: int, examples: int
 ) -> list[Confusion]:
     """The pairs of classes most often taken for one another, each with its surest examples."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
@@ -89,13 +89,13 @@ def most_confused(
     return found
 
 
-def surest_mistakes(predictions: inference.Predictions, count: int) -> np.ndarray:
+def surest_mistakes(predictions: predictions_lib.Predictions, count: int) -> np.ndarray:
     """The rows of the mistakes of the highest confidence, highest first."""
     wrong = np.flatnonzero(predictions.top1 == 0)
     return wrong[np.argsort(-predictions.probability[wrong], kind="stable")][:count]
 
 
-def reliability(predictions: inference.Predictions) -> list[Bin]:
+def reliability(predictions: predictions_lib.Predictions) -> list[Bin]:
     """Confidence against accuracy, in bins of equal width; those without pictures are left out."""
     edges = np.linspace(0, 1, BINS + 1)
     index = np.clip(np.searchsorted(edges, predictions.probability, side="left") - 1, 0, BINS - 1)

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from cnnrnn import intervals
+from cnnrnn.evaluation import confidence_intervals
 
 DEALS = 5  # of the outputs among the pictures
 
@@ -42,8 +42,8 @@ class Trial:
     loss: float
     top1: float
     top5: float
-    top1_cost: intervals.Interval
-    top5_cost: intervals.Interval
+    top1_cost: confidence_intervals.Interval
+    top5_cost: confidence_intervals.Interval
 
     @property
     def is_significant(self) -> bool:
@@ -86,7 +86,7 @@ def trials(
     as_trained = score(cnn, rnn)
 
     def trial(name: str, figures: np.ndarray) -> Trial:
-        costs = (intervals.mean(column) for column in (as_trained - figures)[1:])
+        costs = (confidence_intervals.mean(column) for column in (as_trained - figures)[1:])
         return Trial(name, *map(float, figures.mean(axis=1)), *costs)
 
     rnn_dealt = np.mean([score(cnn, rnn[deal]) for deal in deals], axis=0)

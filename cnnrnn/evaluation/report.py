@@ -7,21 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn import (
-    branches,
-    errors,
-    inference,
-    intervals,
-    page,
-    phases,
-    plots,
-    scores,
-    summaries,
-    tables,
-)
 from cnnrnn import config as config_lib
+from cnnrnn import errors, phases, summaries
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.evaluation import (
+    branch_ablation,
+    charts,
+    class_scores,
+    confidence_intervals,
+    csv_tables,
+    html_report,
+)
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
@@ -36,7 +34,7 @@ def write(
     data: dataset_lib.Dataset,
     best: best_weights.Best,
     network: network_lib.Network,
-    predictions: inference.Predictions,
+    predictions: predictions_lib.Predictions,
 ) -> None:
     """Writes everything; results.json last, so that it stands for the rest.
 
@@ -49,39 +47,39 @@ def write(
         predictions: with the branches' outputs.
     """
     names = data.class_names
-    classes = scores.by_class(predictions, names)
-    matrix = scores.confusion_matrix(predictions, len(names))
-    bins = scores.reliability(predictions)
-    silenced = branches.trials(
+    classes = class_scores.by_class(predictions, names)
+    matrix = class_scores.confusion_matrix(predictions, len(names))
+    bins = class_scores.reliability(predictions)
+    silenced = branch_ablation.trials(
         predictions.cnn,
         predictions.rnn,
         *network.fusion.get_layer("logits").get_weights(),
         predictions.label,
     )
     pictures = {
-        "confusion": plots.confusion_chart(list(names), matrix),
-        "reliability": plots.reliability_chart(
+        "confusion": charts.confusion_chart(list(names), matrix),
+        "reliability": charts.reliability_chart(
             *(np.array([getattr(b, name) for b in bins]) for name in
               ("confidence", "accuracy", "count"))
         ),
         **_label_charts(list(names), predictions),
         **_curves(folder),
     }  # fmt: skip
-    content = page.Content(
+    content = html_report.Content(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on {len(data.validation):,} "
         f"validation pictures in {len(names)} classes; data {data.fingerprint[:12]}",
-        loss=intervals.mean(predictions.loss),
-        top1=intervals.share(predictions.top1),
-        top5=intervals.share(predictions.top5),
+        loss=confidence_intervals.mean(predictions.loss),
+        top1=confidence_intervals.share(predictions.top1),
+        top5=confidence_intervals.share(predictions.top5),
         chance=1 / len(names),
         classes=classes,
         confusions=_confusions(data, config, predictions, matrix),
         mistakes=_mistakes(data, config, predictions, network),
-        calibration_error=scores.expected_calibration_error(bins),
+        calibration_error=class_scores.expected_calibration_error(bins),
         bins=bins,
-        cnn=branches.describe(predictions.cnn),
-        rnn=branches.describe(predictions.rnn),
+        cnn=branch_ablation.describe(predictions.cnn),
+        rnn=branch_ablation.describe(predictions.rnn),
         trials=silenced,
         pictures=pictures,
         manifest=folder.manifest(),
@@ -89,8 +87,8 @@ def write(
     for name in ("top1", "top5"):
         with atomic_files.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
             temporary.write_bytes(pictures[name])
-    tables.write(folder.evaluation, content, matrix, data.validation, predictions)
-    atomic_files.write_text(folder.evaluation / "report.html", page.render(content))
+    csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
+    atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
     results = _results(data, best, content, predictions)
     summaries.evaluation(
         folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, pictures
@@ -101,8 +99,8 @@ def write(
 def _results(
     data: dataset_lib.Dataset,
     best: best_weights.Best,
-    content: page.Content,
-    predictions: inference.Predictions,
+    content: html_report.Content,
+    predictions: predictions_lib.Predictions,
 ) -> dict[str, Any]:
     """The figures as JSON; one that does not exist, or an end of an interval, is null."""
     figures = {
@@ -121,7 +119,7 @@ def _results(
             "cnn": dataclasses.asdict(content.cnn),
             "rnn": dataclasses.asdict(content.rnn),
             "silenced": [dataclasses.asdict(trial) for trial in content.trials],
-            "verdict": page.verdict(content),
+            "verdict": html_report.verdict(content),
         },
     }
     return _finite(figures)
@@ -136,11 +134,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _label_charts(names: list[str], predictions: inference.Predictions) -> dict[str, bytes]:
+def _label_charts(names: list[str], predictions: predictions_lib.Predictions) -> dict[str, bytes]:
     charts = {}
     for name in ("top1", "top5"):
         accuracy = mean_by_label(getattr(predictions, name), predictions.label, len(names))
-        charts[name] = plots.label_chart(names, accuracy, f"{name.replace('top', 'Top-')} by label")
+        charts[name] = charts.label_chart(
+            names, accuracy, f"{name.replace('top', 'Top-')} by label"
+        )
     return charts
 
 
@@ -153,14 +153,14 @@ def _curves(folder: run_folder.RunFolder) -> dict[str, bytes]:
             for split in ("train", "validation")
         }
         if any(points.values()):
-            charts[f"curves of {name}"] = plots.curves_chart(points, name)
+            charts[f"curves of {name}"] = charts.curves_chart(points, name)
     return charts
 
 
 def _confusions(
     data: dataset_lib.Dataset,
     config: config_lib.Config,
-    predictions: inference.Predictions,
+    predictions: predictions_lib.Predictions,
     matrix: np.ndarray,
 ) -> list[dict[str, Any]]:
     return [
@@ -171,23 +171,23 @@ def _confusions(
             "of": int(matrix[pair.true].sum()),
             "pictures": _shown(data, config, predictions, pair.rows),
         }
-        for pair in scores.most_confused(predictions, matrix, _PAIRS, _EXAMPLES)
+        for pair in class_scores.most_confused(predictions, matrix, _PAIRS, _EXAMPLES)
     ]
 
 
 def _mistakes(
     data: dataset_lib.Dataset,
     config: config_lib.Config,
-    predictions: inference.Predictions,
+    predictions: predictions_lib.Predictions,
     network: network_lib.Network,
 ) -> list[dict[str, Any]]:
     """The surest mistakes, with where each branch found the class that it is not."""
-    rows = scores.surest_mistakes(predictions, _MISTAKES)
+    rows = class_scores.surest_mistakes(predictions, _MISTAKES)
 
     def draw(views: dict[str, np.ndarray]) -> list[bytes]:
         found = attribution.Explainer(network).explain(views, predictions.top[rows, :1])
         return [
-            plots.explained_thumbnail(image, maps.cam, maps.bands)
+            charts.explained_thumbnail(image, maps.cam, maps.bands)
             for image, (maps,) in zip(views["image"], found, strict=True)
         ]
 
@@ -195,13 +195,13 @@ def _mistakes(
 
 
 def _thumbnails(views: dict[str, np.ndarray]) -> list[bytes]:
-    return [plots.thumbnail(image) for image in views["image"]]
+    return [charts.thumbnail(image) for image in views["image"]]
 
 
 def _shown(
     data: dataset_lib.Dataset,
     config: config_lib.Config,
-    predictions: inference.Predictions,
+    predictions: predictions_lib.Predictions,
     rows: Sequence[int],
     draw: Callable[[dict[str, np.ndarray]], list[bytes]] = _thumbnails,
 ) -> list[dict[str, Any]]:

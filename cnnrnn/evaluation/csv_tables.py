@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn import errors, inference, intervals, page
+from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import confidence_intervals, html_report
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.system import atomic_files
 
 _Rows = list[tuple[Any, ...]]
@@ -18,10 +20,10 @@ _Rows = list[tuple[Any, ...]]
 
 def write(
     folder: pathlib.Path,
-    content: page.Content,
+    content: html_report.Content,
     matrix: np.ndarray,
     split: dataset_lib.Split,
-    predictions: inference.Predictions,
+    predictions: predictions_lib.Predictions,
 ) -> None:
     """Writes all tables.
 
@@ -51,7 +53,7 @@ def write(
         _write(folder / f"{name}.csv", rows)
 
 
-def _figures(content: page.Content) -> _Rows:
+def _figures(content: html_report.Content) -> _Rows:
     return [
         ("figure", "value", "low", "high"),
         *((name, *_ends(getattr(content, name))) for name in ("loss", "top1", "top5")),
@@ -59,7 +61,7 @@ def _figures(content: page.Content) -> _Rows:
     ]
 
 
-def _classes(names: list[str], content: page.Content) -> _Rows:
+def _classes(names: list[str], content: html_report.Content) -> _Rows:
     return [
         ("class", "pictures", "top-1", "top-5", "precision", "f1"),
         *(
@@ -69,7 +71,7 @@ def _classes(names: list[str], content: page.Content) -> _Rows:
     ]
 
 
-def _branches(content: page.Content) -> _Rows:
+def _branches(content: html_report.Content) -> _Rows:
     costs = [f"{name}_{part}" for name in ("top1", "top5") for part in ("cost", "low", "high")]
     return [
         ("branches", "loss", "top-1", "top-5", *costs),
@@ -81,7 +83,7 @@ def _branches(content: page.Content) -> _Rows:
     ]  # fmt: skip
 
 
-def _branch_outputs(content: page.Content) -> _Rows:
+def _branch_outputs(content: html_report.Content) -> _Rows:
     return [
         ("branch", "mean", "magnitude", "spread"),
         *(
@@ -91,7 +93,7 @@ def _branch_outputs(content: page.Content) -> _Rows:
     ]
 
 
-def _calibration(content: page.Content) -> _Rows:
+def _calibration(content: html_report.Content) -> _Rows:
     return [
         ("low", "high", "pictures", "confidence", "accuracy"),
         *(
@@ -102,7 +104,7 @@ def _calibration(content: page.Content) -> _Rows:
 
 
 def _predictions(
-    names: list[str], split: dataset_lib.Split, predictions: inference.Predictions
+    names: list[str], split: dataset_lib.Split, predictions: predictions_lib.Predictions
 ) -> _Rows:
     """A row for each picture; its path is empty where pictures are no files of their own."""
     return [
@@ -118,7 +120,7 @@ def _predictions(
     ]  # fmt: skip
 
 
-def _ends(interval: intervals.Interval) -> tuple[str, str, str]:
+def _ends(interval: confidence_intervals.Interval) -> tuple[str, str, str]:
     return _figure(interval.value), _figure(interval.low), _figure(interval.high)
 
 

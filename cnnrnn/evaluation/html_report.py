@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from cnnrnn import branches, intervals, scores
+from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals
 
 _TEMPLATE = "page.html.jinja"
 _FEWEST = 30  # pictures: by fewer, the interval of a mean is too narrow
@@ -24,18 +24,18 @@ class Content:
 
     title: str
     subtitle: str
-    loss: intervals.Interval
-    top1: intervals.Interval
-    top5: intervals.Interval
+    loss: confidence_intervals.Interval
+    top1: confidence_intervals.Interval
+    top5: confidence_intervals.Interval
     chance: float
-    classes: list[scores.ClassScore]
+    classes: list[class_scores.ClassScore]
     confusions: list[dict[str, Any]]
     mistakes: list[dict[str, Any]]
     calibration_error: float
-    bins: list[scores.Bin]
-    cnn: branches.Branch
-    rnn: branches.Branch
-    trials: list[branches.Trial]
+    bins: list[class_scores.Bin]
+    cnn: branch_ablation.Branch
+    rnn: branch_ablation.Branch
+    trials: list[branch_ablation.Trial]
     pictures: dict[str, bytes]
     manifest: dict[str, Any]
 
@@ -55,7 +55,7 @@ def render(content: Content) -> str:
     environment.filters["data"] = _data
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     page = environment.get_template(_TEMPLATE)
-    return page.render(page=content, verdict=verdict(content), bins=scores.BINS)
+    return page.render(page=content, verdict=verdict(content), bins=class_scores.BINS)
 
 
 def verdict(content: Content) -> str:
@@ -68,7 +68,9 @@ def verdict(content: Content) -> str:
     )
 
 
-def _worth(name: str, branch: branches.Branch, dealt: branches.Trial, pictures: int) -> str:
+def _worth(
+    name: str, branch: branch_ablation.Branch, dealt: branch_ablation.Trial, pictures: int
+) -> str:
     if pictures < _FEWEST:
         found = f"Whether the network uses its {name} branch cannot be told by {pictures} pictures"
     elif dealt.is_significant:
@@ -85,7 +87,7 @@ def _worth(name: str, branch: branches.Branch, dealt: branches.Trial, pictures: 
     )
 
 
-def _points(cost: intervals.Interval) -> str:
+def _points(cost: confidence_intervals.Interval) -> str:
     """Percentage points, with the ends of their interval."""
     value, low, high = (_shown(100 * end, ".2f") for end in (cost.value, cost.low, cost.high))
     return f"{value} ({low} to {high})"

@@ -1,0 +1,1 @@
+"""From predictions to metrics, intervals, charts and the report."""
