@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import exports
-from cnnrnn import errors, metrics, phases, portable, saved_model, train
+from cnnrnn import errors, metrics, phases, train
 from cnnrnn.commands import export
+from cnnrnn.export import keras_and_litert, saved_model
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder
@@ -36,7 +37,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def plain(network):
-    return portable.plain_keras(network)
+    return keras_and_litert.plain_keras(network)
 
 
 def reference(network, image):
@@ -67,7 +68,7 @@ def test_it_is_made_of_kerass_own_layers(plain):
 @pytest.mark.parametrize("quantized, tolerance", [(False, 1e-5), (True, 0.01)])
 def test_litert_says_what_the_network_says(network, plain, quantized, tolerance):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
-    content = portable.litert(plain, quantized)
+    content = keras_and_litert.litert(plain, quantized)
     classify = interpreter.Interpreter(model_content=content).get_signature_runner()
     rng = np.random.default_rng(0)
     pictures = [rng.uniform(0, 255, (1, 299, 299, 3)).astype(np.float32) for _ in range(2)]
@@ -104,7 +105,7 @@ def assert_one_that_fails_leaves_the_one_before(config, folder, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = checksummed.notes(folder)
-    monkeypatch.setattr(portable, "litert", fail)
+    monkeypatch.setattr(keras_and_litert, "litert", fail)
     with pytest.raises(errors.RunError, match="cannot export to .*No space left"):
         export.run(config)
     assert checksummed.notes(folder) == before
@@ -127,7 +128,7 @@ def test_at_full_size_real_pictures_are_answered_as_by_the_program(tmp_path):
     saved_model.write(
         classifier, tmp_path / "saved_model", top=5, max_pixels=10**8, notes={"made": "here"}
     )
-    portable.plain_keras(network).save(tmp_path / "model.keras")
+    keras_and_litert.plain_keras(network).save(tmp_path / "model.keras")
     (tmp_path / "classes.txt").write_text("\n".join(names))
     with zipfile.ZipFile(conftest.REAL_ARCHIVE) as archive:
         files = sorted(name for name in archive.namelist() if "/val/images/val_1" in name)[:32]

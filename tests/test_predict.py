@@ -14,10 +14,11 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, portable, steps, train
+from cnnrnn import errors, steps, train
 from cnnrnn.commands import explain, export, predict
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.export import keras_and_litert
 from cnnrnn.runs import classifier as classifier_lib
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -152,7 +153,7 @@ def test_an_export_answers_as_its_run(run_of, said, pictures, tmp_path, monkeypa
     (tmp_path / "bad.png").write_bytes(b"no picture")
     asked = pictures / "val", tmp_path / "bad.png"
     run, failure = said(*asked, format="jsonl", top=2)
-    monkeypatch.setattr(portable, "litert", lambda *_: b"")  # slow, and not asked for
+    monkeypatch.setattr(keras_and_litert, "litert", lambda *_: b"")  # slow, and not asked for
     export.run(run_of.replace(top=2))
     folder = str(run_of.run_dir / "export")
     exported, exported_failure = said(*asked, format="jsonl", top=2, model=folder)

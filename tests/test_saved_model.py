@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import metrics, saved_model
+from cnnrnn import metrics
+from cnnrnn.export import saved_model
 from cnnrnn.models import attribution
 from cnnrnn.runs import best_weights
 from cnnrnn.runs import classifier as classifier_lib

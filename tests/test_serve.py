@@ -16,8 +16,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, metrics, saved_model
+from cnnrnn import errors, metrics
 from cnnrnn.commands import serve
+from cnnrnn.export import saved_model
 from cnnrnn.runs import best_weights
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed

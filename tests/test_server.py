@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 from starlette import testclient
 
-from cnnrnn import batcher, metrics, saved_model, server
+from cnnrnn import batcher, metrics, server
 from cnnrnn.commands import serve
+from cnnrnn.export import saved_model
 from cnnrnn.runs import best_weights
 from cnnrnn.runs import classifier as classifier_lib
 

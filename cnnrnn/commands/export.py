@@ -17,7 +17,8 @@ import keras
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, portable, saved_model, shapes
+from cnnrnn import errors, shapes
+from cnnrnn.export import keras_and_litert, saved_model
 from cnnrnn.runs import best_weights, manifest, run_folder
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
@@ -67,10 +68,10 @@ def _write(
         max_pixels=config.max_pixels,
         notes=notes,
     )
-    plain = portable.plain_keras(classifier.network)
+    plain = keras_and_litert.plain_keras(classifier.network)
     plain.save(folder / "model.keras")
     for name, quantized in (("model.tflite", False), ("model_quantized.tflite", True)):
-        (folder / name).write_bytes(portable.litert(plain, quantized))
+        (folder / name).write_bytes(keras_and_litert.litert(plain, quantized))
     names = "".join(f"{' '.join(name.split())}\n" for name in classifier.class_names)
     (folder / "classes.txt").write_text(names, encoding="utf-8")
     card = string.Template(_CARD.read_text(encoding="utf-8"))

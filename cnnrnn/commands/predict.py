@@ -19,8 +19,9 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, exported
+from cnnrnn import errors
 from cnnrnn.datasets import example_source, image_check, image_folder, input_pipeline
+from cnnrnn.export import loader
 from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import progress
@@ -69,7 +70,7 @@ def answers(paths: Sequence[str], config: config_lib.Config) -> Iterator[tuple[s
         RunError: it is damaged.
     """
     folder = pathlib.Path(config.model or config.run_dir).expanduser()
-    prepare, classify = (_export if exported.is_export(folder) else _run)(folder, config)
+    prepare, classify = (_export if loader.is_export(folder) else _run)(folder, config)
     # Not of pipes and devices: those would be waited for without end.
     rows = [row for row, path in enumerate(paths) if os.path.isfile(path)]
     files = [os.fsencode(os.path.abspath(paths[row])) for row in rows]
@@ -112,7 +113,7 @@ def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Clas
 
 def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
     """Classifies by an export, which does all of it, and marks bad pictures by itself."""
-    export = exported.load(folder)
+    export = loader.load(folder)
     named = export.notes["named"]
     if config.top > named and export.notes["classes"] > named:
         raise errors.UsageError(

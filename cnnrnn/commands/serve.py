@@ -8,9 +8,10 @@ import socket
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import batcher, errors, exported, server
+from cnnrnn import batcher, errors, server
 from cnnrnn import config as config_lib
 from cnnrnn.evaluation import charts
+from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
 
 _NAME = "cnnrnn"
@@ -32,7 +33,7 @@ def run(config: config_lib.Config) -> None:
 
     folder = pathlib.Path(config.model or config.run_dir).expanduser()
     folder = folder / "export" if (folder / "export").is_dir() else folder
-    export = exported.load(folder)
+    export = loader.load(folder)
     signatures = export.signatures
     application = server.application(
         _NAME,

@@ -9,7 +9,8 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from cnnrnn import saved_model, shapes
+from cnnrnn import shapes
+from cnnrnn.export import saved_model
 from cnnrnn.models import batch_norm, lstm
 from cnnrnn.models import network as network_lib
 
