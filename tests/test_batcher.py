@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cnnrnn import batcher
+from cnnrnn.serving import batcher
 
 
 def test_a_lone_request_is_answered_at_once_and_those_of_one_moment_together():

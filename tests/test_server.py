@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 from starlette import testclient
 
-from cnnrnn import batcher, metrics, server
+from cnnrnn import metrics
 from cnnrnn.commands import serve
 from cnnrnn.export import saved_model
 from cnnrnn.runs import best_weights
 from cnnrnn.runs import classifier as classifier_lib
+from cnnrnn.serving import app, batcher
 
 NAMES = ("cat", "dog", "bird")
 URL = "/v1/models/cnnrnn"
@@ -32,7 +33,7 @@ def signatures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(signatures):
-    application = server.application(
+    application = app.application(
         "cnnrnn",
         batcher.Batcher(lambda pictures: serve.classify(signatures, pictures), 8, 100),
         batcher.Batcher(lambda pictures: serve.explain(signatures, "bilinear", pictures), 1, 2),
@@ -118,7 +119,7 @@ def test_an_explanation(client):
 
 def test_too_many_at_once_are_told_to_come_again():
     full = batcher.Batcher(lambda pictures: [], 8, 0)
-    application = server.application("cnnrnn", full, full, 100_000)
+    application = app.application("cnnrnn", full, full, 100_000)
     with testclient.TestClient(application) as client:
         for answer in (
             client.post(f"{URL}:predict", json={"instances": [b64(b"x")]}),
@@ -128,9 +129,9 @@ def test_too_many_at_once_are_told_to_come_again():
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(server, "_BODY_SECONDS", 0.1)
+    monkeypatch.setattr(app, "_BODY_SECONDS", 0.1)
     none = batcher.Batcher(lambda pictures: [], 8, 0)
-    application = server.application("cnnrnn", none, none, 100_000)
+    application = app.application("cnnrnn", none, none, 100_000)
     sent = []
 
     async def receive():

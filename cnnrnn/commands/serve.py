@@ -8,11 +8,12 @@ import socket
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import batcher, errors, server
 from cnnrnn import config as config_lib
+from cnnrnn import errors
 from cnnrnn.evaluation import charts
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.serving import app, batcher
 
 _NAME = "cnnrnn"
 _BATCH, _WAITING = 32, 256
@@ -35,7 +36,7 @@ def run(config: config_lib.Config) -> None:
     folder = folder / "export" if (folder / "export").is_dir() else folder
     export = loader.load(folder)
     signatures = export.signatures
-    application = server.application(
+    application = app.application(
         _NAME,
         batcher.Batcher(functools.partial(classify, signatures), _BATCH, _WAITING),
         batcher.Batcher(

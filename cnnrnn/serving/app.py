@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette import applications, requests, responses, routing
 
-from cnnrnn import batcher
+from cnnrnn.serving import batcher
 
 _PAGE = pathlib.Path(__file__).with_name("serve.html")
 _MOST_INSTANCES = 64

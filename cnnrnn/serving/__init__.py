@@ -1,0 +1,1 @@
+"""The HTTP server and its request batching; knows nothing of the model."""
