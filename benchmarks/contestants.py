@@ -36,10 +36,11 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
     # isort: split
     import tensorflow as tf
 
-    from cnnrnn import config, phases, steps
+    from cnnrnn import config, phases
     from cnnrnn.datasets import input_pipeline
     from cnnrnn.models import network as network_lib
     from cnnrnn.system import devices as devices_lib
+    from cnnrnn.training import steps
 
     strategy = devices_lib.strategy()
     which = (phases.PHASE1, phases.PHASE2)[phase - 1]

@@ -147,17 +147,17 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
 
         evaluate.run(config)
     else:
-        from cnnrnn import train
+        from cnnrnn.training import trainer
 
-        train.run(command, config)
+        trainer.run(command, config)
 
 
 def _trial(phase: str, config: config_lib.Config):
     """The trial of a phase, as a process of its own begins it."""
     _import_tensorflow()
-    from cnnrnn import trial
+    from cnnrnn.training import dry_run
 
-    return trial.measure(phase, config)
+    return dry_run.measure(phase, config)
 
 
 def _import_tensorflow() -> None:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import exports
-from cnnrnn import errors, metrics, phases, train
+from cnnrnn import errors, metrics, phases
 from cnnrnn.commands import export
 from cnnrnn.export import keras_and_litert, saved_model
 from cnnrnn.models import network as network_lib
@@ -20,6 +20,7 @@ from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
+from cnnrnn.training import trainer
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +81,8 @@ def test_litert_says_what_the_network_says(network, plain, quantized, tolerance)
 
 
 def test_the_command(small_network, small_config, one_replica, monkeypatch, capsys):
-    monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
-    train.run("phase1", small_config.replace(epochs=(1, 1)))
+    monkeypatch.setattr(trainer.runtime, "strategy", lambda logical_cpus: one_replica)
+    trainer.run("phase1", small_config.replace(epochs=(1, 1)))
     for _ in range(2):  # an earlier export is replaced
         export.run(small_config)
     folder = small_config.run_dir / "export"

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import config, errors, feature_cache, phases, steps, train
+from cnnrnn import config, errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.training import feature_cache, steps, trainer
 
 
 @pytest.fixture
@@ -231,12 +232,12 @@ def best_weights(settings):
 def test_weights_trained_with_and_without_the_cache_agree(
     small_config, small_network, small_chunks, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(train.runtime, "strategy", lambda parts: tf.distribute.get_strategy())
+    monkeypatch.setattr(trainer.runtime, "strategy", lambda parts: tf.distribute.get_strategy())
     settings = small_config.replace(epochs=(2, 1))
     on = settings.replace(run="on", feature_cache=str(tmp_path / "features"))
     off = settings.replace(run="off", feature_cache="off")
     for one in (on, off):
-        train.run("phase1", one)
+        trainer.run("phase1", one)
     assert len(chunks(tmp_path)) == 5
     for a, b in zip(best_weights(on), best_weights(off), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)

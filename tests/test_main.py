@@ -11,7 +11,8 @@ import tensorflow as tf
 from absl import flags
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, main, train
+from cnnrnn import errors, main
+from cnnrnn.training import trainer
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
 
@@ -86,7 +87,7 @@ def test_failures_are_one_sentence_and_exit_code_1(in_process, monkeypatch):
         def fail(command, config, error=error):
             raise error
 
-        monkeypatch.setattr(train, "run", fail)
+        monkeypatch.setattr(trainer, "run", fail)
         code, _, err = in_process("phase1")
         assert code == 1 and err.startswith("cnnrnn: ") and len(err.splitlines()) == 1
 
@@ -96,7 +97,7 @@ def test_a_signal_says_how_to_go_on(in_process, monkeypatch, signum, code):
     def stop(command, config):
         raise errors.Stopped(signal.Signals[signum])
 
-    monkeypatch.setattr(train, "run", stop)
+    monkeypatch.setattr(trainer, "run", stop)
     returned, _, err = in_process("train")
     assert returned == code and "resumes from its last checkpoint" in err and signum in err
 
@@ -105,14 +106,14 @@ def test_a_fault_of_the_program_shows_its_traceback(in_process, monkeypatch):
     def fault(command, config):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(train, "run", fault)
+    monkeypatch.setattr(trainer, "run", fault)
     with pytest.raises(ZeroDivisionError):
         in_process("train")
 
 
 def test_no_command_is_the_whole_recipe_and_later_flags_win(in_process, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(train, "run", lambda command, config: seen.append((command, config)))
+    monkeypatch.setattr(trainer, "run", lambda command, config: seen.append((command, config)))
     flagfile = tmp_path / "flags.txt"
     flagfile.write_text("--epochs=3,4\n--seed=5\n")
     assert in_process(f"--flagfile={flagfile}", "--epochs=9")[0] == 0
@@ -122,7 +123,7 @@ def test_no_command_is_the_whole_recipe_and_later_flags_win(in_process, monkeypa
 
 def test_the_repositorys_flagfiles_are_valid(in_process, monkeypatch):
     seen = []
-    monkeypatch.setattr(train, "run", lambda command, config: seen.append(config))
+    monkeypatch.setattr(trainer, "run", lambda command, config: seen.append(config))
     files = [REPOSITORY / "flags.txt", *sorted((REPOSITORY / "configs").glob("*.txt"))]
     assert len(files) >= 2
     for path in files:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from selenium.webdriver.common.by import By
 
-from cnnrnn import train
 from cnnrnn.commands import evaluate
 from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals, html_report
 from cnnrnn.runs import event_files
+from cnnrnn.training import trainer
 
 
 def content_of(top1, dealt, names=("a", "b"), support=500):
@@ -94,9 +94,9 @@ def test_a_figure_that_does_not_exist_is_a_dash():
 
 @pytest.fixture
 def report(small_network, small_config, one_replica, monkeypatch) -> pathlib.Path:
-    for module in (train, evaluate):
+    for module in (trainer, evaluate):
         monkeypatch.setattr(module.runtime, "strategy", lambda logical_cpus: one_replica)
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     evaluate.run(small_config)
     return small_config.run_dir
 

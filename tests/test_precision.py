@@ -7,10 +7,12 @@ import pytest
 import tensorflow as tf
 import test_steps
 
-from cnnrnn import config, loss_scale, phases, steps
+from cnnrnn import config, phases
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import checkpoints
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.training import loss_scale as loss_scale_lib
+from cnnrnn.training import steps
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ class Scaled:
             phases.set_trainable(self.network, phase, config.Config())
             self.optimizer = phase.optimizer(1e-3)
             self.optimizer.build(self.network.model.trainable_variables)
-            self.scale = loss_scale.LossScale()
+            self.scale = loss_scale_lib.LossScale()
         self._step = steps.make_train_step(
             self.network, self.optimizer, strategy, test_steps.BATCH, loss_scale=self.scale
         )
@@ -120,26 +122,26 @@ def test_an_overflow_on_the_second_replica_reaches_no_weight_on_either(two_repli
     assert bad.numpy() == 1
     for a, b in zip(before, training.state(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert training.scale.scale.numpy() == loss_scale.INITIAL / 2
+    assert training.scale.scale.numpy() == loss_scale_lib.INITIAL / 2
     assert training.scale.good_steps.numpy() == 0
     training.step(batch)
     assert any(not np.array_equal(a, b) for a, b in zip(before, training.state(), strict=True))
 
 
 def test_the_scale_grows_after_good_steps_in_a_row(monkeypatch):
-    monkeypatch.setattr(loss_scale, "GROW_AFTER", 3)
-    scale = loss_scale.LossScale()
+    monkeypatch.setattr(loss_scale_lib, "GROW_AFTER", 3)
+    scale = loss_scale_lib.LossScale()
     history = []
     for finite in (True, True, False, True, True, True, True):
         scale.update(tf.constant(finite))
-        history.append((scale.scale.numpy() / loss_scale.INITIAL, int(scale.good_steps)))
+        history.append((scale.scale.numpy() / loss_scale_lib.INITIAL, int(scale.good_steps)))
     assert history == [(1, 1), (1, 2), (0.5, 0), (0.5, 1), (0.5, 2), (1, 0), (1, 1)]
 
 
 def test_scaling_does_not_change_the_step(one_replica):
     """Divided out again: a step with a scale of 2**15 is that with a scale of 1."""
     after = []
-    for value in (1.0, loss_scale.INITIAL):
+    for value in (1.0, loss_scale_lib.INITIAL):
         training = Scaled(one_replica, phases.PHASE1)
         training.scale.scale.assign(value)
         training.step(test_steps.batches(1)[0])
@@ -168,9 +170,9 @@ def test_a_checkpoint_holds_the_scale(one_replica, tmp_path):
     first = saver(training.scale)
     first.restore()
     first.save()
-    fresh = loss_scale.LossScale()
+    fresh = loss_scale_lib.LossScale()
     saver(fresh).restore()
-    assert fresh.scale.numpy() == loss_scale.INITIAL / 2
+    assert fresh.scale.numpy() == loss_scale_lib.INITIAL / 2
 
 
 @pytest.mark.slow

@@ -14,12 +14,13 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, steps, train
+from cnnrnn import errors
 from cnnrnn.commands import explain, export, predict
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.export import keras_and_litert
 from cnnrnn.runs import classifier as classifier_lib
+from cnnrnn.training import steps, trainer
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -27,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("small_network")
 @pytest.fixture
 def run_of(small_config, one_replica, monkeypatch):
     """A trained run on the pictures."""
-    monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
+    monkeypatch.setattr(trainer.runtime, "strategy", lambda logical_cpus: one_replica)
     settings = small_config.replace(epochs=(1, 1), learning_rate=(0.01, 1e-4))
-    train.run("phase1", settings)
+    trainer.run("phase1", settings)
     return settings
 
 

@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 import trial_stand_ins
 
-from cnnrnn import config, errors, feature_cache, main, opening, phases, train, trial
+from cnnrnn import config, errors, main, phases
 from cnnrnn.commands import preflight
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
+from cnnrnn.training import dry_run, feature_cache, startup_report, trainer
 
 # --- preflight -----------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ def in_this_process(monkeypatch, one_replica):
     ],
 )
 def test_phase1_is_tried_as_it_would_run(in_this_process, small_config, changes, images):
-    found = trial.measure("phase1", small_config.replace(**changes))
+    found = dry_run.measure("phase1", small_config.replace(**changes))
     assert (found.features and found.features.images) == images
 
 
@@ -127,7 +128,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(in_this_process, small_config
     path = next((pictures / "train").rglob("*.png"))
     path.write_bytes(b"no picture")
     with pytest.raises(errors.UsageError, match=f"1 of 27 pictures .*{path}"):
-        trial.measure("phase2", small_config)
+        dry_run.measure("phase2", small_config)
 
 
 # --- the opening of a phase ----------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(in_this_process, small_config
 def clock(monkeypatch):
     """Seconds that pass only when the test says so."""
     now = [0.0]
-    monkeypatch.setattr(opening.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(startup_report.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -150,7 +151,7 @@ def step_through(clock, seconds, *, epochs, steps_per_epoch, steps_done=0):
         clock[0] += batch
         return tf.constant([1.0]), tf.constant(0.0)
 
-    telling = opening.TellingStep(
+    telling = startup_report.TellingStep(
         step,
         phases.PHASE1,
         schedule,
@@ -187,10 +188,10 @@ def test_short_epochs_and_short_runs_tell_nothing(clock):
 def test_a_run_tells_its_pace_and_whether_phase2_fits(
     small_config, small_network, one_replica, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
+    monkeypatch.setattr(trainer.runtime, "strategy", lambda logical_cpus: one_replica)
     monkeypatch.setattr(memory, "available", lambda: 10**9)
     monkeypatch.setattr(memory, "resident", lambda: 10**8)
-    train.run("phase1", small_config.replace(epochs=(1, 1), batch_size=(4, 64)))
+    trainer.run("phase1", small_config.replace(epochs=(1, 1), batch_size=(4, 64)))
     told = capsys.readouterr().out
     assert "phase1: " in told and "images/s, peak memory" in told
     warning = next(line for line in told.splitlines() if line.startswith("warning"))
@@ -208,7 +209,7 @@ def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch)
     lines = []
     for batch in (largest + 1, largest):
         settings = config.Config(batch_size=(8, batch))
-        opening.tell_of_phase2(settings, network, one_replica, log=lines.append)
+        startup_report.tell_of_phase2(settings, network, one_replica, log=lines.append)
     assert lines[0].startswith("warning: ")
     assert lines[0].endswith(f"It will not fit: give --batch_size=8,{largest} at most.")
     assert lines[1].startswith("memory: ") and "will not fit" not in lines[1]
@@ -286,7 +287,7 @@ def test_the_peak_is_known_without_proc(tmp_path):
 
 def peak_of_a_run(settings, answer):
     network_lib.build = conftest.small_build
-    train.run("phase1", settings)
+    trainer.run("phase1", settings)
     answer.put(memory.peak())
 
 

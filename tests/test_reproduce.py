@@ -6,20 +6,21 @@ import sys
 import conftest
 import pytest
 
-from cnnrnn import config, errors, train
+from cnnrnn import config, errors
 from cnnrnn.commands import reproduce
 from cnnrnn.runs import run_folder
+from cnnrnn.training import trainer
 
 SMALL = (sys.executable, "-P", str(conftest.REPOSITORY / "tests" / "small_network.py"))
 
 
 @pytest.fixture
 def trained(small_network, small_config, one_replica, monkeypatch):
-    monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
+    monkeypatch.setattr(trainer.runtime, "strategy", lambda logical_cpus: one_replica)
     monkeypatch.setattr(reproduce, "_PROGRAM", SMALL)
     monkeypatch.setenv("PYTHONPATH", f"{conftest.REPOSITORY}:{conftest.REPOSITORY / 'tests'}")
     wanted = small_config.replace(epochs=(1, 1))
-    train.run("phase1", wanted)
+    trainer.run("phase1", wanted)
     return wanted
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import config, metrics, phases, steps
+from cnnrnn import config, metrics, phases
 from cnnrnn.models import network as network_lib
+from cnnrnn.training import steps
 
 BATCH = 8
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import errors, phases, steps, train
+from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
@@ -19,6 +19,7 @@ from cnnrnn.evaluation import charts
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.training import steps, trainer
 
 pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy", "quick_pictures")
 predictions_figure = charts.predictions_figure
@@ -27,7 +28,7 @@ predictions_figure = charts.predictions_figure
 @pytest.fixture
 def shared_strategy(one_replica, monkeypatch):
     """A process can have one strategy, so all runs of this one share it."""
-    monkeypatch.setattr(train.runtime, "strategy", lambda logical_cpus: one_replica)
+    monkeypatch.setattr(trainer.runtime, "strategy", lambda logical_cpus: one_replica)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def scalars(folder):
 
 
 def test_the_whole_recipe_leaves_everything_it_should(small_config, capsys):
-    train.run("train", small_config)
+    trainer.run("train", small_config)
     root = small_config.run_dir
     results = json.loads((root / "results.json").read_text())
     assert results["phase"] == "phase2" and results["validation"]["count"] == 9
@@ -80,14 +81,14 @@ def test_the_whole_recipe_leaves_everything_it_should(small_config, capsys):
 
 def test_a_phase_ends_by_saying_what_is_next(small_config, capsys):
     for command, following in (("phase1", "phase2"), ("phase2", "evaluate")):
-        train.run(command, small_config)
+        trainer.run(command, small_config)
         output = capsys.readouterr().out
         assert str(small_config.run_dir) in output and f"next      ./run.sh {following}" in output
 
 
 def test_tensorboard_gets_its_curves_and_pictures(small_config, monkeypatch):
     monkeypatch.setattr(charts, "predictions_figure", predictions_figure)
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     folder = run_folder.RunFolder(small_config.run_dir)
     training = scalars(folder.events(phases.PHASE1, "train"))
     validation = scalars(folder.events(phases.PHASE1, "validation"))
@@ -119,7 +120,7 @@ def test_tensorboard_gets_its_curves_and_pictures(small_config, monkeypatch):
 
 def test_it_learns(small_config):
     config = small_config.replace(epochs=(10, 1), learning_rate=(0.03, 1e-3))
-    train.run("phase1", config)
+    trainer.run("phase1", config)
     best = best_weights.find(config.run_dir / "best", phases.PHASE1)
     assert best.validation.top1 >= 0.6
     assert best.validation.loss < np.log(3) - 0.1
@@ -128,11 +129,11 @@ def test_it_learns(small_config):
 def test_a_run_continued_equals_a_run_in_one_go(small_config):
     whole = small_config.replace(run="whole", epochs=(3, 2))
     parts = small_config.replace(run="parts")
-    train.run("train", whole)
+    trainer.run("train", whole)
     for epochs in (1, 3):
-        train.run("phase1", parts.replace(epochs=(epochs, 1)))
+        trainer.run("phase1", parts.replace(epochs=(epochs, 1)))
     for epochs in (1, 2):
-        train.run("phase2", parts.replace(epochs=(1, epochs)))
+        trainer.run("phase2", parts.replace(epochs=(1, epochs)))
     for phase in phases.BY_NAME.values():
         for a, b in zip(weights_of_best(whole, phase), weights_of_best(parts, phase), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -143,7 +144,7 @@ def test_a_run_killed_in_an_epoch_goes_on_where_its_checkpoint_is(
     small_config, monkeypatch, steps_before_the_kill
 ):
     whole = small_config.replace(run="whole")
-    train.run("phase1", whole)
+    trainer.run("phase1", whole)
     killed = small_config.replace(run="killed", checkpoint_minutes=1e-9)  # after every step
 
     class Killed(BaseException):
@@ -166,8 +167,8 @@ def test_a_run_killed_in_an_epoch_goes_on_where_its_checkpoint_is(
     with monkeypatch.context() as patch:
         patch.setattr(steps, "make_train_step", make_that_dies)
         with pytest.raises(Killed):
-            train.run("phase1", killed)
-    train.run("phase1", killed)
+            trainer.run("phase1", killed)
+    trainer.run("phase1", killed)
     for a, b in zip(
         weights_of_best(whole, phases.PHASE1), weights_of_best(killed, phases.PHASE1), strict=True
     ):
@@ -177,21 +178,21 @@ def test_a_run_killed_in_an_epoch_goes_on_where_its_checkpoint_is(
 
 
 def test_a_finished_phase_says_so_and_changes_nothing(small_config, capsys):
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     before = {path: path.stat().st_mtime_ns for path in small_config.run_dir.rglob("*.h5")}
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     assert "all 2 epochs are done" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in small_config.run_dir.rglob("*.h5")}
 
 
 def test_phase2_without_phase1_says_so(small_config):
     with pytest.raises(errors.UsageError, match="Run phase1 with the same flags first"):
-        train.run("phase2", small_config)
+        trainer.run("phase2", small_config)
     assert not small_config.run_dir.exists()
 
 
 def test_phase2_starts_from_phase1s_best(small_config, monkeypatch):
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     started = []
     make = steps.make_train_step
 
@@ -200,19 +201,19 @@ def test_phase2_starts_from_phase1s_best(small_config, monkeypatch):
         return make(network, *rest, **keywords)
 
     monkeypatch.setattr(steps, "make_train_step", spy)
-    train.run("phase2", small_config)
+    trainer.run("phase2", small_config)
     for a, b in zip(weights_of_best(small_config, phases.PHASE1), started, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_init_from_another_run(small_config, capsys):
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     other = small_config.replace(run="other", init_from=str(small_config.run_dir))
-    train.run("phase2", other)
+    trainer.run("phase2", other)
     assert f"starts from {small_config.run_dir}" in capsys.readouterr().out
     nowhere = small_config.replace(run="third", init_from="/nowhere")
     with pytest.raises(errors.UsageError, match="no trained weights in /nowhere"):
-        train.run("phase1", nowhere)
+        trainer.run("phase1", nowhere)
 
 
 @pytest.mark.parametrize(
@@ -227,14 +228,14 @@ def test_init_from_another_run(small_config, capsys):
     ],
 )
 def test_a_run_folder_made_with_other_settings_is_refused(small_config, change, message):
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     with pytest.raises(errors.UsageError, match=message):
-        train.run("phase1", small_config.replace(**change))
+        trainer.run("phase1", small_config.replace(**change))
 
 
 def test_settings_of_one_phase_do_not_bind_the_other(small_config):
-    train.run("phase1", small_config)
-    train.run("phase2", small_config.replace(batch_size=(8, 3), checkpoint_minutes=3.0))
+    trainer.run("phase1", small_config)
+    trainer.run("phase2", small_config.replace(batch_size=(8, 3), checkpoint_minutes=3.0))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_settings_of_one_phase_do_not_bind_the_other(small_config):
 )
 def test_too_little_for_a_batch_is_refused(small_config, change, message):
     with pytest.raises(errors.UsageError, match=message):
-        train.run("phase1", small_config.replace(**change))
+        trainer.run("phase1", small_config.replace(**change))
 
 
 def test_short_epochs_draw_on_through_the_permutation(small_config, monkeypatch):
@@ -258,7 +259,7 @@ def test_short_epochs_draw_on_through_the_permutation(small_config, monkeypatch)
         return lambda batch: rows.extend(batch["row"].numpy().tolist()) or step(batch)
 
     monkeypatch.setattr(steps, "make_train_step", spy)
-    train.run("phase1", small_config.replace(samples_per_epoch=(8, 8), batch_size=(2, 2)))
+    trainer.run("phase1", small_config.replace(samples_per_epoch=(8, 8), batch_size=(2, 2)))
     assert len(rows) == 16 and len(set(rows)) == 16
 
 
@@ -273,7 +274,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(small_config
 
     monkeypatch.setattr(network_lib, "build", poisoned)
     with pytest.raises(errors.RunError, match="the loss is not finite at step 1 of epoch 1"):
-        train.run("phase1", small_config)
+        trainer.run("phase1", small_config)
     assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))
 
 
@@ -296,17 +297,17 @@ def test_a_picture_that_goes_bad_after_the_check_stops_the_run_by_name(
 
     monkeypatch.setattr(dataset_lib, "load", load_then_damage)
     with pytest.raises(errors.RunError, match=f"cannot decode {path} .*has changed since"):
-        train.run("phase1", small_config)
+        trainer.run("phase1", small_config)
 
 
 def test_bad_pictures_that_are_left_out_are_no_obstacle(small_config, pictures):
     path = sorted((pictures / "train" / "gray").iterdir())[2]
     go_bad(path)
     with pytest.raises(errors.UsageError, match=f"1 of 27 pictures .*{path}"):
-        train.run("phase1", small_config)
+        trainer.run("phase1", small_config)
     assert not small_config.run_dir.exists()
     skipping = small_config.replace(bad_images="skip")
-    train.run("phase1", skipping)
+    trainer.run("phase1", skipping)
     evaluate.run(skipping)
     with pytest.raises(errors.UsageError, match="pictures cannot be trained on"):
         evaluate.run(small_config)
@@ -315,7 +316,7 @@ def test_bad_pictures_that_are_left_out_are_no_obstacle(small_config, pictures):
 def test_a_split_made_here_is_recorded(small_config, tmp_path):
     root = conftest.write_classes(tmp_path / "tree", 6)
     config = small_config.replace(dataset=str(root), validation_fraction=0.34)
-    train.run("phase1", config)
+    trainer.run("phase1", config)
     lines = (config.run_dir / "split.tsv").read_text().splitlines()
     assert len(lines) == 2 + 18
     held_out = [line for line in lines if line.startswith("validation\t")]
@@ -324,7 +325,7 @@ def test_a_split_made_here_is_recorded(small_config, tmp_path):
 
 def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica):
     monkeypatch.setattr(evaluate.runtime, "strategy", lambda logical_cpus: one_replica)
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     evaluate.run(small_config)
     results = json.loads((small_config.run_dir / "results.json").read_text())
@@ -385,7 +386,7 @@ def test_evaluation_that_misses_an_example_is_refused(small_config, one_replica,
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(small_config, monkeypatch):
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     kept = weights_of_best(small_config, phases.PHASE1)
 
     def full(*arguments, **keywords):
@@ -395,10 +396,10 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(small_config, monk
         patch.setattr(keras.Model, "save_weights", full)
         patch.setattr(phases.Phase, "is_better", lambda *_: True)
         with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
-            train.run("phase1", small_config.replace(epochs=(3, 1)))
+            trainer.run("phase1", small_config.replace(epochs=(3, 1)))
     for a, b in zip(kept, weights_of_best(small_config, phases.PHASE1), strict=True):
         np.testing.assert_array_equal(a, b)
-    train.run("phase1", small_config.replace(epochs=(3, 1)))
+    trainer.run("phase1", small_config.replace(epochs=(3, 1)))
 
 
 def test_a_full_disk_at_a_checkpoint_is_one_sentence(small_config, monkeypatch):
@@ -407,36 +408,36 @@ def test_a_full_disk_at_a_checkpoint_is_one_sentence(small_config, monkeypatch):
 
     monkeypatch.setattr(tf.train.Checkpoint, "write", full)
     with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
-        train.run("phase1", small_config)
+        trainer.run("phase1", small_config)
 
 
 def test_too_little_room_is_found_before_writing(small_config, monkeypatch):
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
     with pytest.raises(errors.RunError, match="MB and 0 MB are free"):
-        train.run("phase1", small_config)
+        trainer.run("phase1", small_config)
 
 
 def test_a_mistake_at_the_start_does_not_bind_the_run_folder(small_config):
     for mistake in ({"xception_weights": "/nowhere.h5"}, {"init_from": "/nowhere"}):
         with pytest.raises(errors.UsageError, match="nowhere"):
-            train.run("phase1", small_config.replace(**mistake))
-    train.run("phase1", small_config)
+            trainer.run("phase1", small_config.replace(**mistake))
+    trainer.run("phase1", small_config)
 
 
 def test_a_mistyped_data_set_leaves_no_folder(small_config):
     with pytest.raises(errors.UsageError):
-        train.run("phase1", small_config.replace(dataset="/nowhere"))
+        trainer.run("phase1", small_config.replace(dataset="/nowhere"))
     assert not small_config.run_dir.exists()
 
 
 def test_best_weights_are_not_overwritten_once_the_checkpoints_are_gone(small_config):
-    train.run("phase1", small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
+    trainer.run("phase1", small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     assert best.epoch > 1
     shutil.rmtree(small_config.run_dir / "checkpoints")
     with pytest.raises(errors.UsageError, match="no checkpoint to go on from"):
-        train.run("phase1", small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
+        trainer.run("phase1", small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
     assert best.weights.exists()
 
 
@@ -445,39 +446,39 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(small_config):
         epochs=(1, 1), samples_per_epoch=(4, 2), learning_rate=(1e38, 1e-4)
     )
     with pytest.raises(errors.RunError, match="validation loss after epoch 1 of phase1"):
-        train.run("phase1", config)
+        trainer.run("phase1", config)
     assert not list(small_config.run_dir.rglob("*.index"))
 
 
 def test_wildcards_in_the_run_folders_path_are_refused(small_config, tmp_path):
     with pytest.raises(errors.UsageError, match="wildcards"):
-        train.run("phase1", small_config.replace(runs_dir=str(tmp_path / "[x]")))
+        trainer.run("phase1", small_config.replace(runs_dir=str(tmp_path / "[x]")))
 
 
 def test_phase2_says_so_when_phase1_has_gone_on_since(small_config, capsys):
     config = small_config.replace(learning_rate=(0.01, 1e-4))
-    train.run("phase1", config)
-    train.run("phase2", config)
-    train.run("phase1", config.replace(epochs=(6, 2)))
+    trainer.run("phase1", config)
+    trainer.run("phase2", config)
+    trainer.run("phase1", config.replace(epochs=(6, 2)))
     capsys.readouterr()
-    train.run("phase2", config.replace(epochs=(6, 3)))
+    trainer.run("phase2", config.replace(epochs=(6, 3)))
     assert "phase 1 has found better weights since" in capsys.readouterr().out
 
 
 def test_settings_that_an_older_version_did_not_have_stand_at_their_default(small_config):
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     path = small_config.run_dir / "config.json"
     recorded = json.loads(path.read_text())
     del recorded["phase1"]["init_from"]
     path.write_text(json.dumps(recorded))
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     path.write_text("[]")
     with pytest.raises(errors.UsageError, match="config.json cannot be read"):
-        train.run("phase1", small_config)
+        trainer.run("phase1", small_config)
 
 
 def test_best_weights_of_another_number_of_classes_are_refused(small_config, tmp_path):
-    train.run("phase1", small_config)
+    trainer.run("phase1", small_config)
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     with pytest.raises(errors.UsageError, match="is of 3 classes, the data set has 4"):
         best_weights.load(best, conftest.small_build(4).model, (*conftest.CLASSES, "other"))

@@ -3,13 +3,14 @@
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import feature_cache, phases, steps
+from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.evaluation import report
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.training import feature_cache, steps
 
 
 def run(config: config_lib.Config) -> None:

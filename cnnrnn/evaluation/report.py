@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, phases, summaries
+from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import (
@@ -24,6 +24,7 @@ from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
 from cnnrnn.system import atomic_files
+from cnnrnn.training import tensorboard
 
 _PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24
 
@@ -90,7 +91,7 @@ def write(
     csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
     results = _results(data, best, content, predictions)
-    summaries.evaluation(
+    tensorboard.evaluation(
         folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, pictures
     )
     atomic_files.write_json(folder.results, results)

@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import errors, phases
-from cnnrnn import loss_scale as loss_scale_lib
 from cnnrnn.system import checksummed, saving
+from cnnrnn.training import loss_scale as loss_scale_lib
 
 _KEEP = 2
 _PREFIX = "variables"

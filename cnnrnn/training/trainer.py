@@ -7,17 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import epoch as epoch_lib
-from cnnrnn import (
-    errors,
-    feature_cache,
-    loss_scale,
-    opening,
-    phases,
-    starting_point,
-    steps,
-    summaries,
-)
+from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
@@ -26,6 +16,9 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import stop_signals
+from cnnrnn.training import epoch as epoch_lib
+from cnnrnn.training import feature_cache, initial_weights, startup_report, steps, tensorboard
+from cnnrnn.training import loss_scale as loss_scale_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +41,7 @@ def run(command: str, config: config_lib.Config) -> None:
     """
     folder = run_folder.RunFolder(config.run_dir)
     if command == "phase2" and not config.init_from:
-        starting_point.require_phase1(folder)
+        initial_weights.require_phase1(folder)
     with folder.opened():
         _run(command, config, folder)
 
@@ -92,7 +85,7 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
         optimizer.build(network.model.trainable_variables)
         position = checkpoints.Position(phase)
-        scale = loss_scale.LossScale() if config.precision == "float16" else None
+        scale = loss_scale_lib.LossScale() if config.precision == "float16" else None
     saver = checkpoints.Checkpoints(
         setup.folder.checkpoints(phase),
         network.model,
@@ -103,7 +96,7 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         on_failure=config.on_save_failure,
         loss_scale=scale,
     )
-    starting_point.restore(
+    initial_weights.restore(
         phase,
         config,
         setup.folder,
@@ -125,11 +118,11 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         f"{sum(math.prod(v.shape) for v in network.model.trainable_variables):,} parameters train"
     )
     if phase is phases.PHASE1:
-        opening.tell_of_phase2(config, network, strategy)
+        startup_report.tell_of_phase2(config, network, strategy)
     train_step = steps.make_train_step(
         network, optimizer, strategy, schedule.batch_size, loss_scale=scale
     )
-    train_step = opening.TellingStep(
+    train_step = startup_report.TellingStep(
         train_step,
         phase,
         schedule,
@@ -155,7 +148,7 @@ def _run_epochs(
     eval_step = steps.make_eval_step(network, strategy)
     first_epoch, step = int(position.epoch.numpy()), int(position.step.numpy())
     steps_done = first_epoch * schedule.steps_per_epoch + step
-    writer = summaries.Summaries(
+    writer = tensorboard.Summaries(
         setup.folder,
         phase,
         steps_done=steps_done,
@@ -213,7 +206,7 @@ def _end_epoch(
     schedule: phases.Schedule,
     position: checkpoints.Position,
     saver: checkpoints.Checkpoints,
-    writer: summaries.Summaries,
+    writer: tensorboard.Summaries,
     outcome: epoch_lib.Outcome,
     predictions: predictions_lib.Predictions,
 ) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from cnnrnn import loss_scale as loss_scale_lib
 from cnnrnn import metrics
 from cnnrnn.models import network as network_lib
+from cnnrnn.training import loss_scale as loss_scale_lib
 
 Batch = dict[str, tf.Tensor]  # rows, image or features, label, row, weight
 

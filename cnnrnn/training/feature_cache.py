@@ -25,13 +25,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import errors, shapes, steps
+from cnnrnn import errors, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import atomic_files, progress
+from cnnrnn.training import steps
 
 Log = Callable[[str], None]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import feature_cache, loss_scale, phases, steps
+from cnnrnn import phases
 from cnnrnn.commands import preflight
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
@@ -14,6 +14,8 @@ from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
+from cnnrnn.training import feature_cache, steps
+from cnnrnn.training import loss_scale as loss_scale_lib
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
 
@@ -60,7 +62,7 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
     with strategy.scope():
         optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
         optimizer.build(network.model.trainable_variables)
-        scale = loss_scale.LossScale() if precision == "float16" else None
+        scale = loss_scale_lib.LossScale() if precision == "float16" else None
     train_step = steps.make_train_step(
         network, optimizer, strategy, schedule.batch_size, loss_scale=scale
     )

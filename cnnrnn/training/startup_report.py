@@ -6,10 +6,11 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import phases, steps
+from cnnrnn import phases
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import memory, progress
+from cnnrnn.training import steps
 
 _TIMED_STEPS = 3
 # What a picture costs in validation, where there is no backward pass, in pictures of training.

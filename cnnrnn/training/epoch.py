@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, metrics, phases, steps, summaries
+from cnnrnn import errors, metrics, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.runs import checkpoints
 from cnnrnn.system import progress, stop_signals
+from cnnrnn.training import steps, tensorboard
 
 TrainStep = Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]]
 
@@ -47,7 +48,7 @@ def train(
     saver: checkpoints.Checkpoints,
     batches: Iterator[steps.Batch],
     train_step: TrainStep,
-    writer: summaries.Summaries,
+    writer: tensorboard.Summaries,
 ) -> Outcome:
     """Trains to the end of the epoch that `position` stands in.
 

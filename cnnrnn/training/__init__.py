@@ -1,0 +1,1 @@
+"""One phase of training, from its initial weights to its last checkpoint."""
