@@ -172,7 +172,7 @@ def _pipelines(images: pathlib.Path | None) -> dict[str, float]:
 def _native_bfloat16() -> bool:
     from cnnrnn.system import devices as devices_lib
 
-    return devices_lib.precision("auto", log=lambda line: None) == "bfloat16"
+    return devices_lib.precision("auto") == "bfloat16"
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

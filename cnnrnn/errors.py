@@ -5,7 +5,6 @@ class into the exit code.
 """
 
 import signal
-import unicodedata
 
 
 class UsageError(ValueError):
@@ -32,9 +31,3 @@ class Stopped(BaseException):
     def __init__(self, signum: signal.Signals):
         super().__init__(signum.name)
         self.exit_code = 130 if signum == signal.SIGINT else 143
-
-
-def printable(text: str) -> str:
-    """Text on one line that can be written as UTF-8, whatever bytes are in a file's name."""
-    shown = "".join(c if unicodedata.category(c) != "Cc" else repr(c)[1:-1] for c in text)
-    return shown.encode("utf-8", "backslashreplace").decode()

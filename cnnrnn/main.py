@@ -7,18 +7,16 @@ SIGHUP. TensorFlow is imported only once a command runs, so that --help and a mi
 at once.
 """
 
-import importlib
 import os
-import pathlib
 import sys
-import tempfile
 from collections.abc import Sequence
 
 from absl import flags
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.system import stop_signals
+from cnnrnn.system import quiet_tensorflow, stop_signals
+from cnnrnn.system import text as text_lib
 
 COMMANDS = {
     "train": "the whole recipe: phase 1, phase 2, evaluation (this is the default)",
@@ -97,14 +95,14 @@ def _dispatch(command: str, positional: list[str], config: config_lib.Config) ->
 
         preflight.run(config, _trial)
         return 0
-    _import_tensorflow()
+    quiet_tensorflow.import_tensorflow()
     import tensorflow as tf
 
     try:
         _call(command, positional, config)
     except tf.errors.ResourceExhaustedError as error:
         raise errors.RunError(
-            f"out of memory ({str(error.message).splitlines()[0]}): give a smaller --batch_size."
+            f"out of memory ({text_lib.first_line(error)}): give a smaller --batch_size."
         ) from error
     return 0
 
@@ -154,37 +152,10 @@ def _call(command: str, positional: list[str], config: config_lib.Config) -> Non
 
 def _trial(phase: str, config: config_lib.Config):
     """The trial of a phase, as a process of its own begins it."""
-    _import_tensorflow()
+    quiet_tensorflow.import_tensorflow()
     from cnnrnn.training import dry_run
 
     return dry_run.measure(phase, config)
-
-
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without the lines that it writes to the console as it starts.
-
-    They tell a user nothing, and on a machine without a GPU they look like errors. Some ignore
-    TF_CPP_MIN_LOG_LEVEL, so standard error is put aside for the time of the import and shown
-    only if the import fails. Whoever sets that variable sees everything he asked for.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    # Without an NVIDIA driver even an error is to be expected: CUDA cannot start.
-    has_driver = pathlib.Path("/proc/driver/nvidia").exists()
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if has_driver else "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            importlib.import_module("tensorflow")
-        except BaseException:
-            aside.seek(0)
-            os.write(kept, aside.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def define_once() -> None:

@@ -8,22 +8,23 @@ import collections
 import dataclasses
 import pathlib
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check
-from cnnrnn.system import atomic_files
+from cnnrnn.system import atomic_files, console
+from cnnrnn.system import text as text_lib
 
 _SMALL_SIDE = 16  # pixels: there is little to see in less
 _LONG = 8  # times as long as wide: resizing to a square leaves little of it
 _BAD = "bad picture"
 _FEW = 10  # training pictures of a class
 _SHOWN = 5  # of a kind, in the printed report
-Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +40,22 @@ class Finding:
     bad: bool = False
 
 
-def run(config: config_lib.Config, log: Log = print) -> None:
+def run(config: config_lib.Config) -> None:
     """Examines a data set, prints the findings and writes them into the run's folder.
 
     Raises:
         UsageError: there is no such data set.
         RunError: something keeps it from being trained on, or the report cannot be written.
     """
-    notes: list[str] = []
     faults: list[str] = []
-    examined = dataset_lib.examine(config, notes.append, faults.append)
+    with console.captured() as notes:
+        examined = dataset_lib.examine(config, faults.append)
     splits = {"training": examined.train}
     if examined.validation is not None:
         splits["validation"] = examined.validation
     findings = [
-        *(Finding("folder", "", errors.printable(fault), bad=True) for fault in faults),
-        *(Finding("note", "", errors.printable(note.removeprefix("note: "))) for note in notes),
+        *(Finding("folder", "", text_lib.printable(fault), bad=True) for fault in faults),
+        *(Finding("note", "", text_lib.printable(note.removeprefix("note: "))) for note in notes),
         *_pictures(splits),
         *_duplicates(splits, examined.class_names),
         *_classes(splits, examined.class_names),
@@ -62,9 +63,9 @@ def run(config: config_lib.Config, log: Log = print) -> None:
     findings.sort(key=lambda finding: not finding.bad)
     pictures = sum(map(len, splits.values()))
     for line in _lines(findings, pictures):
-        log(line)
+        logging.info(line)
     written = _write(config.run_dir / "doctor", config, findings, pictures)
-    log(f"the whole report: {written}.txt, {written}.json")
+    logging.info(f"the whole report: {written}.txt, {written}.json")
     bad = sum(finding.bad for finding in findings)
     if bad:
         raise errors.RunError(

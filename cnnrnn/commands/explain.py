@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.commands import predict as predict_command
+from cnnrnn.datasets import image_paths
 from cnnrnn.evaluation import charts
 from cnnrnn.models import attribution
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import atomic_files
+from cnnrnn.system import text as text_lib
 
 _FOLDER = "explanations"
 _LONGEST_STEM = 150  # bytes
@@ -30,14 +31,14 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         UsageError: there is nothing to explain, or nothing to do it with.
         RunError: some pictures are bad, the others are explained; or a PNG cannot be written.
     """
-    paths = predict_command.paths_of(arguments)
+    paths = image_paths.expand(arguments)
     root = pathlib.Path(config.model or config.run_dir).expanduser()
     classifier = classifier_lib.load(root)
     explainer = attribution.Explainer(classifier.network)
     bad = 0
     for number, path in enumerate(paths, 1):
-        shown = errors.printable(path)
-        encoded, fault = predict_command.examined(path, config)
+        shown = text_lib.printable(path)
+        encoded, fault = image_paths.read(path, config.max_pixels)
         if fault:
             bad += 1
             print(f"{shown}: {fault}")
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         except OSError as error:
             raise errors.RunError(f"cannot write {written}: {error.strerror}") from error
         said = ", ".join(f"{name} {probability:.1%}" for name, probability in answer)
-        print(f"{shown}: {said}\n  {errors.printable(str(written))}", flush=True)
+        print(f"{shown}: {said}\n  {text_lib.printable(str(written))}", flush=True)
     if bad:
         raise errors.RunError(f"{bad:,} of {len(paths):,} pictures could not be read.")
 

@@ -6,8 +6,6 @@ wrong with it, and makes the exit code 1; the others are answered all the same.
 """
 
 import csv
-import glob
-import itertools
 import json
 import os
 import pathlib
@@ -20,14 +18,14 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.datasets import example_source, image_check, image_folder, input_pipeline
+from cnnrnn.datasets import image_paths, input_pipeline
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import progress
+from cnnrnn.system import text as text_lib
 
 _BATCH = 32
-_STANDARD_INPUT = "-"
 
 Named = list[tuple[str, float]]  # (class name, probability), most likely first; none: it is bad
 Answer = Named | str  # or what is wrong
@@ -46,13 +44,13 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         UsageError: there is nothing to classify, or nothing to do it with.
         RunError: some pictures are bad; raised when the others are answered.
     """
-    paths = paths_of(arguments)
+    paths = image_paths.expand(arguments)
     write = _WRITERS[config.format](sys.stdout)
     bad = 0
     with progress.Progress("predict", len(paths), "pictures", stream=sys.stderr) as bar:
         for done, (path, answer) in enumerate(answers(paths, config), 1):
             bar.clear()  # answers and progress can be on one terminal
-            write(errors.printable(path), answer)
+            write(text_lib.printable(path), answer)
             bad += isinstance(answer, str)
             bar.update(done)
     if bad:
@@ -133,53 +131,8 @@ def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, C
 
 def _fault(path: str, config: config_lib.Config) -> str:
     """What is wrong with a picture that was not classified."""
-    _, fault = examined(path, config)
+    _, fault = image_paths.read(path, config.max_pixels)
     return fault or "could not be classified"
-
-
-def examined(path: str, config: config_lib.Config) -> tuple[bytes, str]:
-    """A picture's file, and what is wrong with it, '' if it can be classified."""
-    try:
-        encoded = example_source.read_file(path)
-    except (OSError, ValueError) as error:  # ValueError: its name has a null byte
-        return b"", f"cannot be read ({getattr(error, 'strerror', None) or error})"
-    return encoded, image_check.examine(encoded, config.max_pixels).fault
-
-
-def paths_of(arguments: Sequence[str]) -> list[str]:
-    """The pictures that arguments stand for: files, folders, patterns, or '-'.
-
-    Raises:
-        UsageError: there are none.
-    """
-    paths = list(itertools.chain.from_iterable(map(_paths, arguments)))
-    if not paths:
-        raise errors.UsageError(
-            "expected pictures: files, folders, patterns, or - for names on standard input, one a "
-            f"line. Received: {' '.join(arguments) or 'nothing'}."
-        )
-    return paths
-
-
-def _paths(argument: str) -> Iterator[str]:
-    """The pictures that one argument stands for, in the order of their names."""
-    if argument == _STANDARD_INPUT:
-        # Bytes: names are in no encoding, and a strict one would end it all.
-        lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
-        yield from (os.fsdecode(line) for line in lines if line)
-    elif os.path.isdir(argument):
-        unreadable = []
-        for directory, folders, files in os.walk(argument, onerror=unreadable.append):
-            folders.sort()
-            for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in image_folder.PICTURE_SUFFIXES:
-                    yield os.path.join(directory, name)
-        yield from (error.filename for error in unreadable)  # answered as such
-    elif os.path.lexists(argument) or not glob.has_magic(argument):
-        yield argument  # one that is not there is answered as such
-    else:
-        found = sorted(glob.glob(argument, recursive=True))
-        yield from (path for path in found if not os.path.isdir(path)) if found else [argument]
 
 
 def _text(out: TextIO) -> Callable[[str, Answer], None]:

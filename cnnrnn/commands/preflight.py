@@ -5,7 +5,6 @@ phase that does not fit takes down its process and not the one that tells of it.
 does without TensorFlow, to leave the memory to the trial.
 """
 
-import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -16,47 +15,10 @@ from collections.abc import Callable
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.system import memory, progress
+from cnnrnn.system import memory
+from cnnrnn.training import cost
 
-PHASES = ("phase1", "phase2")
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One kind of work in a phase: how fast it goes and how much there is of it."""
-
-    rate: float  # images/s
-    images: int
-    times: int  # how often they are gone through
-
-    @property
-    def seconds(self) -> float:
-        return self.images * self.times / self.rate
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """What the trial of a phase found."""
-
-    phase: str
-    devices: str
-    replicas: int
-    precision: str
-    kernel: str  # of the LSTM layers
-    parameters: int
-    batch_size: int
-    peak: int | None  # bytes
-    available: int | None  # bytes, before the trial took any
-    features: Part | None  # None where the cache of features is not used
-    training: Part
-    validation: Part
-
-    @property
-    def seconds(self) -> float:
-        return sum(p.seconds for p in (self.features, self.training, self.validation) if p)
-
-
-Measure = Callable[[str, config_lib.Config], Trial]
+Measure = Callable[[str, config_lib.Config], cost.PhaseCost]
 
 
 def run(config: config_lib.Config, measure: Measure) -> None:
@@ -72,18 +34,18 @@ def run(config: config_lib.Config, measure: Measure) -> None:
             not fit.
     """
     trials = []
-    for phase in PHASES:
+    for phase in cost.PHASES:
         try:
             trials.append(_in_own_process(phase, config, measure))
         except _DoesNotFitError:
             if trials:
-                print(table(trials))
+                print(cost.table(trials))
             raise
-    print(table(trials))
+    print(cost.table(trials))
     for trial in trials:
         if _falls_short(trial):
             raise errors.RunError(
-                f"{_name(trial.phase)} at --batch_size={trial.batch_size} does not fit: it took "
+                f"{cost.phase_title(trial.phase)} at --batch_size={trial.batch_size} does not fit: it took "
                 f"{memory.text(trial.peak)}, and {memory.text(trial.available)} were available. "
                 "Give a smaller --batch_size, or close other programs."
             )
@@ -93,7 +55,7 @@ class _DoesNotFitError(errors.RunError):
     """A trial ended for want of memory."""
 
 
-def _in_own_process(phase: str, config: config_lib.Config, measure: Measure) -> Trial:
+def _in_own_process(phase: str, config: config_lib.Config, measure: Measure) -> cost.PhaseCost:
     context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
@@ -111,7 +73,7 @@ def _in_own_process(phase: str, config: config_lib.Config, measure: Measure) -> 
     finally:
         process.join(10)
         process.kill()
-    if isinstance(answer, Trial):
+    if isinstance(answer, cost.PhaseCost):
         return answer
     if isinstance(answer, errors.UsageError | errors.RunError | OSError):
         raise answer
@@ -132,12 +94,12 @@ def _ending(
         how = f"the process was killed by the system at {memory.text(peak)}"
     else:
         return errors.RunError(
-            f"the trial of {_name(phase)} ended with exit code {code} at {memory.text(peak)}: "
+            f"the trial of {cost.phase_title(phase)} ended with exit code {code} at {memory.text(peak)}: "
             "what it said of it stands above."
         )
-    batch_size = config.batch_size[PHASES.index(phase)]
+    batch_size = config.batch_size[cost.PHASES.index(phase)]
     return _DoesNotFitError(
-        f"{_name(phase)} at --batch_size={batch_size} does not fit: {how}. Give a smaller "
+        f"{cost.phase_title(phase)} at --batch_size={batch_size} does not fit: {how}. Give a smaller "
         "--batch_size, or close other programs."
     )
 
@@ -167,63 +129,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _falls_short(trial: Trial) -> bool:
+def _falls_short(trial: cost.PhaseCost) -> bool:
     """Whether a trial came through only by swapping."""
     return trial.peak is not None and trial.available is not None and trial.peak > trial.available
-
-
-def _name(phase: str) -> str:
-    return f"{phase[:-1]} {phase[-1]}"
-
-
-def table(trials: list[Trial]) -> str:
-    """The trials side by side, a column a phase, and the time of the whole run."""
-    rows: list[tuple[str, Callable[[Trial], str]]] = [
-        ("images per step", lambda t: f"{t.batch_size} images"),
-        ("on", lambda t: f"{t.devices}, {t.precision}"),
-        ("LSTM kernel", lambda t: t.kernel),
-        ("peak memory", lambda t: memory.text(t.peak)),
-        ("available memory", lambda t: memory.text(t.available)),
-    ]
-    for name, title in (
-        ("features", "CNN features, once"),
-        ("training", "training"),
-        ("validation", "validation"),
-    ):
-        rows.append((title, lambda t, name=name: _rate(getattr(t, name))))
-        rows.append(("  in all", lambda t, name=name: _work(getattr(t, name))))
-    rows.append(("time (estimate)", lambda t: progress.duration(t.seconds)))
-    cells = [["", *(_name(trial.phase) for trial in trials)]]
-    cells += [[title, *(describe(trial) for trial in trials)] for title, describe in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
-    if len(trials) == len(PHASES):
-        lines += ["", *_whole_run(trials)]
-    return "\n" + "\n".join(lines) + "\n"
-
-
-def _rate(part: Part | None) -> str:
-    return "-" if part is None else f"{part.rate:.1f} images/s"
-
-
-def _work(part: Part | None) -> str:
-    if part is None:
-        return "-"
-    times = f"{part.times} x " if part.times > 1 else ""
-    return f"{times}{part.images:,} images: {progress.duration(part.seconds)}"
-
-
-def _whole_run(trials: list[Trial]) -> list[str]:
-    # The evaluation runs the whole network once over the validation pictures, as phase 2's
-    # validation does.
-    last = trials[-1].validation
-    evaluation = last.images / last.rate
-    seconds = sum(trial.seconds for trial in trials) + evaluation
-    return [
-        f"evaluation: {progress.duration(evaluation)}",
-        f"whole run:  {progress.duration(seconds)} (estimate; features that an earlier run left "
-        "are not computed again)",
-    ]

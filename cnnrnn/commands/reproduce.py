@@ -3,26 +3,26 @@
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import cnn_branch, xception_weights
 from cnnrnn.runs import best_weights, manifest, run_folder
+from cnnrnn.system import console
 from cnnrnn.system import devices as devices_lib
 
 _PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
-Log = Callable[[str], None]
 
 
 def run(
     arguments: Sequence[str],
     config: config_lib.Config,
     program: Sequence[str] = _PROGRAM,
-    log: Log = print,
 ) -> None:
     """Makes a run again, beside it under its name with '-reproduced', and prints the verdict.
 
@@ -30,7 +30,6 @@ def run(
         arguments: the run's folder, or its name in --runs_dir.
         config: for --runs_dir.
         program: what is run, up to the command's name.
-        log: takes each line.
 
     Raises:
         UsageError: there is no such run.
@@ -47,12 +46,12 @@ def run(
     for phase in todo:
         recorded = original.manifest()[phase.name]
         for line in manifest.differences(recorded, _now(phase, settings[phase])) or ["none"]:
-            log(f"{phase.name}, difference of this machine: {line}")
+            logging.info(f"{phase.name}, difference of this machine: {line}")
     for phase in todo:
         _call([*program, phase.name, *settings[phase].to_flags()])
     if original.results.exists():
         _call([*program, "evaluate", *settings[todo[-1]].to_flags()])
-    _compare(original, again, todo, log)
+    _compare(original, again, todo)
 
 
 def _find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
@@ -74,7 +73,8 @@ def _settings(
 
 def _now(phase: phases.Phase, config: config_lib.Config) -> dict:
     """The manifest that a phase would have here and now."""
-    data = dataset_lib.load(config, log=lambda line: None)
+    with console.captured():  # the children report on the data set themselves
+        data = dataset_lib.load(config)
     weights = None
     if phase is phases.PHASE1 and not config.init_from:
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
@@ -96,16 +96,17 @@ def _compare(
     original: run_folder.RunFolder,
     again: run_folder.RunFolder,
     done: Sequence[phases.Phase],
-    log: Log,
 ) -> None:
     """Prints both runs' figures; raises RunError unless their weights are the same to the bit."""
     different = []
     for phase in done:
         before, now = (best_weights.find(folder.best, phase) for folder in (original, again))
         same = before.sha256 == now.sha256
-        log(f"{phase.name} then   epoch {before.epoch}  {before.validation}")
-        log(f"{phase.name} again  epoch {now.epoch}  {now.validation}")
-        log(f"{phase.name}        weights {'the same to the bit' if same else 'DIFFERENT'}")
+        logging.info(f"{phase.name} then   epoch {before.epoch}  {before.validation}")
+        logging.info(f"{phase.name} again  epoch {now.epoch}  {now.validation}")
+        logging.info(
+            f"{phase.name}        weights {'the same to the bit' if same else 'DIFFERENT'}"
+        )
         different += [] if same else [phase.name]
     if different:
         raise errors.RunError(
@@ -113,4 +114,4 @@ def _compare(
             "differences of this machine are above; across processors and versions small ones of "
             "the figures are to be expected."
         )
-    log(f"verdict  {original.root} was reproduced, to the bit")
+    logging.info(f"verdict  {original.root} was reproduced, to the bit")

@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
@@ -32,37 +34,35 @@ _WORKS = "parameters train"  # what a run says as it begins to work
 _POLL_SECONDS = 0.1
 _GIGABYTES = 6.0  # what one run of both phases takes while it trains
 _TIMINGS = ("images_per_second", "waiting_for_pictures")  # these do differ
-Log = Callable[[str], None]
 Digests = dict[str, str]
 
 
-def run(config: config_lib.Config, program: Sequence[str] = _PROGRAM, log: Log = print) -> None:
+def run(config: config_lib.Config, program: Sequence[str] = _PROGRAM) -> None:
     """Runs the comparison and prints the verdict.
 
     Args:
         config: names the data set; `kills` says how many there are to be.
         program: what is run, up to the command's name.
-        log: takes each line.
 
     Raises:
         RunError: the two runs differ, or one of them failed.
     """
     from cnnrnn.datasets import dataset as dataset_lib
 
-    classes = len(dataset_lib.load(config, log).class_names)
+    classes = len(dataset_lib.load(config).class_names)
     rng = random.Random(config.seed)
     with tempfile.TemporaryDirectory(prefix="cnnrnn-verify-resume-") as folder:
         trial = _Trial(pathlib.Path(folder), _shortened(config, classes), tuple(program))
         _check_room(trial.folder)
         timing = trial.run_straight()
         straight = trial.take_digests("straight")
-        log(f"straight {progress.duration(timing.total)}")
+        logging.info(f"straight {progress.duration(timing.total)}")
         killed, rounds = 0, 0
         while killed < config.kills:
-            killed += trial.run_with_kills(config.kills - killed, timing, rng, log)
+            killed += trial.run_with_kills(config.kills - killed, timing, rng)
             rounds += 1
-            _compare(straight, trial.take_digests("killed"), log)
-    log(
+            _compare(straight, trial.take_digests("killed"))
+    logging.info(
         f"verdict  {killed} kills in {rounds} run(s) of both phases, and all of the above is the "
         "same to the bit as in one go"
     )
@@ -91,7 +91,7 @@ class _Trial:
             _check_ended(process.wait(), self._log("straight"))
         return _Timing(start, time.monotonic() - began)
 
-    def run_with_kills(self, most: int, timing: _Timing, rng: random.Random, log: Log) -> int:
+    def run_with_kills(self, most: int, timing: _Timing, rng: random.Random) -> int:
         """Runs the recipe, killing it so often at most; returns how often it was killed."""
         stretch = 2 * (timing.total - timing.start) / (_KILLS_A_RUN + 1)
         most = min(most, 2 * _KILLS_A_RUN)
@@ -106,7 +106,7 @@ class _Trial:
                 _check_ended(process.returncode, self._log("killed"))
                 return kill
             after = time.monotonic() - began
-            log(f"kill     after {after:.1f} s, at: {_last_line(self._log('killed'))}")
+            logging.info(f"kill     after {after:.1f} s, at: {_last_line(self._log('killed'))}")
         with self._started("killed") as process:
             _check_ended(process.wait(), self._log("killed"))
         return most
@@ -163,13 +163,13 @@ class _Trial:
         return self.folder / f"{name}.log"
 
 
-def _compare(straight: Digests, killed: Digests, log: Log) -> None:
+def _compare(straight: Digests, killed: Digests) -> None:
     """Prints both runs' digests side by side; raises RunError if one differs."""
     names = sorted(straight | killed)
     different = [name for name in names if straight.get(name) != killed.get(name)]
     for name in names:
         same = "DIFFERENT" if name in different else "the same"
-        log(f"  {name:<26}  {straight.get(name, 'none')[:12]:<12}  {same}")
+        logging.info(f"  {name:<26}  {straight.get(name, 'none')[:12]:<12}  {same}")
     if different:
         raise errors.RunError(f"a killed run differs from one in one go: {', '.join(different)}.")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.datasets import example_source, image_folder, image_index, tfds_builders
 
-Log = Callable[[str], None]
 _SHOWN = 5  # bad pictures in a message
 
 
@@ -75,19 +75,18 @@ class Examined:
     validation: Split | None
 
 
-def examine(config: config_lib.Config, log: Log = print, fault: Log | None = None) -> Examined:
+def examine(config: config_lib.Config, fault: Callable[[str], None] | None = None) -> Examined:
     """Finds, prepares (downloads) and looks at every picture of the data set of a config.
 
     Args:
         config: names it.
-        log: takes what is worth knowing.
         fault: takes what is wrong with a folder and could be passed over; None raises it.
 
     Raises:
         UsageError: there is no such data set, or it is none for a classifier.
         RunError: a download or a file failed.
     """
-    builder = tfds_builders.build(config, log, fault)
+    builder = tfds_builders.build(config, fault)
     image, label = tfds_builders.image_and_label(builder, config.dataset)
     names = [
         name for name in ("train", tfds_builders.validation_name(builder, config.dataset)) if name
@@ -107,22 +106,22 @@ def examine(config: config_lib.Config, log: Log = print, fault: Log | None = Non
     return Examined(class_names, splits[0], splits[1] if len(splits) > 1 else None)
 
 
-def load(config: config_lib.Config, log: Log = print) -> Dataset:
+def load(config: config_lib.Config) -> Dataset:
     """Finds, prepares and checks the data set of a config, and makes its two splits.
 
     Raises:
         UsageError: the data set or folder cannot be trained on as it is.
         RunError: a download or a file failed.
     """
-    examined = examine(config, log)
+    examined = examine(config)
     class_names, train, validation = examined.class_names, examined.train, examined.validation
-    train, validation = _without_bad(config, train, validation, log)
+    train, validation = _without_bad(config, train, validation)
     split_here = not validation  # none, or one of which no example has a label
     if split_here:
         train, validation = _cut(train, config, class_names)
     train = _choose_per_class(train, config.train_per_class, config.split_seed)
     validation = _choose_per_class(validation, config.validation_per_class, config.split_seed)
-    _check_classes(config, train, class_names, log)
+    _check_classes(config, train, class_names)
     dataset = Dataset(
         name=config.dataset,
         class_names=class_names,
@@ -131,7 +130,7 @@ def load(config: config_lib.Config, log: Log = print) -> Dataset:
         fingerprint=_fingerprint(len(class_names), train, validation),
         split_here=split_here,
     )
-    log(
+    logging.info(
         f"data: {config.dataset}, {len(class_names)} classes, {len(train):,} training and "
         f"{len(validation):,} validation pictures, fingerprint {dataset.fingerprint[:12]}"
     )
@@ -139,7 +138,7 @@ def load(config: config_lib.Config, log: Log = print) -> Dataset:
 
 
 def _without_bad(
-    config: config_lib.Config, train: Split, validation: Split | None, log: Log
+    config: config_lib.Config, train: Split, validation: Split | None
 ) -> tuple[Split, Split | None]:
     """Leaves out the pictures that cannot be trained on, where --bad_images says so."""
     splits = [train] if validation is None else [train, validation]
@@ -158,7 +157,7 @@ def _without_bad(
             f"{told}. Mend them or take them out, or go on without them by --bad_images=skip. "
             "`./run.sh doctor` with the same flags lists them all."
         )
-    log(f"bad pictures: {told}. They are left out, as --bad_images says")
+    logging.info(f"bad pictures: {told}. They are left out, as --bad_images says")
     kept = [
         split.take(np.array([row for row, f in enumerate(split.facts) if not f.fault], np.int64))
         for split in splits
@@ -200,9 +199,7 @@ def _rows_by_class(split: Split) -> list[tuple[int, np.ndarray]]:
     ]
 
 
-def _check_classes(
-    config: config_lib.Config, train: Split, class_names: tuple[str, ...], log: Log
-) -> None:
+def _check_classes(config: config_lib.Config, train: Split, class_names: tuple[str, ...]) -> None:
     """Raises UsageError if fewer than two classes have training pictures; notes any that has none.
 
     Some TFDS sets declare labels that none of their examples has.
@@ -215,7 +212,7 @@ def _check_classes(
         )
     if len(present) < len(class_names):
         missing = np.setdiff1d(np.arange(len(class_names)), present)
-        log(
+        logging.info(
             f"note: {len(missing)} class(es) have no training pictures, e.g. "
             f"{class_names[missing[0]]!r}"
         )

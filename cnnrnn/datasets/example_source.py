@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cnnrnn import errors
 from cnnrnn.datasets import image_folder
+from cnnrnn.system import text as text_lib
 
 
 class ExampleSource(Protocol):
@@ -68,7 +68,7 @@ class FileSource:
         return read_file(self._paths[row]), int(self._labels[row])
 
     def describe(self, row: int) -> str:
-        path = errors.printable(self._paths[row])
+        path = text_lib.printable(self._paths[row])
         return f"{path} (class {self._class_names[self._labels[row]]!r})"
 
     def path(self, row: int) -> str:

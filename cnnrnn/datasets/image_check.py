@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cnnrnn.preprocessing import image_header
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import text as text_lib
 
 # By Pillow's name: what training can decode, and the usual suffixes of each.
 SUFFIXES = {
@@ -71,7 +72,7 @@ def examine(encoded: bytes, max_pixels: int) -> Facts:
         return dataclasses.replace(facts, fault="is no picture of a known format")
     except Exception as error:  # Pillow's readers raise whatever comes on damaged bytes
         return dataclasses.replace(
-            facts, fault=f"is no picture that can be read ({_one_line(error)})"
+            facts, fault=f"is no picture that can be read ({text_lib.first_line(error)})"
         )
     return dataclasses.replace(facts, fault=_fault(facts, encoded, max_pixels))
 
@@ -141,11 +142,6 @@ def has_usual_suffix(path: str, facts: Facts) -> bool:
 
 def reason(error: tf.errors.OpError) -> str:
     """TensorFlow's reason without the node that it happened in."""
-    message = _one_line(error.message)
+    message = text_lib.first_line(error)
     message = re.sub(r"\{\{function_node .*?\}\} ", "", message)
     return re.sub(r" ?\[(Op:|\[).*", "", message).rstrip(". ")
-
-
-def _one_line(error: object) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core.folder_dataset import image_folder
 
 from cnnrnn import errors
@@ -25,7 +26,7 @@ PICTURE_SUFFIXES = frozenset(
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
-Log = Callable[[str], None]
+Fault = Callable[[str], None]
 Examples = tuple[tuple[str, int], ...]  # (path, label index), in canonical order
 
 
@@ -68,12 +69,11 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
         return self._examples[split]
 
 
-def build(root: pathlib.Path, log: Log = print, fault: Log | None = None) -> FolderBuilder:
+def build(root: pathlib.Path, fault: Fault | None = None) -> FolderBuilder:
     """Recognises the layout of a folder and lists its pictures.
 
     Args:
         root: the folder.
-        log: takes what is worth knowing.
         fault: takes what is wrong with one class or one folder, which is then passed over. None:
             the first is raised.
 
@@ -91,26 +91,26 @@ def build(root: pathlib.Path, log: Log = print, fault: Log | None = None) -> Fol
             "of pictures, 'digits', 'tiny_imagenet_100' or 'tfds:NAME'."
         )
     if original_layout.is_original_layout(root):
-        log(f"{root}: the original tiny-imagenet layout")
+        logging.info(f"{root}: the original tiny-imagenet layout")
         layout = original_layout.read(root)
         splits = {
             "train": _as_examples(layout.train),
             "validation": _as_examples(layout.validation),
         }
         return FolderBuilder(root, splits, list(layout.class_names))
-    train_dir = _first_split(root, TRAIN_NAMES, log)
-    validation_dir = _first_split(root, VALIDATION_NAMES, log) if train_dir else None
+    train_dir = _first_split(root, TRAIN_NAMES)
+    validation_dir = _first_split(root, VALIDATION_NAMES) if train_dir else None
     if train_dir is None and not _subfolders(root):
         raise errors.UsageError(
             f"{root} has no folders in it: put the pictures of each class into a folder of their "
             "own, named after the class."
         )
     if train_dir is None:
-        log(f"{root}: one tree of class folders")
+        logging.info(f"{root}: one tree of class folders")
     else:
         validation = f"{validation_dir.name}/" if validation_dir else "no validation folder"
-        log(f"{root}: class folders under {train_dir.name}/ and {validation}")
-    train = _classes(train_dir or root, log, fault)
+        logging.info(f"{root}: class folders under {train_dir.name}/ and {validation}")
+    train = _classes(train_dir or root, fault)
     if len(train) < 2:
         only = f" (only {next(iter(train))!r})" if train else ""
         raise errors.UsageError(
@@ -120,9 +120,7 @@ def build(root: pathlib.Path, log: Log = print, fault: Log | None = None) -> Fol
     names = sorted(train)
     splits = {"train": _numbered(train, names)}
     if validation_dir is not None:
-        splits["validation"] = _numbered(
-            _validation_classes(validation_dir, names, log, fault), names
-        )
+        splits["validation"] = _numbered(_validation_classes(validation_dir, names, fault), names)
     # Where the class folders are WordNet ids and words.txt lies beside them, the words are shown.
     shown = original_layout.class_names(sources.Folder(root), names)
     return FolderBuilder(root, splits, _printable(shown))
@@ -132,7 +130,7 @@ def _raise(message: str) -> NoReturn:
     raise errors.UsageError(message)
 
 
-def _first_split(root: pathlib.Path, names: tuple[str, ...], log: Log) -> pathlib.Path | None:
+def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
     """The first folder of these names, in upper or lower case, that holds class folders."""
     folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     for name in names:
@@ -140,7 +138,7 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...], log: Log) -> pathli
             continue
         if _subfolders(folders[name]):
             return folders[name]
-        log(f"note: {folders[name]} has no class folders and is passed over")
+        logging.info(f"note: {folders[name]} has no class folders and is passed over")
     return None
 
 
@@ -166,9 +164,9 @@ def _numbered(classes: dict[str, list[str]], names: list[str]) -> Examples:
 
 
 def _validation_classes(
-    folder: pathlib.Path, train_names: list[str], log: Log, fault: Log
+    folder: pathlib.Path, train_names: list[str], fault: Fault
 ) -> dict[str, list[str]]:
-    classes = _classes(folder, log, fault, empty_is_error=False)
+    classes = _classes(folder, fault, empty_is_error=False)
     unknown = sorted(set(classes) - set(train_names))
     if unknown:
         fault(
@@ -183,12 +181,14 @@ def _validation_classes(
         )
     missing = [name for name in train_names if not classes.get(name)]
     if missing:
-        log(f"note: {folder} has no pictures of {len(missing)} class(es), e.g. {missing[0]!r}")
+        logging.info(
+            f"note: {folder} has no pictures of {len(missing)} class(es), e.g. {missing[0]!r}"
+        )
     return classes
 
 
 def _classes(
-    folder: pathlib.Path, log: Log, fault: Log, empty_is_error: bool = True
+    folder: pathlib.Path, fault: Fault, empty_is_error: bool = True
 ) -> dict[str, list[str]]:
     """Lists the pictures of each class folder, sorted by their path within it.
 
@@ -207,7 +207,7 @@ def _classes(
         for directory, folders, files in os.walk(entry.path, onerror=unreadable, followlinks=True):
             place = os.stat(directory)
             if (place.st_dev, place.st_ino) in seen:
-                log(f"note: {directory} is a link that leads back, and is not followed")
+                logging.info(f"note: {directory} is a link that leads back, and is not followed")
                 folders.clear()
                 continue
             seen.add((place.st_dev, place.st_ino))
@@ -226,5 +226,5 @@ def _classes(
         classes[entry.name] = sorted(pictures)
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        log(f"note: {sum(others.values())} file(s) in {folder} are passed over ({kinds})")
+        logging.info(f"note: {sum(others.values())} file(s) in {folder} are passed over ({kinds})")
     return classes

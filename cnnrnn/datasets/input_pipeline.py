@@ -17,6 +17,7 @@ from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import text as text_lib
 
 
 class Features(Protocol):
@@ -172,4 +173,4 @@ def explain_failure(
                 "changed since it was checked: put it back as it was. A run that has begun goes "
                 "on only with the very same pictures."
             )
-    return errors.RunError(f"the input pipeline failed: {str(error.message).splitlines()[0]}")
+    return errors.RunError(f"the input pipeline failed: {text_lib.first_line(error)}")

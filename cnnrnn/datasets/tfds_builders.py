@@ -6,22 +6,25 @@ from collections.abc import Callable
 
 import requests
 import tensorflow_datasets as tfds
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.datasets import image_folder
+from cnnrnn.system import text as text_lib
 from data.digits import digits_dataset_builder
 from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 
-Log = Callable[[str], None]
 _VALIDATION_SPLITS = ("validation", "val", "test")
 
 
-def build(config: config_lib.Config, log: Log, fault: Log | None) -> tfds.core.DatasetBuilder:
+def build(
+    config: config_lib.Config, fault: Callable[[str], None] | None
+) -> tfds.core.DatasetBuilder:
     """The prepared builder of a data set's name or folder; see `datasets.examine`."""
     name, data_dir = config.dataset, config.prepared_data_dir
     if name not in ("digits", "tiny_imagenet_100") and not name.startswith("tfds:"):
-        return image_folder.build(pathlib.Path(name).expanduser(), log, fault)
+        return image_folder.build(pathlib.Path(name).expanduser(), fault)
     archive = pathlib.Path(config.archive).expanduser() if config.archive else None
     if archive is not None and not archive.is_file():
         raise errors.UsageError(f"--archive={archive} is not a file.")
@@ -39,18 +42,20 @@ def build(config: config_lib.Config, log: Log, fault: Log | None) -> tfds.core.D
                 f"{data_dir} holds {name} in a format that cannot be read by row: give another "
                 "--data_dir, where it is prepared anew."
             ) from error
-        raise errors.UsageError(f"--dataset={name}: {str(error).splitlines()[0]}") from error
+        raise errors.UsageError(f"--dataset={name}: {text_lib.first_line(error)}") from error
     if archive is not None and builder.data_path.exists():
-        log(f"note: --archive is not read: {name} was prepared before in {builder.data_path}")
-    return _prepared(builder, name, data_dir, log)
+        logging.info(
+            f"note: --archive is not read: {name} was prepared before in {builder.data_path}"
+        )
+    return _prepared(builder, name, data_dir)
 
 
 def _prepared(
-    builder: tfds.core.DatasetBuilder, name: str, data_dir: pathlib.Path, log: Log
+    builder: tfds.core.DatasetBuilder, name: str, data_dir: pathlib.Path
 ) -> tfds.core.DatasetBuilder:
     """Downloads and prepares a builder unless it is; ends within seconds when offline."""
     if not builder.data_path.exists():
-        log(f"preparing {name} in {builder.data_path} (once)")
+        logging.info(f"preparing {name} in {builder.data_path} (once)")
         if not sys.stdout.isatty():
             tfds.disable_progress_bar()  # its bars overwrite themselves, which a log cannot
         manual = data_dir / "downloads" / "manual"

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import confidence_intervals, html_report
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.system import atomic_files
+from cnnrnn.system import text as text_lib
 
 _Rows = list[tuple[Any, ...]]
 
@@ -34,7 +34,7 @@ def write(
         split: what was evaluated.
         predictions: of its pictures.
     """
-    names = [_one_line(score.name) for score in content.classes]
+    names = [text_lib.one_line(score.name) for score in content.classes]
     labels = [
         (name, _figure(score.recall), _figure(score.top5))
         for name, score in zip(names, content.classes, strict=True)
@@ -110,7 +110,7 @@ def _predictions(
     return [
         ("row", "path", "true", "predicted", "probability", "loss", "in_top5"),
         *(
-            (row, errors.printable(split.path(row)), names[true], names[top[0]],
+            (row, text_lib.printable(split.path(row)), names[true], names[top[0]],
              _figure(probability), _figure(loss), int(top5))
             for row, (true, top, probability, loss, top5) in enumerate(
                 zip(predictions.label, predictions.top, predictions.probability, predictions.loss,
@@ -126,10 +126,6 @@ def _ends(interval: confidence_intervals.Interval) -> tuple[str, str, str]:
 
 def _figure(value: float) -> str:
     return f"{value:.6f}" if math.isfinite(value) else ""
-
-
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
 
 
 def _write(path: pathlib.Path, rows: Sequence[Sequence[Any]], dialect: str = "excel") -> None:

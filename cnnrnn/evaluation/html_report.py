@@ -11,7 +11,7 @@ import jinja2
 
 from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals
 
-_TEMPLATE = "page.html.jinja"
+_TEMPLATE = "html_report.html.jinja"
 _FEWEST = 30  # pictures: by fewer, the interval of a mean is too narrow
 
 

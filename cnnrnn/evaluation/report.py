@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, phases
+from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import (
@@ -18,13 +18,14 @@ from cnnrnn.evaluation import (
     confidence_intervals,
     csv_tables,
     html_report,
+    tensorboard,
 )
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
 from cnnrnn.system import atomic_files
-from cnnrnn.training import tensorboard
+from cnnrnn.system import text as text_lib
 
 _PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24
 
@@ -91,7 +92,7 @@ def write(
     csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
     results = _results(data, best, content, predictions)
-    tensorboard.evaluation(
+    tensorboard.write(
         folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, pictures
     )
     atomic_files.write_json(folder.results, results)
@@ -136,26 +137,24 @@ def _finite(value: Any) -> Any:
 
 
 def _label_charts(names: list[str], predictions: predictions_lib.Predictions) -> dict[str, bytes]:
-    charts = {}
+    drawn = {}
     for name in ("top1", "top5"):
         accuracy = mean_by_label(getattr(predictions, name), predictions.label, len(names))
-        charts[name] = charts.label_chart(
-            names, accuracy, f"{name.replace('top', 'Top-')} by label"
-        )
-    return charts
+        drawn[name] = charts.label_chart(names, accuracy, f"{name.replace('top', 'Top-')} by label")
+    return drawn
 
 
 def _curves(folder: run_folder.RunFolder) -> dict[str, bytes]:
     """A chart for each phase that has been trained."""
-    charts = {}
+    drawn = {}
     for name, phase in phases.BY_NAME.items():
         points = {
             split: event_files.scalars(folder.events(phase, split))
             for split in ("train", "validation")
         }
         if any(points.values()):
-            charts[f"curves of {name}"] = charts.curves_chart(points, name)
-    return charts
+            drawn[f"curves of {name}"] = charts.curves_chart(points, name)
+    return drawn
 
 
 def _confusions(
@@ -218,7 +217,7 @@ def _shown(
     return [
         {
             "jpeg": jpeg,
-            "path": errors.printable(data.validation.path(row)),
+            "path": text_lib.printable(data.validation.path(row)),
             "true": data.class_names[predictions.label[row]],
             "predicted": data.class_names[predictions.top[row, 0]],
             "confidence": float(predictions.probability[row]),

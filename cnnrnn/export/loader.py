@@ -34,12 +34,12 @@ def load(folder: pathlib.Path) -> Export:
         UsageError: the folder is no export.
         RunError: the export is damaged.
     """
-    if not (folder / checksummed.SEAL).exists():
+    if not (folder / checksummed.CHECKSUMS).exists():
         raise errors.UsageError(
             f"{folder} is no export: run ./run.sh export with the same flags first."
         )
     try:
-        notes = checksummed.notes(folder)
+        notes = checksummed.read_metadata(folder)
     except ValueError as error:
         raise errors.RunError(f"the export {folder} is damaged: {error}. Export anew.") from error
     return Export(tf.saved_model.load(str(folder / "saved_model")).signatures, notes)

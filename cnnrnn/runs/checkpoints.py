@@ -17,9 +17,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import errors, phases
-from cnnrnn.system import checksummed, saving
+from cnnrnn.system import atomic_files, checksummed
+from cnnrnn.system import text as text_lib
 from cnnrnn.training import loss_scale as loss_scale_lib
 
 _KEEP = 2
@@ -55,7 +57,6 @@ class Checkpoints:
         minutes: a save `is_due` when this long has passed since the last.
         on_failure: "stop" or "continue", where a checkpoint cannot be written.
         loss_scale: float16's, if there is one.
-        log: takes what a user should know.
     """
 
     def __init__(
@@ -69,7 +70,6 @@ class Checkpoints:
         minutes: float,
         on_failure: str,
         loss_scale: loss_scale_lib.LossScale | None = None,
-        log: Callable[[str], None] = print,
     ):
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(
@@ -79,7 +79,7 @@ class Checkpoints:
             **(loss_scale.trackables() if loss_scale else {}),
         )
         self._class_names = list(class_names)
-        self._on_failure, self._log = on_failure, log
+        self._on_failure = on_failure
         self._seconds = minutes * 60
         self._saved_at = time.monotonic()
 
@@ -97,7 +97,7 @@ class Checkpoints:
         faults = []
         for folder in reversed(folders):
             try:
-                notes = checksummed.notes(folder)
+                notes = checksummed.read_metadata(folder)
                 break
             except ValueError as error:
                 faults.append(f"{folder}: {error}")
@@ -109,15 +109,15 @@ class Checkpoints:
                 )
             return None
         for fault in faults:
-            self._log(f"warning: the checkpoint {fault}. It is not used")
+            logging.warning(f"the checkpoint {fault}. It is not used")
         if faults:
-            self._log(f"warning: going on from the one before, {folder}: what came after is lost")
+            logging.warning(f"going on from the one before, {folder}: what came after is lost")
         self._check_same(folder, notes)
         try:
             self._checkpoint.read(str(folder / _PREFIX)).assert_consumed()
         except (ValueError, IndexError, AssertionError, tf.errors.OpError) as error:
             raise errors.RunError(
-                f"the checkpoint {folder} cannot be restored: {str(error).splitlines()[0]}. Train "
+                f"the checkpoint {folder} cannot be restored: {text_lib.first_line(error)}. Train "
                 "afresh under another --run=NAME."
             ) from error
         for damaged in folders[folders.index(folder) + 1 :]:
@@ -146,7 +146,7 @@ class Checkpoints:
         except errors.RunError as error:
             if self._on_failure == "stop":
                 raise
-            self._log(f"warning: {error} Going on without, as --on_save_failure says")
+            logging.warning(f"{error} Going on without, as --on_save_failure says")
             return False
         return True
 
@@ -160,11 +160,13 @@ class Checkpoints:
         number = int(before[-1].name) + 1 if before else 1
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            saving.check_room(self._directory, self._bytes())
+            atomic_files.check_free_space(
+                self._directory, 1.02 * self._bytes(), "saving", atomic_files.KEEPS_EARLIER
+            )
             with checksummed.writing(self._directory / f"{number:08d}", self._notes()) as folder:
                 self._checkpoint.write(str(folder / _PREFIX))
         except (OSError, tf.errors.OpError) as error:
-            raise saving.explained(self._directory, error) from error
+            raise atomic_files.write_error(self._directory, error) from error
         for old in before[: -_KEEP + 1]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -186,7 +188,7 @@ class Checkpoints:
         now = self._notes()
         for what, name in (("weights", "network"), ("classes", "class list")):
             if notes[what] != now[what]:
-                before, after = saving.first_difference(notes[what], now[what])
+                before, after = text_lib.first_difference(notes[what], now[what])
                 raise errors.UsageError(
                     f"the checkpoint {folder} is of another {name}: it has {before} where there "
                     f"is {after} now. Train afresh under another --run=NAME."

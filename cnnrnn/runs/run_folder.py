@@ -70,7 +70,7 @@ class RunFolder:
         self.create()
         with run_lock.held(self.root):
             for folder in (self.root, self.best, *self.root.glob("checkpoints/*")):
-                checksummed.clear_leftovers(folder)
+                checksummed.clean_up(folder)
             try:
                 yield
             finally:

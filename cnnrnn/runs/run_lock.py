@@ -9,7 +9,9 @@ import pathlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+
+from absl import logging
 
 from cnnrnn import errors
 
@@ -18,7 +20,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
-def held(root: pathlib.Path, log: Callable[[str], None] = print) -> Iterator[None]:
+def held(root: pathlib.Path) -> Iterator[None]:
     """Holds the lock of a run folder, which must exist, while the block runs.
 
     The system gives the lock back when its holder ends, however it ends: one that is left by a
@@ -38,7 +40,9 @@ def held(root: pathlib.Path, log: Callable[[str], None] = print) -> Iterator[Non
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            log(f"note: {root} is on a disk without locks: see to it that no other run uses it")
+            logging.info(
+                f"note: {root} is on a disk without locks: see to it that no other run uses it"
+            )
         file.seek(0)
         file.truncate()
         json.dump(

@@ -21,7 +21,7 @@ from starlette import applications, requests, responses, routing
 
 from cnnrnn.serving import batcher
 
-_PAGE = pathlib.Path(__file__).with_name("serve.html")
+_PAGE = pathlib.Path(__file__).with_name("page.html")
 _MOST_INSTANCES = 64
 _BODY_SECONDS = 30
 

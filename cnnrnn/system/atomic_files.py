@@ -1,21 +1,26 @@
-"""Files that are whole or not there: written aside, brought to the disk, renamed into place."""
+"""Atomic writes: temporary file, fsync, rename."""
 
 import contextlib
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
+
+from cnnrnn import errors
+from cnnrnn.system import text as text_lib
+
+TEMPORARY = ".partial-"  # prefix of files and folders that are being written
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a temporary path beside `path` that becomes `path` when the block ends well.
+    """Yields a temporary path beside `path` that becomes `path` when the block succeeds.
 
     The temporary name keeps the suffix (some writers choose their format by it) and holds the
-    process id, so that two processes never write into one file. When the block raises, the
-    temporary file is removed and `path` stays as it was. Not even a machine that loses its power
-    leaves half a file under the final name.
+    process id, so that two processes never write to the same file. If the block raises, the
+    temporary file is removed and `path` stays as it was; so it does if the machine loses power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{temporary_prefix()}{path.name}")
@@ -29,12 +34,12 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def temporary_prefix() -> str:
-    """What the names of this process's half-written files begin with."""
-    return f".partial-{os.getpid()}-"
+    """Prefix of the names of this process's temporary files."""
+    return f"{TEMPORARY}{os.getpid()}-"
 
 
 def sync(path: pathlib.Path) -> None:
-    """Has the system bring a file, or the names in a folder, to the disk."""
+    """Flushes a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -49,3 +54,32 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_free_space(directory: pathlib.Path, size: float, what: str, fix: str) -> None:
+    """Raises RunError if a disk has less than `size` bytes free.
+
+    Checked before writing because HDF5 fails late on a full disk, and more than once.
+
+    Args:
+        directory: on the disk in question.
+        size: in bytes.
+        what: what needs the space, the subject of the message.
+        fix: what the user can do, the end of the message.
+    """
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise errors.RunError(
+            f"{what} needs {size / 1e6:,.0f} MB in {directory}, where {free / 1e6:,.0f} MB are "
+            f"free: {fix}"
+        )
+
+
+def write_error(directory: pathlib.Path, error: Exception) -> errors.RunError:
+    """The error to raise when saving a part of a run failed."""
+    return errors.RunError(
+        f"cannot save to {directory}: {text_lib.first_line(error)}. {KEEPS_EARLIER}"
+    )
+
+
+KEEPS_EARLIER = "Everything saved earlier is intact: fix this and give the same command again."

@@ -1,91 +1,133 @@
-"""Folders that are whole or not there, and that can be checked later.
+"""Folders and JSON files that carry checksums of their content.
 
-  NAME/...          what was written
-  NAME/seal.json    the size and SHA-256 of each file, and notes of whoever wrote them
+  NAME/...          the files
+  NAME/seal.json    size and SHA-256 of each file, and the writer's metadata
 
-A folder gets its name last, when all of it is on the disk. Found damaged afterwards, by a disk, a
-copy or a person, it says what is wrong with it.
+A folder is written under a temporary name and renamed once all of it is on disk. Damage that
+happens later, by a disk, a copy or a person, is found when the folder is read.
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from cnnrnn.system import atomic_files, sealed_json
+from cnnrnn.system import atomic_files
 
-SEAL = "seal.json"
-_PARTIAL = ".partial-*"
+# Names on disk, which every run folder has: renaming them would make existing runs unreadable.
+CHECKSUMS = "seal.json"
+_OWN_CHECKSUM = "seal_sha256"
+_METADATA = "notes"
+
+_REPLACED = ".replaced-"  # prefix of a folder that is being replaced
+
+
+def file_digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
+    """The checksum of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 @contextlib.contextmanager
-def writing(folder: pathlib.Path, notes: dict[str, Any]) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder that becomes `folder` when the block ends well.
+def writing(folder: pathlib.Path, metadata: dict[str, Any]) -> Iterator[pathlib.Path]:
+    """Yields a temporary folder that becomes `folder` when the block succeeds.
+
+    A process killed at any point leaves the old folder or the new one, if need be under a name
+    from which `clean_up` restores it.
 
     Args:
-        folder: one that is there is replaced when the new one is whole.
-        notes: JSON, kept in the seal.
+        folder: an existing one is replaced.
+        metadata: JSON, kept beside the checksums.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{atomic_files.temporary_prefix()}{folder.name}")
-    outdated = temporary.with_name(f"{temporary.name}-outdated")
+    replaced = folder.with_name(f"{_REPLACED}{folder.name}")
     temporary.mkdir()
     try:
         yield temporary
         files = {}
-        for path in _files(temporary):
+        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
             atomic_files.sync(path)
             files[path.relative_to(temporary).as_posix()] = _describe(path)
-        sealed_json.write(temporary / SEAL, {"notes": notes, "files": files})
-        if folder.exists():  # a folder that holds something cannot be renamed over
-            os.rename(folder, outdated)
+        write_json(temporary / CHECKSUMS, {_METADATA: metadata, "files": files})
+        if folder.exists():  # a folder that is not empty cannot be renamed over
+            os.rename(folder, replaced)
         os.rename(temporary, folder)
         atomic_files.sync(folder.parent)
-        shutil.rmtree(outdated, ignore_errors=True)  # not before: till then it is all there is
+        shutil.rmtree(replaced, ignore_errors=True)  # last: until now it was the only copy
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def notes(folder: pathlib.Path) -> dict[str, Any]:
-    """The notes of a whole folder.
+def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    """The metadata of a folder whose files are intact.
 
     Raises:
-        ValueError: the folder is not as it was written; says which file, and what is wrong.
+        ValueError: a file is missing or differs from what was written; the message names it.
     """
-    seal = sealed_json.read(folder / SEAL)
-    for name, written in seal["files"].items():
+    checksums = read_json(folder / CHECKSUMS)
+    for name, written in checksums["files"].items():
         path = folder / name
-        if not path.is_file():
-            raise ValueError(f"{name} is gone")
-        if path.stat().st_size != written["bytes"]:
-            raise ValueError(
-                f"{name} has {path.stat().st_size:,} bytes and had {written['bytes']:,}"
-            )
-        if _describe(path) != written:
-            raise ValueError(f"the content of {name} has changed")
-    return seal["notes"]
+        try:
+            if not path.is_file():
+                raise ValueError(f"{name} is missing")
+            if path.stat().st_size != written["bytes"]:
+                raise ValueError(
+                    f"{name} has {path.stat().st_size:,} bytes instead of {written['bytes']:,}"
+                )
+            if _describe(path) != written:
+                raise ValueError(f"the content of {name} has changed")
+        except OSError as error:
+            raise ValueError(f"{name} cannot be read ({error.strerror})") from error
+    return checksums[_METADATA]
 
 
-def clear_leftovers(parent: pathlib.Path) -> None:
-    """Removes what processes that were killed left half written in a folder.
+def clean_up(parent: pathlib.Path) -> None:
+    """Removes temporary files of killed processes; restores a folder killed while replaced.
 
-    Only for whoever is sure that no other process writes there now.
+    Only for a caller that holds the lock: no other process may be writing in `parent`.
     """
-    for path in parent.glob(_PARTIAL):
+    for replaced in parent.glob(f"{_REPLACED}*"):
+        folder = replaced.with_name(replaced.name.removeprefix(_REPLACED))
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            os.rename(replaced, folder)
+    for path in parent.glob(f"{atomic_files.TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+    """Writes a JSON object atomically, together with its own checksum."""
+    atomic_files.write_json(path, value | {_OWN_CHECKSUM: _digest(value)})
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a file written by `write_json`, without its checksum.
+
+    Raises:
+        ValueError: the file is missing, unreadable, or has changed since it was written.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        recorded = value.pop(_OWN_CHECKSUM)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.name} is missing or damaged ({error})") from error
+    if recorded != _digest(value):
+        raise ValueError(f"the content of {path.name} has changed")
+    return value
 
 
 def _describe(path: pathlib.Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _digest(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,9 +1,9 @@
 """The machine: which devices train, as how many replicas, in which precision."""
 
 import pathlib
-from collections.abc import Callable
 
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import errors
 
@@ -40,14 +40,12 @@ def precision(
     requested: str,
     *,
     cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo"),
-    log: Callable[[str], None] = print,
 ) -> str:
     """Settles --precision: 'auto' is bfloat16 where it is native, else float32.
 
     Args:
         requested: one of the flag's values.
         cpuinfo: where Linux lists what the processor can do; elsewhere bfloat16 is not assumed.
-        log: takes the line that says which and why.
 
     Returns:
         "float32", "bfloat16" or "float16".
@@ -58,7 +56,7 @@ def precision(
         chosen = "bfloat16" if native else "float32"
     elif requested != "float32" and not native:
         why += ": expect it to be slow"
-    log(f"precision: {chosen} ({why})")
+    logging.info(f"precision: {chosen} ({why})")
     return chosen
 
 

@@ -15,18 +15,6 @@ except ImportError:  # Windows
 
 _ROOT = pathlib.Path("/")
 
-# What phase 2 takes on a CPU: the peaks of whole training steps in float32 with 100 classes were
-# 4.2, 7.6 and 12.3 GB at batches of 4, 16 and 32, on one line within 0.1 GB.
-#
-# What does not depend on the batch: four arrays of the size of all parameters (the weights, their
-# gradients, Adam's two moments), 1.65 GB with 103 million of them in float32, and beside them
-# Python, TensorFlow and the copies that its kernels repack weights into.
-_PARAMETER_ARRAYS = 4
-_PROGRAM_BYTES = 1.35e9
-# A picture: every layer's output in the CNN, kept for its backward pass, and what that pass and
-# the pipeline hold at the same time. In bfloat16 3.5 GB were measured at a batch of 2.
-_PICTURE_BYTES = 0.29e9
-
 
 def text(size: float | None) -> str:
     """'3.1 GB'; 'unknown' for None."""
@@ -122,25 +110,3 @@ def _limit(
         return None
     # Files that were read and not asked for since give way to whoever needs the memory.
     return int(limit), used - int(stat.get(cache_name, 0))
-
-
-def phase2(batch_size: int, parameters: int, *, half: bool, replicas: int = 1) -> float:
-    """An estimate of the peak resident memory of phase 2 on a CPU, in bytes.
-
-    Args:
-        batch_size: pictures per step, over all replicas together.
-        parameters: how many the network has.
-        half: whether its products are of 16 bits.
-        replicas: each has its own copy of the parameters and all that goes with them.
-    """
-    # In a half precision the pictures' share is half, and the weights are there as copies too.
-    bytes_per_parameter = _PARAMETER_ARRAYS * 4 + (2 if half else 0)
-    pictures = batch_size * _PICTURE_BYTES / (2 if half else 1)
-    return bytes_per_parameter * parameters * replicas + _PROGRAM_BYTES + pictures
-
-
-def largest_phase2_batch(size: float, parameters: int, *, half: bool, replicas: int = 1) -> int:
-    """The largest batch for which the estimate of phase 2 stays below a size; 0: there is none."""
-    fixed = phase2(0, parameters, half=half, replicas=replicas)
-    per_picture = phase2(1, parameters, half=half, replicas=replicas) - fixed
-    return max(int((size - fixed) / (per_picture * replicas)), 0) * replicas

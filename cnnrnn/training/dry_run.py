@@ -7,14 +7,14 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
-from cnnrnn.commands import preflight
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
-from cnnrnn.training import feature_cache, steps
+from cnnrnn.system import text as text_lib
+from cnnrnn.training import cost, feature_cache, steps
 from cnnrnn.training import loss_scale as loss_scale_lib
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
@@ -30,7 +30,7 @@ class _AnyFeatures:
         return tf.fill((rows.shape[0], self._width), 0.5)
 
 
-def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
+def measure(phase_name: str, config: config_lib.Config) -> cost.PhaseCost:
     """Builds the network as training does and takes a few steps of a phase.
 
     The network keeps its random weights, since neither time nor memory depends on them. Nothing
@@ -44,10 +44,9 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
     if available is not None:
         available += memory.resident()  # what this process has taken already is its own
     phase = phases.BY_NAME[phase_name]
-    log = print if phase is phases.PHASE1 else lambda line: None  # the data is told of once
     strategy = devices_lib.strategy(config.logical_cpus)
-    precision = devices_lib.precision(config.precision, log=log)
-    data = dataset_lib.load(config, log=log)
+    precision = devices_lib.precision(config.precision)
+    data = dataset_lib.load(config)
     schedule = phases.schedule(phase, config, len(data.train))
     devices_lib.check_batch(schedule.batch_size, strategy)
     print(f"{phase_name}: trying it, about a minute at full size", flush=True)
@@ -69,8 +68,8 @@ def measure(phase_name: str, config: config_lib.Config) -> preflight.Trial:
     try:
         rates = _rates(phase, schedule, config, data, network, train_step, strategy)
     except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(str(error.message).splitlines()[0]) from error
-    return preflight.Trial(
+        raise MemoryError(text_lib.first_line(error)) from error
+    return cost.PhaseCost(
         phase=phase_name,
         devices=devices_lib.describe(config.logical_cpus),
         replicas=strategy.num_replicas_in_sync,
@@ -92,7 +91,7 @@ def _rates(
     network: network_lib.Network,
     train_step: Callable,
     strategy: tf.distribute.Strategy,
-) -> dict[str, preflight.Part | None]:
+) -> dict[str, cost.Part | None]:
     """Times the parts of a phase: "features", "training" and "validation"."""
     samples = schedule.steps_per_epoch * schedule.batch_size
     extracted = []  # the splits whose features would be computed, once
@@ -125,7 +124,7 @@ def _rates(
 
     features_part = None
     if extracted:
-        features_part = preflight.Part(
+        features_part = cost.Part(
             rate(
                 steps.make_feature_step(network, strategy),
                 feature_cache.batch_size(strategy),
@@ -136,12 +135,12 @@ def _rates(
         )
     return {
         "features": features_part,
-        "training": preflight.Part(
+        "training": cost.Part(
             rate(train_step, schedule.batch_size, cached=data.train in extracted),
             images=samples,
             times=schedule.epochs,
         ),
-        "validation": preflight.Part(
+        "validation": cost.Part(
             rate(
                 steps.make_eval_step(network, strategy),
                 schedule.batch_size,

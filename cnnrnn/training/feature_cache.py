@@ -20,10 +20,10 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import errors, shapes
 from cnnrnn.datasets import dataset as dataset_lib
@@ -31,10 +31,8 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import atomic_files, progress
+from cnnrnn.system import atomic_files, checksummed, progress
 from cnnrnn.training import steps
-
-Log = Callable[[str], None]
 
 CHUNK_ROWS = 512
 _FORMAT = 1
@@ -84,7 +82,6 @@ class FeatureCache:
     network: network_lib.Network
     strategy: tf.distribute.Strategy
     resize_method: str
-    log: Log = print
 
     def features(self, split: dataset_lib.Split, name: str, passes: float) -> Features | None:
         """The features of a split, computed as far as they are missing.
@@ -100,7 +97,7 @@ class FeatureCache:
         """
         folder, missing = self._look(split, name)
         if missing and not pays(passes):
-            self.log(
+            logging.info(
                 f"feature cache: not written for {name}: its pictures are gone through "
                 f"{passes:.2g} times, and computing the features takes one pass itself"
             )
@@ -109,7 +106,7 @@ class FeatureCache:
             self._make_room(folder, name, len(split), missing)
             self._compute(folder, split, name, missing)
         chunks = [_chunk(folder, index) for index in range(_chunk_count(split))]
-        self.log(f"feature cache: {len(split):,} pictures of {name} from {folder}")
+        logging.info(f"feature cache: {len(split):,} pictures of {name} from {folder}")
         return Features(chunks, self._width)
 
     @property
@@ -135,7 +132,7 @@ class FeatureCache:
             if fault is not None:
                 missing.append(index)
             if fault:
-                self.log(f"feature cache: {_chunk(folder, index)} {fault}: computing it anew")
+                logging.info(f"feature cache: {_chunk(folder, index)} {fault}: computing it anew")
         try:
             if missing and not (folder / "key.json").exists():
                 atomic_files.write_json(folder / "key.json", {**key, "split": name})
@@ -147,7 +144,7 @@ class FeatureCache:
         row_bytes = 4 * self._width
         need = len(missing) * CHUNK_ROWS * row_bytes
         free = shutil.disk_usage(folder).free
-        self.log(
+        logging.info(
             f"feature cache: {rows:,} pictures of {name} x {row_bytes / 1024:.0f} KB = "
             f"{rows * row_bytes / 1e6:,.0f} MB in {folder}, of which "
             f"{min(need, rows * row_bytes) / 1e6:,.0f} MB are to be written; "
@@ -208,9 +205,8 @@ def _fault(path: pathlib.Path, shape: tuple[int, int]) -> str | None:
     if not checksum.exists():
         return ""
     try:
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != checksum.read_text().strip():
-                return "is damaged"
+        if checksummed.file_digest(path) != checksum.read_text().strip():
+            return "is damaged"
         written = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         return f"cannot be read ({error})"
@@ -224,8 +220,7 @@ def _write(path: pathlib.Path, features: np.ndarray) -> None:
     try:
         with atomic_files.replacing(path) as temporary:
             np.save(temporary, features)
-            with open(temporary, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = checksummed.file_digest(temporary)
         atomic_files.write_text(path.with_suffix(".sha256"), digest + "\n")
     except OSError as error:
         raise _cannot_write(path.parent, error) from error

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable
 
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import memory, progress
-from cnnrnn.training import steps
+from cnnrnn.training import cost, steps
 
 _TIMED_STEPS = 3
 # What a picture costs in validation, where there is no backward pass, in pictures of training.
@@ -29,7 +30,6 @@ class TellingStep:
         schedule: its numbers.
         steps_done: how many steps of the phase were done before.
         validation_images: how many are gone through after each epoch.
-        log: takes the line.
     """
 
     def __init__(
@@ -40,9 +40,8 @@ class TellingStep:
         *,
         steps_done: int,
         validation_images: int,
-        log: Callable[[str], None] = print,
     ):
-        self._step, self._phase, self._schedule, self._log = step, phase, schedule, log
+        self._step, self._phase, self._schedule = step, phase, schedule
         self._next, self._validation_images = steps_done, validation_images
         self._timed = -1  # steps since `_since`; the next call's starts the clock where below 0
         self._since = 0.0
@@ -62,7 +61,7 @@ class TellingStep:
         if self._timed == 0 or (self._next - 1) % self._schedule.steps_per_epoch == 0:
             self._timed, self._since = 0, now
         elif self._timed == _TIMED_STEPS:
-            self._log(self._line(_TIMED_STEPS * self._schedule.batch_size / (now - self._since)))
+            logging.info(self._line(_TIMED_STEPS * self._schedule.batch_size / (now - self._since)))
             self._told = True
 
     def _line(self, rate: float) -> str:
@@ -82,7 +81,6 @@ def tell_of_phase2(
     config: config_lib.Config,
     network: network_lib.Network,
     strategy: tf.distribute.Strategy,
-    log: Callable[[str], None] = print,
 ) -> None:
     """Tells before phase 1 whether phase 2 will fit into memory, by estimate.
 
@@ -99,14 +97,16 @@ def tell_of_phase2(
         "half": network.precision != "float32",
         "replicas": strategy.num_replicas_in_sync,
     }
-    need = memory.phase2(batch_size, **size)
+    need = cost.phase2_memory(batch_size, **size)
     told = (
         f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate); "
         f"{memory.text(available)} are available"
     )
     if need <= available:
-        log(f"memory: {told}")
+        logging.info(f"memory: {told}")
         return
-    largest = memory.largest_phase2_batch(available, **size)
+    largest = cost.largest_phase2_batch(available, **size)
     mend = f"give --batch_size={config.batch_size[phases.PHASE1.index]},{largest} at most"
-    log(f"warning: {told}. It will not fit: {mend if largest else 'close other programs first'}.")
+    logging.warning(
+        f"{told}. It will not fit: {mend if largest else 'close other programs first'}."
+    )

@@ -1,0 +1,61 @@
+"""Console output: this program's log messages as plain lines on standard output."""
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Iterator
+
+import absl.logging
+
+_PACKAGE = str(pathlib.Path(__file__).parent.parent)
+
+
+class _Lines(logging.Handler):
+    """Prints each message as a line of its own; a warning says that it is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        print(prefix + record.getMessage(), flush=True)
+
+
+class _Messages(logging.Handler):
+    """Keeps messages instead of printing them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """absl's logger is shared: Keras and tensorflow-datasets report their details to it."""
+    return record.levelno >= logging.WARNING or record.pathname.startswith(_PACKAGE)
+
+
+_lines = _Lines()
+_lines.addFilter(_is_ours)
+
+
+def install() -> None:
+    """Shows what is logged by absl.logging from here on. Idempotent."""
+    absl.logging.set_verbosity(absl.logging.INFO)
+    absl.logging.get_absl_logger().addHandler(_lines)
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[list[str]]:
+    """Collects the messages logged in the block, which are not printed."""
+    handler = _Messages()
+    handler.addFilter(_is_ours)
+    logger = absl.logging.get_absl_logger()
+    shown = _lines in logger.handlers
+    logger.removeHandler(_lines)
+    logger.addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        logger.removeHandler(handler)
+        if shown:
+            logger.addHandler(_lines)

@@ -1,0 +1,29 @@
+"""Text for messages: printable file names, one-line errors, differences of two lists."""
+
+import itertools
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """Makes a file name one line of valid UTF-8, whatever bytes it consists of."""
+    shown = "".join(c if unicodedata.category(c) != "Cc" else repr(c)[1:-1] for c in text)
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def one_line(text: object) -> str:
+    """Joins all lines and runs of whitespace by single spaces."""
+    return " ".join(str(text).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if it has none."""
+    lines = str(getattr(error, "message", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def first_difference(before: Sequence[Any], now: Sequence[Any]) -> tuple[str, str]:
+    """The first pair of entries in which two lists differ."""
+    pairs = itertools.zip_longest(before, now, fillvalue="nothing")
+    return next((str(a), str(b)) for a, b in pairs if a != b)
