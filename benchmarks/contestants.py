@@ -48,7 +48,7 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
     with strategy.scope():
         network = network_lib.build(CLASSES, precision=precision)
         phases.set_trainable(network, which, settings)
-        optimizer = which.optimizer(settings.learning_rate[which.index])
+        optimizer = which.optimizer(settings.training.learning_rate[which.index])
         optimizer.build(network.model.trainable_variables)
     step = steps.make_train_step(network, optimizer, strategy, BATCH[phase])
     batch = batch_of(BATCH[phase])

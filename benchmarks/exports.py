@@ -175,7 +175,7 @@ def main() -> None:
     recorded = run_folder.RunFolder(options.run).config()["data"]
     split = {name: recorded[name] for name in _SPLIT}
     data = dataset_lib.load(
-        config_lib.Config(dataset=options.dataset, archive=options.archive, **split)
+        config_lib.Config.of(dataset=options.dataset, archive=options.archive, **split)
     )
     if data.class_names != classifier.class_names:
         parser.error(f"{options.run} was trained on other classes than {options.dataset} has")

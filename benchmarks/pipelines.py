@@ -101,7 +101,7 @@ class _Given:
 
 
 def _program(root: pathlib.Path, features: input_pipeline.Features | None = None) -> Iterator:
-    data = dataset_lib.load(config.Config(dataset=str(root)))
+    data = dataset_lib.load(config.Config.of(dataset=str(root)))
     return iter(
         input_pipeline.training(
             data.train,

@@ -1,7 +1,7 @@
-"""The settings of a run: one table that is the flags, their help, their checks and their defaults.
+"""The settings of a run, in groups: flags, their help, their checks and their defaults.
 
-Everything below `main` takes a `Config`. A setting that each phase has its own value of is a pair
-(phase 1, phase 2); on the command line one value stands for both.
+A setting that each phase has its own value of is a pair (phase 1, phase 2); on the command line
+one value stands for both.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from absl import flags
@@ -20,12 +20,19 @@ RESIZE_METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos
 
 
 def cache_dir() -> pathlib.Path:
-    """Where downloads, prepared data sets and fingerprints are kept: $CNNRNN_CACHE if set."""
+    """The folder of downloads, prepared data sets and features: $CNNRNN_CACHE if set."""
     return pathlib.Path(os.environ.get("CNNRNN_CACHE", "~/.cache/cnnrnn")).expanduser()
 
 
-def _setting(default: Any, help_text: str, check: tuple[Callable[[Any], bool], str] | None = None):
-    return dataclasses.field(default=default, metadata={"help": help_text, "check": check})
+def _setting(
+    default: Any,
+    help_text: str,
+    check: tuple[Callable[[Any], bool], str] | None = None,
+    flag: str = "",
+):
+    """A setting whose flag is named like its field, unless `flag` says otherwise."""
+    metadata = {"help": help_text, "check": check, "flag": flag}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _one_of(*values: str) -> tuple[Callable[[Any], bool], str]:
@@ -45,168 +52,55 @@ _GIVEN = (lambda value: value.strip() != ""), "not empty"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """All settings, checked. Construct with keywords; `replace` makes a changed copy."""
+class DataSettings:
+    """Which images, and how they are prepared."""
 
-    # Data
     dataset: str = _setting(
         "digits",
         "What to train on: 'digits' (built in), 'tiny_imagenet_100', 'tfds:NAME[/CONFIG]', or a "
-        "folder of pictures (train/CLASS/* and val/CLASS/*, or CLASS/*, or the original "
+        "folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*, or the original "
         "tiny-imagenet layout).",
         _GIVEN,
     )
     archive: str = _setting("", "tiny_imagenet_100 only: path of the zip, if you have it already.")
     data_dir: str = _setting(
         "",
-        "Where data sets are prepared and downloads kept. Empty: $CNNRNN_CACHE/datasets, or "
+        "Folder for prepared data sets and downloads. Empty: $CNNRNN_CACHE/datasets, or "
         "~/.cache/cnnrnn/datasets.",
     )
     validation_fraction: float = _setting(
         0.1,
-        "Share of each class kept for validation where the data set has no validation split.",
+        "Fraction of each class held out for validation if the data set has no validation split.",
         _FRACTION,
     )
     split_seed: int = _setting(
-        0, "Seed of that split and of the choice of --*_per_class pictures.", _SEED
+        0, "Seed of that split and of the choice of --*_per_class images.", _SEED
     )
     train_per_class: int = _setting(
-        0, "Train on this many pictures of each class, chosen by --split_seed. 0: all.",
+        0, "Train on this many images of each class, chosen by --split_seed. 0: all.",
         _NOT_NEGATIVE,
     )  # fmt: skip
     validation_per_class: int = _setting(
-        0, "Validate on this many pictures of each class, likewise. 0: all.", _NOT_NEGATIVE
-    )
+        0, "Validate on this many images of each class, chosen by --split_seed. 0: all.",
+        _NOT_NEGATIVE,
+    )  # fmt: skip
     bad_images: str = _setting(
         "stop",
-        "What to do about pictures that cannot be trained on, which are found before anything is "
-        "trained: 'stop', or 'skip' them and say so.",
+        "What to do if images cannot be decoded, which is checked before training: 'stop', or "
+        "'skip' them and list them.",
         _one_of("stop", "skip"),
     )
     max_megapixels: float = _setting(
         100.0,
-        "A picture of more million pixels than this is bad: it would take 3 bytes of memory for "
-        "each, or be made to.",
+        "Refuse images of more million pixels than this: decoding takes 3 bytes of memory for "
+        "each pixel, and a small file can decode to gigabytes.",
         _POSITIVE_REAL,
     )
     resize_method: str = _setting(
         "bilinear",
-        f"How a picture is brought to 299x299: {', '.join(RESIZE_METHODS)}.",
+        f"How images are resized to 299x299: {', '.join(RESIZE_METHODS)}.",
         _one_of(*RESIZE_METHODS),
     )
-
-    # Run
-    run: str = _setting(
-        "", "Name of the run, a folder in --runs_dir. Empty: the data set's name.", _NAME
-    )
-    runs_dir: str = _setting("runs", "The folder that holds the runs.", _GIVEN)
-    seed: int = _setting(0, "Seed of the initial weights and of the order of the pictures.", _SEED)
-    logical_cpus: int = _setting(
-        1,
-        "Without a GPU: train as this many replicas on the CPU. Slower; for tests of the "
-        "multi-replica path.",
-        _POSITIVE,
-    )
-    checkpoint_minutes: float = _setting(
-        10.0, "Save a checkpoint at least this often, besides one after each epoch.",
-        _POSITIVE_REAL,
-    )  # fmt: skip
-    on_save_failure: str = _setting(
-        "stop",
-        "When a checkpoint or the best weights cannot be written, e.g. on a full disk: 'stop', or "
-        "'continue' with a warning. What was saved before stays in either case.",
-        _one_of("stop", "continue"),
-    )
-
-    # Training
-    xception_weights: str = _setting(
-        "imagenet",
-        "Where the CNN branch starts: 'imagenet', 'none' (random), or a path to .h5, .weights.h5 "
-        "or .keras.",
-        _GIVEN,
-    )
-    init_from: str = _setting(
-        "",
-        "A run folder whose best weights the phase starts from, instead of ImageNet weights "
-        "(phase 1) or this run's own phase 1 (phase 2).",
-    )
-    epochs: tuple[int, int] = _setting((30, 30), "Epochs to train.", _POSITIVE)
-    batch_size: tuple[int, int] = _setting(
-        (32, 16), "Pictures per step, over all replicas together.", _POSITIVE
-    )
-    learning_rate: tuple[float, float] = _setting(
-        (1e-3, 1e-4), "Learning rate of RMSprop (phase 1) and of Adam (phase 2).", _POSITIVE_REAL
-    )
-    samples_per_epoch: tuple[int, int] = _setting(
-        (0, 0),
-        "Pictures per epoch, drawing on where the last epoch stopped. 0: as many as there are.",
-        _NOT_NEGATIVE,
-    )
-    precision: str = _setting(
-        "auto",
-        "Of the operands of products: 'float32', 'bfloat16', 'float16' (with loss scaling), or "
-        "'auto': bfloat16 where the processor or the GPUs have it natively, else float32. Weights, "
-        "sums, statistics, the head and the loss are float32 always.",
-        _one_of("auto", "float32", "bfloat16", "float16"),
-    )
-    feature_cache: str = _setting(
-        "auto",
-        "Phase 1: where the frozen CNN's features are kept, so that each is computed once. 'auto': "
-        "$CNNRNN_CACHE/features, or ~/.cache/cnnrnn/features; 'off': nowhere; or a folder.",
-        _GIVEN,
-    )
-    phase2_batchnorm: str = _setting(
-        "train",
-        "BatchNorm of the CNN in phase 2: 'train' (batch statistics, scale and offset trained) or "
-        "'frozen' (kept as they came).",
-        _one_of("train", "frozen"),
-    )
-
-    # Other commands
-    model: str = _setting(
-        "",
-        "predict, explain, export, serve: the run, a folder, whose best weights are used. Empty: "
-        "that of --run. For predict and serve it can be an export, too.",
-    )
-    top: int = _setting(
-        5, "predict, explain, export: how many classes are named for each picture.", _POSITIVE
-    )
-    format: str = _setting(
-        "text",
-        "predict: 'text' for reading, 'csv', or 'jsonl', a JSON object a line.",
-        _one_of("text", "csv", "jsonl"),
-    )
-    host: str = _setting(
-        "127.0.0.1",
-        "serve: the address to listen on; the default is for this machine alone.",
-        _GIVEN,
-    )
-    port: int = _setting(
-        8501,
-        "serve: the port to listen on; 0: any that is free.",
-        ((lambda value: 0 <= value < 2**16), "from 0 to 65535"),
-    )
-    max_body_megabytes: float = _setting(
-        20.0, "serve: a request with a larger body is refused.", _POSITIVE_REAL
-    )
-    kills: int = _setting(5, "verify-resume: how often the run is killed.", _POSITIVE)
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
-        if self.archive and self.dataset != "tiny_imagenet_100":
-            raise errors.UsageError(
-                f"--archive={self.archive} goes with --dataset=tiny_imagenet_100, not with "
-                f"--dataset={self.dataset}. Leave one of the two out."
-            )
-
-    def replace(self, **changes: Any) -> "Config":
-        return dataclasses.replace(self, **changes)
-
-    @property
-    def run_dir(self) -> pathlib.Path:
-        """The run's folder: --run in --runs_dir, by default named after the data set."""
-        return pathlib.Path(self.runs_dir).expanduser() / (self.run or _name_of(self.dataset))
 
     @property
     def prepared_data_dir(self) -> pathlib.Path:
@@ -218,6 +112,86 @@ class Config:
     def max_pixels(self) -> int:
         return int(self.max_megapixels * 1e6)
 
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Where the run lies on disk, its seed, its devices, its checkpoints."""
+
+    name: str = _setting(
+        "",
+        "Name of the run, a folder in --runs_dir. Empty: the data set's name.",
+        _NAME,
+        flag="run",
+    )
+    runs_dir: str = _setting("runs", "Folder of all runs.", _GIVEN)
+    seed: int = _setting(0, "Seed of the initial weights and of the order of the images.", _SEED)
+    logical_cpus: int = _setting(
+        1,
+        "Without a GPU: train on this many replicas on the CPU. Slower; for testing training on "
+        "several devices.",
+        _POSITIVE,
+    )
+    checkpoint_minutes: float = _setting(
+        10.0, "Save a checkpoint at least this often, besides one after each epoch.",
+        _POSITIVE_REAL,
+    )  # fmt: skip
+    on_save_failure: str = _setting(
+        "stop",
+        "If a checkpoint or the best weights cannot be written, e.g. on a full disk: 'stop', or "
+        "'continue' with a warning. Earlier files stay intact in either case.",
+        _one_of("stop", "continue"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """What is trained, from which weights, for how long, in which precision."""
+
+    xception_weights: str = _setting(
+        "imagenet",
+        "Initial weights of the CNN branch: 'imagenet', 'none' (random), or a path to .h5, "
+        ".weights.h5 or .keras.",
+        _GIVEN,
+    )
+    init_from: str = _setting(
+        "",
+        "A run folder whose best weights the phase starts from, instead of ImageNet weights "
+        "(phase 1) or this run's own phase 1 (phase 2).",
+    )
+    epochs: tuple[int, int] = _setting((30, 30), "Number of epochs.", _POSITIVE)
+    batch_size: tuple[int, int] = _setting(
+        (32, 16), "Images per step, summed over all replicas.", _POSITIVE
+    )
+    learning_rate: tuple[float, float] = _setting(
+        (1e-3, 1e-4), "Learning rate of RMSprop (phase 1) and of Adam (phase 2).", _POSITIVE_REAL
+    )
+    samples_per_epoch: tuple[int, int] = _setting(
+        (0, 0),
+        "Images per epoch; the next epoch continues in the shuffled order where the last one "
+        "ended. 0: the size of the training split.",
+        _NOT_NEGATIVE,
+    )
+    precision: str = _setting(
+        "auto",
+        "Data type of the operands of matrix products and convolutions: 'float32', 'bfloat16', "
+        "'float16' (with loss scaling), or 'auto': bfloat16 where the processor or the GPUs "
+        "support it natively, else float32. Weights, sums, statistics, the head and the loss are "
+        "always float32.",
+        _one_of("auto", "float32", "bfloat16", "float16"),
+    )
+    feature_cache: str = _setting(
+        "auto",
+        "Phase 1: where the frozen CNN's features are stored, so that each is computed once. "
+        "'auto': $CNNRNN_CACHE/features, or ~/.cache/cnnrnn/features; 'off': nowhere; or a folder.",
+        _GIVEN,
+    )
+    phase2_batchnorm: str = _setting(
+        "train",
+        "BatchNorm of the CNN in phase 2: 'train' (batch statistics, trained scale and offset) or "
+        "'frozen' (inference mode, nothing trained).",
+        _one_of("train", "frozen"),
+    )
+
     @property
     def feature_cache_dir(self) -> pathlib.Path | None:
         """The folder of --feature_cache, None for 'off'."""
@@ -227,25 +201,152 @@ class Config:
             return cache_dir() / "features"
         return pathlib.Path(self.feature_cache).expanduser()
 
+
+@dataclasses.dataclass(frozen=True)
+class PredictionSettings:
+    """Which trained model is used, and what is reported of each image."""
+
+    model: str = _setting(
+        "",
+        "Folder of the run whose best weights are used. Empty: that of --run. predict and serve "
+        "take an export, too.",
+    )
+    top: int = _setting(5, "Number of classes reported for each image.", _POSITIVE)
+    format: str = _setting(
+        "text",
+        "Output of predict: 'text', 'csv', or 'jsonl' (one JSON object per line).",
+        _one_of("text", "csv", "jsonl"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ServingSettings:
+    """The HTTP server."""
+
+    host: str = _setting(
+        "127.0.0.1",
+        "Address to listen on; the default is reachable from this machine only.",
+        _GIVEN,
+    )
+    port: int = _setting(
+        8501,
+        "Port to listen on; 0: any free one.",
+        ((lambda value: 0 <= value < 2**16), "from 0 to 65535"),
+    )
+    max_body_megabytes: float = _setting(
+        20.0, "Refuse requests with a larger body.", _POSITIVE_REAL
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VerificationSettings:
+    """The check of exact resume."""
+
+    kills: int = _setting(5, "How often the run is killed.", _POSITIVE)
+
+
+# What a run's result depends on; config.json records these.
+RECORDED = ("data", "run", "training")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings, checked. `Config.of` and `replace` take flag names."""
+
+    data: DataSettings = DataSettings()
+    run: RunSettings = RunSettings()
+    training: TrainingSettings = TrainingSettings()
+    prediction: PredictionSettings = PredictionSettings()
+    serving: ServingSettings = ServingSettings()
+    verification: VerificationSettings = VerificationSettings()
+
+    def __post_init__(self):
+        for _, field, value in self._settings():
+            _check(field, value)
+        if self.data.archive and self.data.dataset != "tiny_imagenet_100":
+            raise errors.UsageError(
+                f"--archive={self.data.archive} goes with --dataset=tiny_imagenet_100, not with "
+                f"--dataset={self.data.dataset}. Leave one of the two out."
+            )
+
+    @classmethod
+    def of(cls, **settings: Any) -> "Config":
+        """The defaults with some settings changed, by flag name."""
+        return cls().replace(**settings)
+
+    def replace(self, **settings: Any) -> "Config":
+        """A copy with some settings changed, by flag name.
+
+        Raises:
+            UsageError: a value is not valid.
+            TypeError: there is no such flag.
+        """
+        changes: dict[str, dict[str, Any]] = {}
+        for group, field, _ in self._settings():
+            if _flag(field) in settings:
+                changes.setdefault(group, {})[field.name] = settings.pop(_flag(field))
+        if settings:
+            raise TypeError(f"there is no flag --{next(iter(settings))}")
+        groups = {
+            group: dataclasses.replace(getattr(self, group), **values)
+            for group, values in changes.items()
+        }
+        return dataclasses.replace(self, **groups)
+
+    @property
+    def run_dir(self) -> pathlib.Path:
+        """The run's folder: --run in --runs_dir, by default named after the data set."""
+        name = self.run.name or _name_of(self.data.dataset)
+        return pathlib.Path(self.run.runs_dir).expanduser() / name
+
+    @property
+    def model_dir(self) -> pathlib.Path:
+        """The folder of --model, or the run's."""
+        model = self.prediction.model
+        return pathlib.Path(model).expanduser() if model else self.run_dir
+
     def to_flags(self) -> list[str]:
-        """The settings that are not at their default, as arguments of the command line."""
+        """The settings that differ from their default, as command-line arguments."""
         return [
-            f"--{field.name}={_flag_text(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
+            f"--{_flag(field)}={_flag_text(value)}"
+            for _, field, value in self._settings()
+            if value != field.default
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values, by flag name."""
-        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+        """The settings that a run's result depends on, as JSON values by flag name."""
+        return {
+            _flag(field): list(value) if isinstance(value, tuple) else value
+            for group, field, value in self._settings()
+            if group in RECORDED
+        }
+
+    def _settings(self) -> Iterator[tuple[str, dataclasses.Field, Any]]:
+        """(name of the group, field, value) of each setting."""
+        for group in dataclasses.fields(self):
+            settings = getattr(self, group.name)
+            for field in dataclasses.fields(settings):
+                yield group.name, field, getattr(settings, field.name)
+
+
+def from_json(settings: dict[str, Any]) -> Config:
+    """The Config that `to_json` made `settings` from; unknown settings are ignored."""
+    known = {_flag(field) for _, field, _ in Config()._settings()}
+    return Config.of(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+            if name in known
+        }
+    )
+
+
+def _flag(field: dataclasses.Field) -> str:
+    return field.metadata["flag"] or field.name
 
 
 def _flag_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _name_of(dataset: str) -> str:
@@ -263,22 +364,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     accepts, expected = field.metadata["check"]
     for item in value if isinstance(value, tuple) else (value,):
         if not accepts(item):
-            raise errors.UsageError(f"--{field.name}={item} is not valid: expected {expected}.")
-
-
-def from_json(settings: dict[str, Any]) -> Config:
-    """The Config of what `to_json` made, by this version or another.
-
-    Settings that this version does not have are left out.
-    """
-    names = {field.name for field in dataclasses.fields(Config)}
-    return Config(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-            if name in names
-        }
-    )
+            raise errors.UsageError(f"--{_flag(field)}={item} is not valid: expected {expected}.")
 
 
 class _PairParser(flags.ArgumentParser):
@@ -309,31 +395,35 @@ class _PairSerializer(flags.ArgumentSerializer):
         return _flag_text(value)
 
 
+_SCALARS = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+}
+
+
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines one absl flag per setting."""
-    for field in dataclasses.fields(Config):
+    """Defines one absl flag per setting; absl's name of the defining module is the group's."""
+    for group, field, default in Config()._settings():
         help_text = field.metadata["help"]
-        common = {"help": help_text, "flag_values": flag_values, "module_name": "cnnrnn"}
-        if isinstance(field.default, tuple):
-            parser = _PairParser(type(field.default[0]))
-            flags.DEFINE(parser, field.name, field.default, serializer=_PairSerializer(), **common)
+        common = {"flag_values": flag_values, "module_name": group}
+        if isinstance(default, tuple):
+            parser, serializer = _PairParser(type(default[0])), _PairSerializer()
+            flags.DEFINE(parser, _flag(field), default, help_text, serializer=serializer, **common)
         else:
-            define = {
-                str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float
-            }[type(field.default)]  # fmt: skip
-            define(
-                field.name,
-                field.default,
-                help_text,
-                flag_values=flag_values,
-                module_name="cnnrnn",
-            )
+            _SCALARS[type(default)](_flag(field), default, help_text, **common)
 
 
 def from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     """The Config of parsed flags.
 
     Raises:
-        UsageError: a value that fails its check.
+        UsageError: a value is not valid.
     """
-    return Config(**{f.name: flag_values[f.name].value for f in dataclasses.fields(Config)})
+    names = (_flag(field) for _, field, _ in Config()._settings())
+    return Config.of(**{name: flag_values[name].value for name in names})
+
+
+def flags_help(groups: Collection[str], flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """The help text of the flags of some groups, group by group."""
+    return "".join(flag_values.module_help(group) for group in groups)

@@ -51,8 +51,8 @@ def schedule(phase: Phase, config: config_lib.Config, training_examples: int) ->
     Raises:
         UsageError: there is not one batch in an epoch, or among the pictures.
     """
-    batch_size = config.batch_size[phase.index]
-    samples = config.samples_per_epoch[phase.index] or training_examples
+    batch_size = config.training.batch_size[phase.index]
+    samples = config.training.samples_per_epoch[phase.index] or training_examples
     if training_examples < batch_size:
         raise errors.UsageError(
             f"there are {training_examples} training pictures, fewer than one batch of "
@@ -63,9 +63,9 @@ def schedule(phase: Phase, config: config_lib.Config, training_examples: int) ->
             f"--samples_per_epoch={samples} is less than one batch of {batch_size} ({phase.name})."
         )
     return Schedule(
-        epochs=config.epochs[phase.index],
+        epochs=config.training.epochs[phase.index],
         batch_size=batch_size,
-        learning_rate=config.learning_rate[phase.index],
+        learning_rate=config.training.learning_rate[phase.index],
         steps_per_epoch=samples // batch_size,
     )
 
@@ -74,7 +74,7 @@ def set_trainable(network: network_lib.Network, phase: Phase, config: config_lib
     """Freezes and unfreezes layers for a phase. A frozen BatchNorm runs in inference mode."""
     network.model.trainable = True
     network.cnn.trainable = phase.train_cnn
-    if phase.train_cnn and config.phase2_batchnorm == "frozen":
+    if phase.train_cnn and config.training.phase2_batchnorm == "frozen":
         for layer in batchnorm_layers(network):
             layer.trainable = False
 

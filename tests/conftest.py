@@ -98,7 +98,7 @@ def small_network(monkeypatch):
 @pytest.fixture
 def small_config(pictures, tmp_path) -> config.Config:
     """Settings for runs that take seconds."""
-    return config.Config(
+    return config.Config.of(
         dataset=str(pictures),
         runs_dir=str(tmp_path / "runs"),
         run="test",

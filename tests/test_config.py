@@ -15,23 +15,23 @@ def parse(*arguments):
 
 def test_defaults_are_the_original_recipe():
     settings = parse()
-    assert settings.epochs == (30, 30)
-    assert settings.batch_size == (32, 16)
-    assert settings.learning_rate == (1e-3, 1e-4)
+    assert settings.training.epochs == (30, 30)
+    assert settings.training.batch_size == (32, 16)
+    assert settings.training.learning_rate == (1e-3, 1e-4)
     assert settings == config.Config()
 
 
 def test_one_value_stands_for_both_phases_and_two_for_one_each():
-    assert parse("--epochs=3").epochs == (3, 3)
-    assert parse("--epochs=3,5").epochs == (3, 5)
-    assert parse("--learning_rate=0.01,2e-5").learning_rate == (0.01, 2e-5)
+    assert parse("--epochs=3").training.epochs == (3, 3)
+    assert parse("--epochs=3,5").training.epochs == (3, 5)
+    assert parse("--learning_rate=0.01,2e-5").training.learning_rate == (0.01, 2e-5)
 
 
 def test_a_later_flag_wins_over_the_flagfile(tmp_path):
     path = tmp_path / "flags.txt"
     path.write_text("# a comment\n--epochs=7,8\n--dataset=digits\n")
-    assert parse(f"--flagfile={path}").epochs == (7, 8)
-    assert parse(f"--flagfile={path}", "--epochs=1").epochs == (1, 1)
+    assert parse(f"--flagfile={path}").training.epochs == (7, 8)
+    assert parse(f"--flagfile={path}", "--epochs=1").training.epochs == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_every_flag_has_help():
 
 
 def test_settings_are_plain_json():
-    settings = config.Config(epochs=(1, 2)).to_json()
+    settings = config.Config.of(epochs=(1, 2)).to_json()
     assert json.loads(json.dumps(settings)) == settings
     assert settings["epochs"] == [1, 2]
 
@@ -89,9 +89,9 @@ def test_settings_are_plain_json():
     ],
 )
 def test_a_run_is_named_after_its_data_set(dataset, name):
-    assert config.Config(dataset=dataset, runs_dir="/r").run_dir.name == name
+    assert config.Config.of(dataset=dataset, runs_dir="/r").run_dir.name == name
 
 
 def test_archive_goes_with_its_data_set_only():
     with pytest.raises(errors.UsageError, match="--archive"):
-        config.Config(dataset="digits", archive="x.zip")
+        config.Config.of(dataset="digits", archive="x.zip")

@@ -19,7 +19,7 @@ from data.tiny_imagenet_100 import dummy
 
 def load(dataset, **settings):
     lines = []
-    data = dataset_lib.load(config.Config(dataset=str(dataset), **settings), log=lines.append)
+    data = dataset_lib.load(config.Config.of(dataset=str(dataset), **settings), log=lines.append)
     return data, "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 def examine(dataset, tmp_path, **settings):
     """The findings, and what was printed."""
     lines = []
-    wanted = config.Config(dataset=str(dataset), runs_dir=str(tmp_path), run="d", **settings)
+    wanted = config.Config.of(dataset=str(dataset), runs_dir=str(tmp_path), run="d", **settings)
     try:
         doctor.run(wanted, lines.append)
     except errors.RunError as error:
@@ -116,7 +116,7 @@ def test_a_data_set_in_order(tmp_path):
 
 
 def test_training_takes_the_rest(folder, tmp_path):
-    settings = config.Config(dataset=str(folder), bad_images="skip")
+    settings = config.Config.of(dataset=str(folder), bad_images="skip")
     log = []
     data = dataset_lib.load(settings, log.append)
     good = len(bad_pictures.FILES) - len(bad_pictures.BAD) + 1  # and the name that is not UTF-8

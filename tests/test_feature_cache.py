@@ -21,7 +21,7 @@ from cnnrnn.training import feature_cache, steps, trainer
 
 @pytest.fixture
 def data(pictures):
-    return dataset_lib.load(config.Config(dataset=str(pictures)), log=lambda line: None)
+    return dataset_lib.load(config.Config.of(dataset=str(pictures)), log=lambda line: None)
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_logits_of_the_real_network_with_and_without_the_cache_agree(
     pictures, one_replica, tmp_path
 ):
     """Full size: Xception's features from disk, and the gray view made without the RGB view."""
-    data = dataset_lib.load(config.Config(dataset=str(pictures)), log=lambda line: None)
+    data = dataset_lib.load(config.Config.of(dataset=str(pictures)), log=lambda line: None)
     with one_replica.scope():
         network = network_lib.build(3)
         phases.set_trainable(network, phases.PHASE1, config.Config())

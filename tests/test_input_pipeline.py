@@ -9,7 +9,7 @@ from cnnrnn.datasets import input_pipeline
 
 @pytest.fixture
 def data(pictures):
-    return dataset_lib.load(config.Config(dataset=str(pictures)), log=lambda line: None)
+    return dataset_lib.load(config.Config.of(dataset=str(pictures)), log=lambda line: None)
 
 
 def rows(split, start, batches, batch_size=5, seed=0):

@@ -118,7 +118,7 @@ def test_no_command_is_the_whole_recipe_and_later_flags_win(in_process, monkeypa
     flagfile.write_text("--epochs=3,4\n--seed=5\n")
     assert in_process(f"--flagfile={flagfile}", "--epochs=9")[0] == 0
     command, config = seen[0]
-    assert command == "train" and config.epochs == (9, 9) and config.seed == 5
+    assert command == "train" and config.training.epochs == (9, 9) and config.run.seed == 5
 
 
 def test_the_repositorys_flagfiles_are_valid(in_process, monkeypatch):
@@ -128,7 +128,7 @@ def test_the_repositorys_flagfiles_are_valid(in_process, monkeypatch):
     assert len(files) >= 2
     for path in files:
         assert in_process("train", f"--flagfile={path}")[0] == 0, path
-    assert seen[0].dataset == "digits"
+    assert seen[0].data.dataset == "digits"
 
 
 def test_an_unwritable_run_folder_is_refused_before_any_work(in_process, tmp_path, pictures):

@@ -176,7 +176,7 @@ def test_nothing_to_do_or_to_do_it_with_is_said(run_of, tmp_path):
     with pytest.raises(errors.UsageError, match="expected pictures"):
         predict.run([], run_of)
     with pytest.raises(errors.UsageError, match="no trained weights"):
-        predict.run(["x.jpg"], config_lib.Config(model=str(tmp_path)))
+        predict.run(["x.jpg"], config_lib.Config.of(model=str(tmp_path)))
 
 
 def test_explanations_are_written_for_good_pictures_and_bad_ones_are_told(

@@ -43,7 +43,7 @@ def test_the_table_says_what_the_whole_run_takes(capsys):
 
 def test_a_killed_trial_is_survived_and_told(capsys):
     with pytest.raises(errors.RunError) as raised:
-        preflight.run(config.Config(batch_size=(4, 64)), trial_stand_ins.killed_in_phase2)
+        preflight.run(config.Config.of(batch_size=(4, 64)), trial_stand_ins.killed_in_phase2)
     message = str(raised.value)
     assert message.startswith("phase 2 at --batch_size=64 does not fit: the process was killed by")
     assert "Give a smaller --batch_size" in message
@@ -68,7 +68,7 @@ def test_a_killed_trial_is_survived_and_told(capsys):
 )
 def test_what_goes_wrong_in_a_trial_is_one_sentence(measure, kind, message):
     with pytest.raises(kind, match=message):
-        preflight.run(config.Config(batch_size=(4, 2)), measure)
+        preflight.run(config.Config.of(batch_size=(4, 2)), measure)
 
 
 def test_a_trial_ends_with_the_preflight():
@@ -208,7 +208,7 @@ def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch)
     assert memory.phase2(largest, **size) <= 8 * 10**9 < memory.phase2(largest + 1, **size)
     lines = []
     for batch in (largest + 1, largest):
-        settings = config.Config(batch_size=(8, batch))
+        settings = config.Config.of(batch_size=(8, batch))
         startup_report.tell_of_phase2(settings, network, one_replica, log=lines.append)
     assert lines[0].startswith("warning: ")
     assert lines[0].endswith(f"It will not fit: give --batch_size=8,{largest} at most.")
@@ -302,7 +302,7 @@ def test_peak_memory_does_not_grow_with_the_pictures(tmp_path):
         root = tmp_path / str(per_class)
         conftest.write_classes(root / "train", per_class, seed=1)
         conftest.write_classes(root / "val", per_class, seed=2)
-        settings = config.Config(
+        settings = config.Config.of(
             dataset=str(root),
             runs_dir=str(tmp_path / "runs"),
             run=str(per_class),

@@ -57,4 +57,4 @@ def test_what_has_changed_is_named_and_so_is_what_came_of_it(trained):
 def test_what_is_no_run_is_refused(tmp_path):
     for arguments in ([], ["a", "b"], [str(tmp_path)]):
         with pytest.raises(errors.UsageError):
-            reproduce.run(arguments, config.Config(runs_dir=str(tmp_path)))
+            reproduce.run(arguments, config.Config.of(runs_dir=str(tmp_path)))

@@ -90,4 +90,4 @@ def test_a_person_drops_a_picture_and_sees_what_it_is(address, browser, tmp_path
 
 def test_without_an_export_there_is_nothing_to_serve(tmp_path):
     with pytest.raises(errors.UsageError, match="is no export"):
-        serve.run(config_lib.Config(model=str(tmp_path)))
+        serve.run(config_lib.Config.of(model=str(tmp_path)))

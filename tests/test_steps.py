@@ -39,7 +39,7 @@ def train(strategy, phase, settings, build=conftest.small_build, data=None):
     with strategy.scope():
         network = build(3, seed=0, synchronized_batchnorm=strategy.num_replicas_in_sync > 1)
         phases.set_trainable(network, phase, settings)
-        optimizer = phase.optimizer(learning_rate=settings.learning_rate[phase.index])
+        optimizer = phase.optimizer(learning_rate=settings.training.learning_rate[phase.index])
         optimizer.build(network.model.trainable_variables)
     step = steps.make_train_step(network, optimizer, strategy, len(data[0]["label"]))
     sums = []
@@ -53,7 +53,7 @@ def train(strategy, phase, settings, build=conftest.small_build, data=None):
 @pytest.mark.parametrize("phase", [phases.PHASE1, phases.PHASE2], ids=lambda phase: phase.name)
 @pytest.mark.parametrize("batchnorm", ["train", "frozen"])
 def test_two_replicas_equal_one(phase, batchnorm, one_replica, two_replicas):
-    settings = config.Config(phase2_batchnorm=batchnorm)
+    settings = config.Config.of(phase2_batchnorm=batchnorm)
     one, sums_of_one = train(one_replica, phase, settings)
     two, sums_of_two = train(two_replicas, phase, settings)
     np.testing.assert_allclose(sums_of_one, sums_of_two, atol=1e-5 * BATCH)
@@ -87,7 +87,7 @@ def test_phase1_leaves_the_cnn_as_it_was(one_replica):
 
 
 def test_frozen_batchnorm_stays_and_the_rest_of_the_cnn_moves(one_replica):
-    settings = config.Config(phase2_batchnorm="frozen")
+    settings = config.Config.of(phase2_batchnorm="frozen")
     network, _ = train(one_replica, phases.PHASE2, settings)
     before = conftest.small_build(3, seed=0).model
     for a, b in zip(

@@ -94,7 +94,7 @@ def test_a_training_that_is_told_to_stop_saves_and_goes_on_later(pictures, tmp_p
         sys.executable,
         str(conftest.REPOSITORY / "tests" / "small_network.py"),
         "phase1",
-        *config.Config(
+        *config.Config.of(
             dataset=str(pictures),
             runs_dir=str(tmp_path),
             run="run",

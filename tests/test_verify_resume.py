@@ -25,14 +25,14 @@ def test_two_runs_that_differ_are_told_of():
 def test_a_run_that_fails_is_told_of(pictures):
     failing = (sys.executable, "-c", "print('no disk'); raise SystemExit(1)")
     with pytest.raises(errors.RunError, match="exit code 1, saying: no disk"):
-        verify_resume.run(config.Config(dataset=str(pictures)), failing)
+        verify_resume.run(config.Config.of(dataset=str(pictures)), failing)
 
 
 @pytest.mark.slow
 def test_a_killed_run_of_the_small_network_equals_one_in_one_go(pictures, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(conftest.REPOSITORY))
     told = []
-    settings = config.Config(dataset=str(pictures), xception_weights="none", kills=6)
+    settings = config.Config.of(dataset=str(pictures), xception_weights="none", kills=6)
     verify_resume.run(settings, SMALL, told.append)
     assert told[-1].startswith("verdict  6 kills") and "DIFFERENT" not in "".join(told)
 
@@ -56,6 +56,6 @@ def test_a_run_that_resumes_wrongly_is_found_out(pictures, monkeypatch, tmp_path
     )
     monkeypatch.setenv("PYTHONPATH", str(conftest.REPOSITORY))
     program = (sys.executable, str(forgetful), os.path.dirname(SMALL[1]))
-    settings = config.Config(dataset=str(pictures), xception_weights="none", kills=12)
+    settings = config.Config.of(dataset=str(pictures), xception_weights="none", kills=12)
     with pytest.raises(errors.RunError, match="differs from one in one go: .*optimizer"):
         verify_resume.run(settings, program)

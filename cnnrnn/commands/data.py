@@ -1,6 +1,7 @@
 """`data`: prepare and describe a data set; `data restructure SRC DST`."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import tiny_imagenet_folders
 
 
-def run(arguments: list[str], config: config_lib.Config) -> None:
+def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Carries out the words that follow `data`.
 
     Raises:

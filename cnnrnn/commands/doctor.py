@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import pathlib
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -40,7 +40,7 @@ class Finding:
     bad: bool = False
 
 
-def run(config: config_lib.Config) -> None:
+def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Examines a data set, prints the findings and writes them into the run's folder.
 
     Raises:
@@ -69,7 +69,7 @@ def run(config: config_lib.Config) -> None:
     bad = sum(finding.bad for finding in findings)
     if bad:
         raise errors.RunError(
-            f"{bad:,} finding(s) keep {config.dataset} from being trained on as it is. Bad "
+            f"{bad:,} finding(s) keep {config.data.dataset} from being trained on as it is. Bad "
             "pictures can be left out by --bad_images=skip."
         )
 
@@ -183,7 +183,7 @@ def _write(
         atomic_files.write_json(
             path.with_suffix(".json"),
             {
-                "dataset": config.dataset,
+                "dataset": config.data.dataset,
                 "pictures": pictures,
                 "findings": [dataclasses.asdict(finding) for finding in findings],
             },

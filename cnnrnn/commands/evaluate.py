@@ -1,5 +1,7 @@
 """Evaluation of a run's best weights on the whole validation split."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
@@ -13,7 +15,7 @@ from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import feature_cache, steps
 
 
-def run(config: config_lib.Config) -> None:
+def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Evaluates the best weights of the last trained phase of --run.
 
     Raises:
@@ -26,12 +28,12 @@ def run(config: config_lib.Config) -> None:
 
 
 def _run(config: config_lib.Config, folder: run_folder.RunFolder) -> None:
-    strategy = devices_lib.strategy(config.logical_cpus)
-    config = config.replace(precision=devices_lib.precision(config.precision))
+    strategy = devices_lib.strategy(config.run.logical_cpus)
+    config = config.replace(precision=devices_lib.precision(config.training.precision))
     data = dataset_lib.load(config)
     folder.check_data(config, data)
     with strategy.scope():
-        network = network_lib.build(len(data.class_names), precision=config.precision)
+        network = network_lib.build(len(data.class_names), precision=config.training.precision)
     evaluate(folder, config, data, network, strategy)
 
 
@@ -45,12 +47,12 @@ def evaluate(
     """Scores the validation split, writes the report into the run folder and prints its figures."""
     best = best_weights.latest(folder.best)
     best_weights.load(best, network.model, data.class_names)
-    batch_size = config.batch_size[0]
+    batch_size = config.training.batch_size[0]
     devices_lib.check_batch(batch_size, strategy)
     features = None
-    if best.phase == phases.PHASE1.name and config.feature_cache_dir:
+    if best.phase == phases.PHASE1.name and config.training.feature_cache_dir:
         cache = feature_cache.FeatureCache(
-            config.feature_cache_dir, network, strategy, config.resize_method
+            config.training.feature_cache_dir, network, strategy, config.data.resize_method
         )
         features = cache.features(data.validation, "validation", passes=1)
     predictions = predictions_lib.predict(
@@ -58,7 +60,7 @@ def evaluate(
         steps.make_eval_step(network, strategy, branches=True),
         strategy,
         batch_size=batch_size,
-        resize_method=config.resize_method,
+        resize_method=config.data.resize_method,
         label="evaluation",
         features=features,
     )

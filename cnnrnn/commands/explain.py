@@ -32,18 +32,18 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         RunError: some pictures are bad, the others are explained; or a PNG cannot be written.
     """
     paths = image_paths.expand(arguments)
-    root = pathlib.Path(config.model or config.run_dir).expanduser()
+    root = config.model_dir
     classifier = classifier_lib.load(root)
     explainer = attribution.Explainer(classifier.network)
     bad = 0
     for number, path in enumerate(paths, 1):
         shown = text_lib.printable(path)
-        encoded, fault = image_paths.read(path, config.max_pixels)
+        encoded, fault = image_paths.read(path, config.data.max_pixels)
         if fault:
             bad += 1
             print(f"{shown}: {fault}")
             continue
-        png, answer = explain(classifier, explainer, encoded, config.top)
+        png, answer = explain(classifier, explainer, encoded, config.prediction.top)
         # Names can be as long as a file's may be: what goes around one here would be too much.
         stem = os.fsencode(pathlib.Path(path).stem)[:_LONGEST_STEM].decode(errors="ignore")
         written = root / _FOLDER / f"{number:04d}-{stem}.png"

@@ -10,7 +10,7 @@ EXPORT/
   seal.json              sizes and hashes, what made it
 """
 
-import pathlib
+from collections.abc import Sequence
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
@@ -20,7 +20,7 @@ from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
 
 
-def run(config: config_lib.Config) -> None:
+def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Exports the best weights of a run into its folder, in the place of an earlier export.
 
     Raises:
@@ -28,7 +28,7 @@ def run(config: config_lib.Config) -> None:
             something else.
         RunError: it cannot be written.
     """
-    folder = run_folder.RunFolder(pathlib.Path(config.model or config.run_dir).expanduser())
+    folder = run_folder.RunFolder(config.model_dir)
     target = folder.root / "export"
     if target.exists() and not (target / checksummed.CHECKSUMS).exists():
         raise errors.UsageError(f"{target} is there and is no export: move it away.")

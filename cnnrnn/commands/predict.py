@@ -45,7 +45,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         RunError: some pictures are bad; raised when the others are answered.
     """
     paths = image_paths.expand(arguments)
-    write = _WRITERS[config.format](sys.stdout)
+    write = _WRITERS[config.prediction.format](sys.stdout)
     bad = 0
     with progress.Progress("predict", len(paths), "pictures", stream=sys.stderr) as bar:
         for done, (path, answer) in enumerate(answers(paths, config), 1):
@@ -67,7 +67,7 @@ def answers(paths: Sequence[str], config: config_lib.Config) -> Iterator[tuple[s
         UsageError: there is nothing to classify them with.
         RunError: it is damaged.
     """
-    folder = pathlib.Path(config.model or config.run_dir).expanduser()
+    folder = config.model_dir
     prepare, classify = (_export if loader.is_export(folder) else _run)(folder, config)
     # Not of pipes and devices: those would be waited for without end.
     rows = [row for row, path in enumerate(paths) if os.path.isfile(path)]
@@ -101,10 +101,10 @@ def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Clas
     probabilities = tf.function(classifier.probabilities, input_signature=[batch])
 
     def prepare(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classifier.views(image_header.limited(encoded, config.max_pixels))
+        return classifier.views(image_header.limited(encoded, config.data.max_pixels))
 
     def classify(views: dict[str, tf.Tensor]) -> Iterator[Named]:
-        return (classifier.top(row, config.top) for row in probabilities(views).numpy())
+        return (classifier.top(row, config.prediction.top) for row in probabilities(views).numpy())
 
     return prepare, classify
 
@@ -113,17 +113,17 @@ def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, C
     """Classifies by an export, which does all of it, and marks bad pictures by itself."""
     export = loader.load(folder)
     named = export.notes["named"]
-    if config.top > named and export.notes["classes"] > named:
+    if config.prediction.top > named and export.notes["classes"] > named:
         raise errors.UsageError(
-            f"--top={config.top}: the export {folder} names {named} classes. Export anew with "
-            f"--top={config.top}, or predict from the run."
+            f"--top={config.prediction.top}: the export {folder} names {named} classes. Export anew with "
+            f"--top={config.prediction.top}, or predict from the run."
         )
 
     def classify(files: tf.Tensor) -> Iterator[Named]:
         said = export.signatures["serving_default"](image_bytes=files)
         columns = (said[name].numpy() for name in ("classes", "probabilities", "error"))
         for classes, probabilities, error in zip(*columns, strict=True):
-            best = zip(classes[: config.top], probabilities, strict=False)
+            best = zip(classes[: config.prediction.top], probabilities, strict=False)
             yield [] if error else [(name.decode(), float(share)) for name, share in best]
 
     return tf.identity, classify
@@ -131,7 +131,7 @@ def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, C
 
 def _fault(path: str, config: config_lib.Config) -> str:
     """What is wrong with a picture that was not classified."""
-    _, fault = image_paths.read(path, config.max_pixels)
+    _, fault = image_paths.read(path, config.data.max_pixels)
     return fault or "could not be classified"
 
 

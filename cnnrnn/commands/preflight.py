@@ -97,7 +97,7 @@ def _ending(
             f"the trial of {cost.phase_title(phase)} ended with exit code {code} at {memory.text(peak)}: "
             "what it said of it stands above."
         )
-    batch_size = config.batch_size[cost.PHASES.index(phase)]
+    batch_size = config.training.batch_size[cost.PHASES.index(phase)]
     return _DoesNotFitError(
         f"{cost.phase_title(phase)} at --batch_size={batch_size} does not fit: {how}. Give a smaller "
         "--batch_size, or close other programs."

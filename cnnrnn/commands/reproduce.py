@@ -55,12 +55,12 @@ def run(
 
 
 def _find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
-    for root in (pathlib.Path(name).expanduser(), pathlib.Path(config.runs_dir) / name):
+    for root in (pathlib.Path(name).expanduser(), pathlib.Path(config.run.runs_dir) / name):
         if (root / "manifest.json").is_file():
             return run_folder.RunFolder(root.resolve())
     raise errors.UsageError(
         f"{name} is no run: expected a folder with a manifest.json, or the name of one in "
-        f"--runs_dir={config.runs_dir}."
+        f"--runs_dir={config.run.runs_dir}."
     )
 
 
@@ -76,11 +76,11 @@ def _now(phase: phases.Phase, config: config_lib.Config) -> dict:
     with console.captured():  # the children report on the data set themselves
         data = dataset_lib.load(config)
     weights = None
-    if phase is phases.PHASE1 and not config.init_from:
+    if phase is phases.PHASE1 and not config.training.init_from:
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
         cnn = cnn_branch.build(image, synchronized_batchnorm=False)
-        weights = xception_weights.load_into(cnn, config.xception_weights)
-    devices = devices_lib.describe(config.logical_cpus)
+        weights = xception_weights.load_into(cnn, config.training.xception_weights)
+    devices = devices_lib.describe(config.run.logical_cpus)
     return manifest.describe(phase, config, data, devices, "", weights)
 
 

@@ -2,8 +2,8 @@
 
 import base64
 import functools
-import pathlib
 import socket
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +23,7 @@ _STOP_SECONDS = 10  # that requests at hand may take when the server is to stop
 _SHOWN = 3  # classes in a figure
 
 
-def run(config: config_lib.Config) -> None:
+def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Serves until it is stopped.
 
     Raises:
@@ -32,7 +32,7 @@ def run(config: config_lib.Config) -> None:
     """
     import uvicorn  # an extra: requirements-serve.txt
 
-    folder = pathlib.Path(config.model or config.run_dir).expanduser()
+    folder = config.model_dir
     folder = folder / "export" if (folder / "export").is_dir() else folder
     export = loader.load(folder)
     signatures = export.signatures
@@ -44,19 +44,19 @@ def run(config: config_lib.Config) -> None:
             batch_size=1,
             waiting=_EXPLANATIONS_WAITING,
         ),
-        int(config.max_body_megabytes * 1e6),
+        int(config.serving.max_body_megabytes * 1e6),
     )
     print("serve: classifying and explaining one picture, to have everything compiled", flush=True)
     picture = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
     classify(signatures, [picture])
     explain(signatures, export.notes["resize_method"], [picture])
     try:
-        listener = socket.create_server((config.host, config.port))
+        listener = socket.create_server((config.serving.host, config.serving.port))
     except OSError as error:
         raise errors.UsageError(
-            f"cannot listen on --host={config.host} --port={config.port}: {error.strerror}."
+            f"cannot listen on --host={config.serving.host} --port={config.serving.port}: {error.strerror}."
         ) from error
-    address = f"http://{config.host}:{listener.getsockname()[1]}"
+    address = f"http://{config.serving.host}:{listener.getsockname()[1]}"
     print(
         f"serve: {folder}\n  page     {address}/\n  predict  {address}/v1/models/{_NAME}:predict",
         flush=True,

@@ -17,15 +17,15 @@ def run(command: str, config: config_lib.Config) -> None:
         UsageError, RunError: see `errors`.
     """
     folder = run_folder.RunFolder(config.run_dir)
-    if command == "phase2" and not config.init_from:
+    if command == "phase2" and not config.training.init_from:
         initial_weights.require_phase1(folder)
     with folder.opened():
         _run(command, config, folder)
 
 
 def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) -> None:
-    strategy = devices_lib.strategy(config.logical_cpus)
-    config = config.replace(precision=devices_lib.precision(config.precision))
+    strategy = devices_lib.strategy(config.run.logical_cpus)
+    config = config.replace(precision=devices_lib.precision(config.training.precision))
     todo = list(phases.BY_NAME.values()) if command == "train" else [phases.BY_NAME[command]]
     # --init_from is where the command starts: the phase after the first knows nothing of it.
     configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
@@ -39,13 +39,13 @@ def _run(command: str, config: config_lib.Config, folder: run_folder.RunFolder) 
     with strategy.scope():
         network = network_lib.build(
             len(data.class_names),
-            seed=config.seed,
+            seed=config.run.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
-            precision=config.precision,
+            precision=config.training.precision,
         )
     print(
-        f"network: {network.model.count_params():,} parameters, {config.precision}, on "
-        f"{devices_lib.describe(config.logical_cpus)}"
+        f"network: {network.model.count_params():,} parameters, {config.training.precision}, on "
+        f"{devices_lib.describe(config.run.logical_cpus)}"
     )
     for phase, own in zip(todo, configs, strict=True):
         trainer.train_phase(

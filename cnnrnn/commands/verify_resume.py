@@ -37,7 +37,9 @@ _TIMINGS = ("images_per_second", "waiting_for_pictures")  # these do differ
 Digests = dict[str, str]
 
 
-def run(config: config_lib.Config, program: Sequence[str] = _PROGRAM) -> None:
+def run(
+    arguments: Sequence[str], config: config_lib.Config, program: Sequence[str] = _PROGRAM
+) -> None:
     """Runs the comparison and prints the verdict.
 
     Args:
@@ -50,7 +52,7 @@ def run(config: config_lib.Config, program: Sequence[str] = _PROGRAM) -> None:
     from cnnrnn.datasets import dataset as dataset_lib
 
     classes = len(dataset_lib.load(config).class_names)
-    rng = random.Random(config.seed)
+    rng = random.Random(config.run.seed)
     with tempfile.TemporaryDirectory(prefix="cnnrnn-verify-resume-") as folder:
         trial = _Trial(pathlib.Path(folder), _shortened(config, classes), tuple(program))
         _check_room(trial.folder)
@@ -58,8 +60,8 @@ def run(config: config_lib.Config, program: Sequence[str] = _PROGRAM) -> None:
         straight = trial.take_digests("straight")
         logging.info(f"straight {progress.duration(timing.total)}")
         killed, rounds = 0, 0
-        while killed < config.kills:
-            killed += trial.run_with_kills(config.kills - killed, timing, rng)
+        while killed < config.verification.kills:
+            killed += trial.run_with_kills(config.verification.kills - killed, timing, rng)
             rounds += 1
             _compare(straight, trial.take_digests("killed"))
     logging.info(
@@ -178,7 +180,7 @@ def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
     """The recipe in a few steps: two epochs of each phase, a checkpoint after every step."""
     per_class = math.ceil(_PICTURES / classes)
     return config.replace(
-        train_per_class=min(config.train_per_class or per_class, per_class),
+        train_per_class=min(config.data.train_per_class or per_class, per_class),
         validation_per_class=1,
         epochs=(2, 2),
         samples_per_epoch=(48, 8),

@@ -87,9 +87,11 @@ def examine(config: config_lib.Config, fault: Callable[[str], None] | None = Non
         RunError: a download or a file failed.
     """
     builder = tfds_builders.build(config, fault)
-    image, label = tfds_builders.image_and_label(builder, config.dataset)
+    image, label = tfds_builders.image_and_label(builder, config.data.dataset)
     names = [
-        name for name in ("train", tfds_builders.validation_name(builder, config.dataset)) if name
+        name
+        for name in ("train", tfds_builders.validation_name(builder, config.data.dataset))
+        if name
     ]
     splits = []
     for name in names:
@@ -97,7 +99,9 @@ def examine(config: config_lib.Config, fault: Callable[[str], None] | None = Non
             source = example_source.FileSource(builder, name)
         else:
             source = example_source.RecordSource(builder, name, image, label)
-        labels, facts = image_index.examine(source, f"{config.dataset} ({name})", config.max_pixels)
+        labels, facts = image_index.examine(
+            source, f"{config.data.dataset} ({name})", config.data.max_pixels
+        )
         split = Split(source, np.arange(len(source)), labels, np.array(facts, object))
         # TFDS marks examples without a label by -1; one that could not be read has none either.
         bad = np.array([bool(f.fault) for f in facts], bool)
@@ -119,11 +123,13 @@ def load(config: config_lib.Config) -> Dataset:
     split_here = not validation  # none, or one of which no example has a label
     if split_here:
         train, validation = _cut(train, config, class_names)
-    train = _choose_per_class(train, config.train_per_class, config.split_seed)
-    validation = _choose_per_class(validation, config.validation_per_class, config.split_seed)
+    train = _choose_per_class(train, config.data.train_per_class, config.data.split_seed)
+    validation = _choose_per_class(
+        validation, config.data.validation_per_class, config.data.split_seed
+    )
     _check_classes(config, train, class_names)
     dataset = Dataset(
-        name=config.dataset,
+        name=config.data.dataset,
         class_names=class_names,
         train=train,
         validation=validation,
@@ -131,7 +137,7 @@ def load(config: config_lib.Config) -> Dataset:
         split_here=split_here,
     )
     logging.info(
-        f"data: {config.dataset}, {len(class_names)} classes, {len(train):,} training and "
+        f"data: {config.data.dataset}, {len(class_names)} classes, {len(train):,} training and "
         f"{len(validation):,} validation pictures, fingerprint {dataset.fingerprint[:12]}"
     )
     return dataset
@@ -152,7 +158,7 @@ def _without_bad(
         return train, validation
     shown = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if bad[_SHOWN:] else "")
     told = f"{len(bad):,} of {sum(map(len, splits)):,} pictures cannot be trained on: {shown}"
-    if config.bad_images == "stop":
+    if config.data.bad_images == "stop":
         raise errors.UsageError(
             f"{told}. Mend them or take them out, or go on without them by --bad_images=skip. "
             "`./run.sh doctor` with the same flags lists them all."
@@ -171,13 +177,13 @@ def _cut(
     """Cuts a validation split out of a single one, class by class."""
     validation = []
     for label, rows in _rows_by_class(split):
-        count = round(config.validation_fraction * len(rows))
+        count = round(config.data.validation_fraction * len(rows))
         if len(rows) < 2:
             raise errors.UsageError(
                 f"the class {class_names[label]!r} has one picture: a split into training and "
                 "validation needs at least two of each class."
             )
-        rng = np.random.default_rng([config.split_seed, label])
+        rng = np.random.default_rng([config.data.split_seed, label])
         validation.append(rng.permutation(rows)[: min(max(count, 1), len(rows) - 1)])
     held_out = np.sort(np.concatenate(validation))
     return split.take(np.setdiff1d(np.arange(len(split)), held_out)), split.take(held_out)
@@ -207,7 +213,7 @@ def _check_classes(config: config_lib.Config, train: Split, class_names: tuple[s
     present = np.unique(train.labels)
     if len(present) < 2:
         raise errors.UsageError(
-            f"--dataset={config.dataset} has training pictures of {len(present)} class(es): a "
+            f"--dataset={config.data.dataset} has training pictures of {len(present)} class(es): a "
             "classifier needs at least two."
         )
     if len(present) < len(class_names):

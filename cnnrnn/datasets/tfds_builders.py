@@ -22,10 +22,10 @@ def build(
     config: config_lib.Config, fault: Callable[[str], None] | None
 ) -> tfds.core.DatasetBuilder:
     """The prepared builder of a data set's name or folder; see `datasets.examine`."""
-    name, data_dir = config.dataset, config.prepared_data_dir
+    name, data_dir = config.data.dataset, config.data.prepared_data_dir
     if name not in ("digits", "tiny_imagenet_100") and not name.startswith("tfds:"):
         return image_folder.build(pathlib.Path(name).expanduser(), fault)
-    archive = pathlib.Path(config.archive).expanduser() if config.archive else None
+    archive = pathlib.Path(config.data.archive).expanduser() if config.data.archive else None
     if archive is not None and not archive.is_file():
         raise errors.UsageError(f"--archive={archive} is not a file.")
     storage = {"data_dir": data_dir, "file_format": "array_record"}

@@ -211,7 +211,9 @@ def _shown(
         return []
     views = next(
         input_pipeline.evaluation(
-            data.validation.take(rows), batch_size=len(rows), resize_method=config.resize_method
+            data.validation.take(rows),
+            batch_size=len(rows),
+            resize_method=config.data.resize_method,
         ).as_numpy_iterator()
     )
     return [

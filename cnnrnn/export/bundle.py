@@ -34,8 +34,8 @@ def write(
     saved_model.write(
         classifier,
         folder / "saved_model",
-        top=config.top,
-        max_pixels=config.max_pixels,
+        top=config.prediction.top,
+        max_pixels=config.data.max_pixels,
         notes=notes,
     )
     plain = keras_and_litert.plain_keras(classifier.network)
@@ -68,8 +68,8 @@ def describe(
         "dataset": dataset.get("name", "unknown"),
         "fingerprint": dataset.get("fingerprint", "unknown"),
         "classes": len(classifier.class_names),
-        "named": min(config.top, len(classifier.class_names)),
-        "max_megapixels": f"{config.max_megapixels:g}",
+        "named": min(config.prediction.top, len(classifier.class_names)),
+        "max_megapixels": f"{config.data.max_megapixels:g}",
         "resize_method": classifier.resize_method,
         "image_size": shapes.IMAGE_SIZE,
         "git_commit": made.get("git_commit") or "unknown",

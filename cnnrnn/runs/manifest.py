@@ -43,10 +43,10 @@ def describe(
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "devices": devices,
-        "precision": config.precision,
+        "precision": config.training.precision,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_commit": git_commit(),
-        "seed": config.seed,
+        "seed": config.run.seed,
         "dataset": {
             "name": data.name,
             "fingerprint": data.fingerprint,
@@ -55,7 +55,7 @@ def describe(
         },
         "started_from": started_from,
         "xception_weights": vars(weights) if weights else None,
-        "batchnorm": config.phase2_batchnorm if phase.train_cnn else "frozen",
+        "batchnorm": config.training.phase2_batchnorm if phase.train_cnn else "frozen",
     }
 
 

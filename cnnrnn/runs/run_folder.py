@@ -158,7 +158,7 @@ class RunFolder:
         made_with = recorded.get("data")
         if made_with is None:
             return
-        if made_with["resize_method"] != config.resize_method:
+        if made_with["resize_method"] != config.data.resize_method:
             raise errors.UsageError(
                 f"the run folder {self.root} was made with --resize_method="
                 f"{made_with['resize_method']}: give that, or another --run=NAME."
@@ -179,7 +179,7 @@ class RunFolder:
         settings = config.to_json()
         recorded = self.config()
         recorded["data"] = {name: settings[name] for name in _DATA_SETTINGS} | {
-            "resize_method": config.resize_method,
+            "resize_method": config.data.resize_method,
             "fingerprint": data.fingerprint,
             "class_names": list(data.class_names),
         }
@@ -215,7 +215,7 @@ def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
     pairs = ("batch_size", "learning_rate", "samples_per_epoch")
     # A setting that an older version did not have stood, in effect, at its default, and the
     # precision was float32.
-    settings = config_lib.Config(precision="float32").to_json() | settings
+    settings = config_lib.Config.of(precision="float32").to_json() | settings
     return {name: settings[name] for name in (*shared, *own)} | {
         name: settings[name][phase.index] for name in pairs
     }

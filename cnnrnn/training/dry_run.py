@@ -44,8 +44,8 @@ def measure(phase_name: str, config: config_lib.Config) -> cost.PhaseCost:
     if available is not None:
         available += memory.resident()  # what this process has taken already is its own
     phase = phases.BY_NAME[phase_name]
-    strategy = devices_lib.strategy(config.logical_cpus)
-    precision = devices_lib.precision(config.precision)
+    strategy = devices_lib.strategy(config.run.logical_cpus)
+    precision = devices_lib.precision(config.training.precision)
     data = dataset_lib.load(config)
     schedule = phases.schedule(phase, config, len(data.train))
     devices_lib.check_batch(schedule.batch_size, strategy)
@@ -53,7 +53,7 @@ def measure(phase_name: str, config: config_lib.Config) -> cost.PhaseCost:
     with strategy.scope():
         network = network_lib.build(
             len(data.class_names),
-            seed=config.seed,
+            seed=config.run.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
             precision=precision,
         )
@@ -71,7 +71,7 @@ def measure(phase_name: str, config: config_lib.Config) -> cost.PhaseCost:
         raise MemoryError(text_lib.first_line(error)) from error
     return cost.PhaseCost(
         phase=phase_name,
-        devices=devices_lib.describe(config.logical_cpus),
+        devices=devices_lib.describe(config.run.logical_cpus),
         replicas=strategy.num_replicas_in_sync,
         precision=network.precision,
         kernel=lstm.kernel_name(),
@@ -95,7 +95,7 @@ def _rates(
     """Times the parts of a phase: "features", "training" and "validation"."""
     samples = schedule.steps_per_epoch * schedule.batch_size
     extracted = []  # the splits whose features would be computed, once
-    if not phase.train_cnn and config.feature_cache_dir is not None:
+    if not phase.train_cnn and config.training.feature_cache_dir is not None:
         if feature_cache.pays(schedule.epochs * samples / len(data.train)):
             extracted.append(data.train)
         if feature_cache.pays(schedule.epochs):
@@ -107,8 +107,8 @@ def _rates(
             data.train,
             batch_size=batch_size,
             start=0,
-            seed=config.seed,
-            resize_method=config.resize_method,
+            seed=config.run.seed,
+            resize_method=config.data.resize_method,
             features=features,
         )
         distributed = input_pipeline.distribute(batches, strategy)
@@ -118,7 +118,7 @@ def _rates(
             raise
         except tf.errors.OpError as error:
             rows = input_pipeline.rows_at(
-                0, (1 + _TIMED_STEPS) * batch_size, len(data.train), config.seed
+                0, (1 + _TIMED_STEPS) * batch_size, len(data.train), config.run.seed
             )
             raise input_pipeline.explain_failure(data.train, rows, error) from error
 

@@ -67,11 +67,13 @@ def train(
         for step in range(first, schedule.steps_per_epoch):
             steps_done = epoch * schedule.steps_per_epoch + step
             asked = time.monotonic()
-            batch = _next(batches, split, steps_done * schedule.batch_size, schedule, config.seed)
+            batch = _next(
+                batches, split, steps_done * schedule.batch_size, schedule, config.run.seed
+            )
             waited += time.monotonic() - asked
             sums, not_finite = train_step(batch)
             sums = sums.numpy().astype(np.float64)
-            overflow_expected = config.precision == "float16"  # such a step is left out
+            overflow_expected = config.training.precision == "float16"  # such a step is left out
             if not np.isfinite(sums[0]) or (not_finite.numpy() > 0 and not overflow_expected):
                 raise errors.RunError(
                     f"{'the loss' if not np.isfinite(sums[0]) else 'a gradient'} is not finite "

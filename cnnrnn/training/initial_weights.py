@@ -44,16 +44,16 @@ def restore(
         )
         return
     _check_nothing_is_lost(folder, phase)
-    if config.init_from or phase is phases.PHASE2:
-        if config.init_from:
-            other = run_folder.RunFolder(pathlib.Path(config.init_from).expanduser())
+    if config.training.init_from or phase is phases.PHASE2:
+        if config.training.init_from:
+            other = run_folder.RunFolder(pathlib.Path(config.training.init_from).expanduser())
             best = best_weights.latest(other.best)
         else:
             best = require_phase1(folder)
         best_weights.load(best, network.model, data.class_names)
         started_from = f"{best.weights} (epoch {best.epoch} of {best.phase})"
     else:
-        weights = xception_weights.load_into(network.cnn, config.xception_weights)
+        weights = xception_weights.load_into(network.cnn, config.training.xception_weights)
         started_from = weights.description
     if weights is None:
         print(f"{phase.name}: starts from {started_from}")
@@ -94,7 +94,7 @@ def _note_other_phase1(
     phase: phases.Phase, config: config_lib.Config, folder: run_folder.RunFolder
 ) -> None:
     """Says so where phase 1 has found better weights since phase 2 started from it."""
-    if phase is phases.PHASE1 or config.init_from:
+    if phase is phases.PHASE1 or config.training.init_from:
         return
     best = best_weights.find(folder.best, phases.PHASE1)
     started_from = folder.manifest().get(phase.name, {}).get("started_from", "")

@@ -91,7 +91,7 @@ def tell_of_phase2(
     if available is None or tf.config.list_physical_devices("GPU"):
         return
     available += memory.resident()  # it is used again, or given back, once phase 1 is done
-    batch_size = config.batch_size[phases.PHASE2.index]
+    batch_size = config.training.batch_size[phases.PHASE2.index]
     size = {
         "parameters": network.model.count_params(),
         "half": network.precision != "float32",
@@ -106,7 +106,7 @@ def tell_of_phase2(
         logging.info(f"memory: {told}")
         return
     largest = cost.largest_phase2_batch(available, **size)
-    mend = f"give --batch_size={config.batch_size[phases.PHASE1.index]},{largest} at most"
+    mend = f"give --batch_size={config.training.batch_size[phases.PHASE1.index]},{largest} at most"
     logging.warning(
         f"{told}. It will not fit: {mend if largest else 'close other programs first'}."
     )

@@ -41,15 +41,15 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
         optimizer.build(network.model.trainable_variables)
         position = checkpoints.Position(phase)
-        scale = loss_scale_lib.LossScale() if config.precision == "float16" else None
+        scale = loss_scale_lib.LossScale() if config.training.precision == "float16" else None
     saver = checkpoints.Checkpoints(
         setup.folder.checkpoints(phase),
         network.model,
         optimizer,
         position,
         class_names=setup.data.class_names,
-        minutes=config.checkpoint_minutes,
-        on_failure=config.on_save_failure,
+        minutes=config.run.checkpoint_minutes,
+        on_failure=config.run.on_save_failure,
         loss_scale=scale,
     )
     initial_weights.restore(
@@ -60,7 +60,7 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         network,
         saver,
         position,
-        devices_lib.describe(config.logical_cpus),
+        devices_lib.describe(config.run.logical_cpus),
     )
     if int(position.epoch.numpy()) >= schedule.epochs:
         print(
@@ -118,8 +118,8 @@ def _run_epochs(
             data.train,
             batch_size=schedule.batch_size,
             start=steps_done * schedule.batch_size,
-            seed=config.seed,
-            resize_method=config.resize_method,
+            seed=config.run.seed,
+            resize_method=config.data.resize_method,
             features=features,
         ),
         strategy,
@@ -143,7 +143,7 @@ def _run_epochs(
                     eval_step,
                     strategy,
                     batch_size=schedule.batch_size,
-                    resize_method=config.resize_method,
+                    resize_method=config.data.resize_method,
                     label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
                     features=validation_features,
                 )
@@ -200,7 +200,7 @@ def _end_epoch(
         setup.data.validation,
         predictions,
         setup.data.class_names,
-        setup.config.resize_method,
+        setup.config.data.resize_method,
         steps_done,
     )
     position.epoch.assign(epoch)
@@ -218,11 +218,11 @@ def _features(
     setup: Setup, phase: phases.Phase, schedule: phases.Schedule, steps_done: int
 ) -> tuple[feature_cache.Features | None, feature_cache.Features | None]:
     """The frozen CNN's features of the training and the validation pictures, where they pay."""
-    directory = setup.config.feature_cache_dir
+    directory = setup.config.training.feature_cache_dir
     if phase.train_cnn or directory is None:
         return None, None
     cache = feature_cache.FeatureCache(
-        directory, setup.network, setup.strategy, setup.config.resize_method
+        directory, setup.network, setup.strategy, setup.config.data.resize_method
     )
     train, validation = setup.data.train, setup.data.validation
     steps_left = schedule.epochs * schedule.steps_per_epoch - steps_done
@@ -239,13 +239,13 @@ def _sample(setup: Setup) -> dict[str, np.ndarray]:
         setup.data.train,
         batch_size=count,
         start=0,
-        seed=setup.config.seed,
-        resize_method=setup.config.resize_method,
+        seed=setup.config.run.seed,
+        resize_method=setup.config.data.resize_method,
     )
     try:
         return next(batches.as_numpy_iterator())
     except tf.errors.OpError as error:
-        rows = input_pipeline.rows_at(0, count, len(setup.data.train), setup.config.seed)
+        rows = input_pipeline.rows_at(0, count, len(setup.data.train), setup.config.run.seed)
         raise input_pipeline.explain_failure(setup.data.train, rows, error) from error
 
 
@@ -255,8 +255,8 @@ def _say_what_next(setup: Setup, phase: phases.Phase) -> None:
     if setup.goes_on:
         return
     following = "phase2" if phase is phases.PHASE1 else "evaluate"
-    without = " but without --init_from" if setup.config.init_from else ""
-    runs_dir = setup.config.runs_dir
+    without = " but without --init_from" if setup.config.training.init_from else ""
+    runs_dir = setup.config.run.runs_dir
     logdir = "" if runs_dir == "runs" else f" --logdir={runs_dir}"
     print(
         f"  results   {setup.folder.root}\n"
