@@ -1,4 +1,4 @@
-"""Floating-point operations that one picture costs, from the shapes of the layers alone.
+"""Floating-point operations that one image costs, from the shapes of the layers alone.
 
 A product of (m, k) and (k, n) counts 2mkn. What is not a product is left out: what this gives,
 divided by the peak rate of the machine, is the least time that a step can take.
@@ -35,8 +35,8 @@ def cnn_forward() -> float:
     return total
 
 
-def per_picture(phase: int, *, cached: bool) -> float:
-    """Of a training step, per picture.
+def per_image(phase: int, *, cached: bool) -> float:
+    """Of a training step, per image.
 
     Args:
         phase: 1 or 2.

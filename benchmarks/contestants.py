@@ -22,9 +22,9 @@ def batch_of(size: int) -> dict[str, np.ndarray]:
     return {
         "image": image,
         "features": rng.uniform(0, 1, (size, 2048)).astype(np.float32),
-        "rows": image.mean(axis=-1).reshape(size, 23, 3887),
+        "sequence": image.mean(axis=-1).reshape(size, 23, 3887),
         "label": rng.integers(0, CLASSES, size),
-        "row": np.arange(size),
+        "index": np.arange(size),
         "weight": np.ones(size, np.float32),
     }
 
@@ -84,7 +84,7 @@ def keras_fit(phase: int, precision: str) -> Contestant:
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     batch = batch_of(BATCH[phase])
-    inputs = {name: batch[name] for name in ("image", "rows")}
+    inputs = {name: batch[name] for name in ("image", "sequence")}
     data = tf.data.Dataset.from_tensors((inputs, batch["label"])).repeat()
 
     def run(count: int) -> None:

@@ -1,6 +1,6 @@
-"""What the exported files say, beside the program itself, on validation pictures.
+"""What the exported files say, beside the program itself, on validation images.
 
-    python -m benchmarks.exports --run=runs/NAME --dataset=path/to/pictures --count=500
+    python -m benchmarks.exports --run=runs/NAME --dataset=path/to/images --count=500
 
 Each file is run in a process of its own that knows nothing of this package: the SavedModel by
 TensorFlow, the Keras file by Keras, the LiteRT files by ai-edge-litert (requirements-dev.txt).
@@ -50,7 +50,7 @@ np.savez("said.npz", labels=labels, probabilities=probabilities, seconds=seconds
 _SAVED_MODEL = """
 import tensorflow as tf
 names = (export / "classes.txt").read_text(encoding="utf-8").splitlines()
-files = [path.read_bytes() for path in sorted(pathlib.Path("pictures").iterdir())]
+files = [path.read_bytes() for path in sorted(pathlib.Path("images").iterdir())]
 classify = tf.saved_model.load(str(export / "saved_model")).signatures["serving_default"]
 classify(image_bytes=tf.constant(files[:1]))
 start = time.perf_counter()
@@ -87,7 +87,7 @@ _PROGRAMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One file against the program: shares from 0 to 1, pictures/s with decoding for SavedModel.
+    """One file against the program: shares from 0 to 1, images/s with decoding for SavedModel.
 
     `difference` is the largest of a probability, over the five most likely classes.
     """
@@ -112,15 +112,15 @@ def measure(
     Args:
         classifier: what was exported.
         export: the folder of the export.
-        contents: N encoded pictures.
+        contents: N encoded images.
         labels: (N,) their classes.
         names: of the files.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
-        (folder / "pictures").mkdir()
+        (folder / "images").mkdir()
         for number, content in enumerate(contents):
-            (folder / "pictures" / f"{number:06d}").write_bytes(content)
+            (folder / "images" / f"{number:06d}").write_bytes(content)
         views = [classifier.views(tf.constant(content)) for content in contents]
         np.save(folder / "views.npy", np.stack([view["image"] for view in views]))
         classify = tf.function(classifier.probabilities)
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=pathlib.Path, help="a trained run's folder")
     parser.add_argument("--dataset", required=True, help="as for ./run.sh train")
     parser.add_argument("--archive", default="", help="as for ./run.sh train")
-    parser.add_argument("--count", type=int, default=500, help="validation pictures, evenly spread")
+    parser.add_argument("--count", type=int, default=500, help="validation images, evenly spread")
     options = parser.parse_args()
     if importlib.util.find_spec("ai_edge_litert") is None:
         parser.error("ai-edge-litert is not installed: pip install -r requirements-dev.txt")
@@ -186,8 +186,8 @@ def main() -> None:
     rows = measure(
         classifier, options.run / "export", [p[0] for p in pairs], np.array([p[1] for p in pairs])
     )
-    print(f"{count} validation pictures of {data.name}\n")
-    print("| file | MB | top-1 | top-5 | largest difference of a probability | pictures/s |")
+    print(f"{count} validation images of {data.name}\n")
+    print("| file | MB | top-1 | top-5 | largest difference of a probability | images/s |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     program, *exported = rows
     print(f"| this program | | {program.top1:.1%} | {program.top5:.1%} | | |")

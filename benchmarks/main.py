@@ -95,7 +95,7 @@ def measure(
         pairing: the rival, which is started and ended here.
         us: this program.
         peak: the matrix product.
-        operations: what a picture costs this program.
+        operations: what an image costs this program.
     """
     times, rival_times, peaks = [], [], []
     with contextlib.closing(pairing.start()) as rival:
@@ -160,7 +160,7 @@ def _quieten() -> None:
 
 
 def _operations(phase: int) -> float:
-    return arithmetic.per_picture(phase, cached=phase == 1)
+    return arithmetic.per_image(phase, cached=phase == 1)
 
 
 def _pipelines(images: pathlib.Path | None) -> dict[str, float]:

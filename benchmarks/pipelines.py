@@ -39,7 +39,7 @@ def made_up(root: pathlib.Path) -> pathlib.Path:
 
 
 def unpacked(archive: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
-    """Class folders of the first pictures of each class of tiny-imagenet's zip."""
+    """Class folders of the first images of each class of tiny-imagenet's zip."""
     with zipfile.ZipFile(archive) as file:
         by_class: dict[str, list[str]] = {}
         for name in file.namelist():
@@ -60,17 +60,17 @@ def measure(images: pathlib.Path | None) -> dict[str, float]:
     """Runs all pipelines in turn.
 
     Args:
-        images: class folders or tiny-imagenet's zip; None makes pictures up.
+        images: class folders or tiny-imagenet's zip; None makes images up.
 
     Returns:
         images/s by the pipelines' names, medians over the rounds.
     """
     with tempfile.TemporaryDirectory() as folder:
-        pictures = pathlib.Path(folder) / "pictures"
+        made = pathlib.Path(folder) / "images"
         if images is None:
-            root = made_up(pictures)
+            root = made_up(made)
         else:
-            root = unpacked(images, pictures) if images.is_file() else images
+            root = unpacked(images, made) if images.is_file() else images
         iterators = {
             "this program: RGB and gray view": _program(root),
             "this program, features cached: gray view alone": _program(root, _Given()),
@@ -115,10 +115,10 @@ def _program(root: pathlib.Path, features: input_pipeline.Features | None = None
 
 
 def _keras_directory(root: pathlib.Path) -> Iterator:
-    pictures = keras.utils.image_dataset_from_directory(
+    images = keras.utils.image_dataset_from_directory(
         root, image_size=(299, 299), batch_size=BATCH, verbose=False
     )
-    scaled = pictures.map(lambda image, label: (image / 127.5 - 1, label))
+    scaled = images.map(lambda image, label: (image / 127.5 - 1, label))
     return iter(scaled.repeat().prefetch(2))
 
 

@@ -1,4 +1,4 @@
-"""A two-branch image classifier: a pretrained Xception times an LSTM that reads the picture."""
+"""A two-branch image classifier: a pretrained Xception times an LSTM that reads the image."""
 
 import os
 import platform

@@ -18,7 +18,7 @@ class UsageError(ValueError):
 class RunError(RuntimeError):
     """The request was sound but something outside of it failed (exit code 1).
 
-    For example no network, a full disk, a picture that went bad, a loss that is not finite.
+    For example no network, a full disk, an image that went bad, a loss that is not finite.
     """
 
 

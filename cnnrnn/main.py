@@ -144,8 +144,8 @@ def usage(word: str | None = None) -> str:
         word: the command, whose flags are shown by group; None: all commands and flags.
     """
     pairs = (
-        "(a pair is PHASE1,PHASE2; one value stands for both; a later flag overrides an earlier one "
-        "and the flagfile's)"
+        "(a pair is PHASE1,PHASE2; one value stands for both; a later flag overrides an earlier "
+        "one and the flagfile's)"
     )
     if word is not None:
         command = commands()[word]

@@ -49,13 +49,13 @@ def schedule(phase: Phase, config: config_lib.Config, training_examples: int) ->
     An epoch is a whole number of batches; what is left over comes first in the next one.
 
     Raises:
-        UsageError: there is not one batch in an epoch, or among the pictures.
+        UsageError: there is not one batch in an epoch, or among the images.
     """
     batch_size = config.training.batch_size[phase.index]
     samples = config.training.samples_per_epoch[phase.index] or training_examples
     if training_examples < batch_size:
         raise errors.UsageError(
-            f"there are {training_examples} training pictures, fewer than one batch of "
+            f"there are {training_examples} training images, fewer than one batch of "
             f"{batch_size} ({phase.name}): give a smaller --batch_size."
         )
     if samples < batch_size:

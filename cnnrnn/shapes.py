@@ -1,6 +1,6 @@
 """The sizes that the network is made of, in one place.
 
-The gray view of a 299x299 picture is read as 23 timesteps of 3887 values, and 3887 = 13 x 299: one
+The gray view of a 299x299 image is read as 23 timesteps of 3887 values, and 3887 = 13 x 299: one
 timestep is thirteen whole pixel rows.
 """
 

@@ -84,7 +84,7 @@ def test_settings_are_plain_json():
         ("digits", "digits"),
         ("tfds:beans", "beans"),
         ("tfds:cifar10/1.0.0", "cifar10-1.0.0"),
-        ("/somewhere/My Pictures/", "My Pictures"),
+        ("/somewhere/My Images/", "My Images"),
         ("/somewhere/été", "t"),
     ],
 )

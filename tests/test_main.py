@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in a process of its own, on small pictures."""
+"""The command line as a user meets it: in a process of its own, on small images."""
 
 import os
 import pathlib
@@ -131,9 +131,9 @@ def test_the_repositorys_flagfiles_are_valid(in_process, monkeypatch):
     assert seen[0].data.dataset == "digits"
 
 
-def test_an_unwritable_run_folder_is_refused_before_any_work(in_process, tmp_path, pictures):
+def test_an_unwritable_run_folder_is_refused_before_any_work(in_process, tmp_path, images):
     (tmp_path / "file").write_text("")
-    code, _, err = in_process("phase1", f"--dataset={pictures}", f"--runs_dir={tmp_path}/file/x")
+    code, _, err = in_process("phase1", f"--dataset={images}", f"--runs_dir={tmp_path}/file/x")
     assert code == 1 and "cannot write to the run folder" in err and "--runs_dir" in err
 
 
@@ -143,12 +143,12 @@ def test_a_flagfile_that_is_not_text_is_refused(in_process, tmp_path):
     assert code == 2 and err.startswith("cnnrnn: ")
 
 
-def test_another_keras_backend_does_not_matter(pictures):
-    assert run("data", f"--dataset={pictures}", KERAS_BACKEND="jax").returncode == 0
+def test_another_keras_backend_does_not_matter(images):
+    assert run("data", f"--dataset={images}", KERAS_BACKEND="jax").returncode == 0
 
 
-def test_data_describes_a_folder(pictures):
-    done = run("data", f"--dataset={pictures}")
+def test_data_describes_a_folder(images):
+    done = run("data", f"--dataset={images}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # nor any of TensorFlow's start-up lines
     assert "3 classes, 18 training and 9 validation" in done.stdout
@@ -168,5 +168,5 @@ def test_the_sample_at_full_size_through_the_command_line(tmp_path):
         extra = ["--logical_cpus=2"] if command == "phase2" else []
         done = run(command, *common, *extra, timeout=900)
         assert done.returncode == 0, done.stderr
-    assert "best weights of phase2 (epoch 1) on 40 validation pictures" in done.stdout
+    assert "best weights of phase2 (epoch 1) on 40 validation images" in done.stdout
     assert (tmp_path / "sample" / "results.json").exists()

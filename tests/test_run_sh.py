@@ -374,7 +374,7 @@ def test_arguments_paths_and_folder_are_the_callers(installed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--dataset=pictures"], ["--dataset", "x"], ["--seed=1", "--flagfile=mine.txt"]]
+    "arguments", [["--dataset=images"], ["--dataset", "x"], ["--seed=1", "--flagfile=mine.txt"]]
 )
 def test_the_samples_flags_are_for_the_sample_alone(installed, arguments):
     project, tools, _ = installed

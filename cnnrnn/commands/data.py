@@ -30,7 +30,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
 
 def describe(data: dataset_lib.Dataset) -> None:
-    """Prints the classes and how many pictures each has."""
+    """Prints the classes and how many images each has."""
     counts = [
         np.bincount(split.labels, minlength=len(data.class_names))
         for split in (data.train, data.validation)

@@ -1,6 +1,6 @@
 """`doctor`: what is wrong, or odd, with a data set. It reads; no file of the user's is changed.
 
-Training finds by itself what it cannot train on (see `picture_index`); this says it all at once,
+Training finds by itself what it cannot train on (see `image_index`); this says it all at once,
 and what training would take without a word: duplicates, contradictions, classes next to empty.
 """
 
@@ -22,14 +22,14 @@ from cnnrnn.system import text as text_lib
 
 _SMALL_SIDE = 16  # pixels: there is little to see in less
 _LONG = 8  # times as long as wide: resizing to a square leaves little of it
-_BAD = "bad picture"
-_FEW = 10  # training pictures of a class
+_BAD = "bad image"
+_FEW = 10  # training images of a class
 _SHOWN = 5  # of a kind, in the printed report
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing about one picture, class or folder.
+    """One thing about one image, class or folder.
 
     `bad` says that it keeps the data set from being trained on as it is.
     """
@@ -56,52 +56,52 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     findings = [
         *(Finding("folder", "", text_lib.printable(fault), bad=True) for fault in faults),
         *(Finding("note", "", text_lib.printable(note.removeprefix("note: "))) for note in notes),
-        *_pictures(splits),
+        *_images(splits),
         *_duplicates(splits, examined.class_names),
         *_classes(splits, examined.class_names),
     ]
     findings.sort(key=lambda finding: not finding.bad)
-    pictures = sum(map(len, splits.values()))
-    for line in _lines(findings, pictures):
+    images = sum(map(len, splits.values()))
+    for line in _lines(findings, images):
         logging.info(line)
-    written = _write(config.run_dir / "doctor", config, findings, pictures)
+    written = _write(config.run_dir / "doctor", config, findings, images)
     logging.info(f"the whole report: {written}.txt, {written}.json")
     bad = sum(finding.bad for finding in findings)
     if bad:
         raise errors.RunError(
             f"{bad:,} finding(s) keep {config.data.dataset} from being trained on as it is. Bad "
-            "pictures can be left out by --bad_images=skip."
+            "images can be left out by --bad_images=skip."
         )
 
 
-def _pictures(splits: dict[str, dataset_lib.Split]) -> Iterator[Finding]:
-    """What can be said of each picture by itself."""
+def _images(splits: dict[str, dataset_lib.Split]) -> Iterator[Finding]:
+    """What can be said of each image by itself."""
     for split in splits.values():
-        for row, facts in enumerate(split.facts):
-            for kind, why in _of_picture(facts, split.path(row)):
+        for row, info in enumerate(split.infos):
+            for kind, why in _of_image(info, split.path(row)):
                 yield Finding(kind, split.describe(row), why, bad=kind == _BAD)
 
 
-def _of_picture(facts: image_check.Facts, path: str) -> Iterator[tuple[str, str]]:
-    """(kind, why) of what is to be said of one picture; `path` is '' if it is no file."""
-    if facts.fault:
-        yield _BAD, facts.fault
+def _of_image(info: image_check.ImageInfo, path: str) -> Iterator[tuple[str, str]]:
+    """(kind, why) of what is to be said of one image; `path` is '' if it is no file."""
+    if info.problem:
+        yield _BAD, info.problem
     if path and (odd := _odd_name(path)):
         yield "odd name", odd
-    if not facts.format:
+    if not info.format:
         return
-    if path and not image_check.has_usual_suffix(path, facts):
-        yield "wrong extension", f"is {facts.format}, and is read as that"
-    if 2 <= facts.orientation <= 8:
-        how = "is turned upright" if facts.format == "JPEG" else "is not turned: only JPEGs are"
-        yield "EXIF rotation", f"orientation {facts.orientation}: {how}"
-    size = f"{facts.width} x {facts.height} pixels"
-    if 0 < min(facts.width, facts.height) < _SMALL_SIDE:
-        yield "tiny picture", size
-    if max(facts.width, facts.height) > _LONG * min(facts.width, facts.height):
-        yield "long picture", size
-    if facts.frames > 1 and not facts.fault:
-        yield "animation", f"the first of {facts.frames} frames is used"
+    if path and not image_check.has_usual_suffix(path, info):
+        yield "wrong extension", f"is {info.format}, and is read as that"
+    if 2 <= info.orientation <= 8:
+        how = "is turned upright" if info.format == "JPEG" else "is not turned: only JPEGs are"
+        yield "EXIF rotation", f"orientation {info.orientation}: {how}"
+    size = f"{info.width} x {info.height} pixels"
+    if 0 < min(info.width, info.height) < _SMALL_SIDE:
+        yield "tiny image", size
+    if max(info.width, info.height) > _LONG * min(info.width, info.height):
+        yield "long image", size
+    if info.frames > 1 and not info.problem:
+        yield "animation", f"the first of {info.frames} frames is used"
 
 
 def _odd_name(path: str) -> str:
@@ -121,12 +121,12 @@ def _odd_name(path: str) -> str:
 def _duplicates(
     splits: dict[str, dataset_lib.Split], class_names: tuple[str, ...]
 ) -> Iterator[Finding]:
-    """Pictures that are equal to the byte, and what that means."""
+    """Images that are equal to the byte, and what that means."""
     same: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
     for name, split in splits.items():
-        for row, facts in enumerate(split.facts):
-            if facts.sha256 and not facts.fault:
-                same[facts.sha256].append((name, row))
+        for row, info in enumerate(split.infos):
+            if info.sha256 and not info.problem:
+                same[info.sha256].append((name, row))
     for places in same.values():
         if len(places) == 1:
             continue
@@ -146,25 +146,25 @@ def _duplicates(
 def _classes(
     splits: dict[str, dataset_lib.Split], class_names: tuple[str, ...]
 ) -> Iterator[Finding]:
-    """Classes with few or no pictures that can be trained on."""
+    """Classes with few or no images that can be trained on."""
     for name, split in splits.items():
-        good = np.array([not facts.fault for facts in split.facts], bool)
+        good = np.array([not info.problem for info in split.infos], bool)
         counts = np.bincount(split.labels[good & (split.labels >= 0)], minlength=len(class_names))
         for class_name, count in zip(class_names, counts, strict=True):
             if count == 0:
                 yield Finding(
-                    "empty class", class_name, f"no {name} pictures", bad=name != "validation"
+                    "empty class", class_name, f"no {name} images", bad=name != "validation"
                 )
             elif count < _FEW and name == "training":
-                yield Finding("small class", class_name, f"{count} {name} pictures")
+                yield Finding("small class", class_name, f"{count} {name} images")
 
 
-def _lines(findings: Iterable[Finding], pictures: int) -> Iterator[str]:
+def _lines(findings: Iterable[Finding], images: int) -> Iterator[str]:
     """The report as it is printed: a few of each kind."""
     by_kind: dict[str, list[Finding]] = collections.defaultdict(list)
     for finding in findings:
         by_kind[finding.kind].append(finding)
-    yield f"doctor: {pictures:,} pictures examined"
+    yield f"doctor: {images:,} images examined"
     for kind, of_kind in by_kind.items():
         yield f"\n{kind}: {len(of_kind):,}"
         for finding in of_kind[:_SHOWN]:
@@ -175,7 +175,7 @@ def _lines(findings: Iterable[Finding], pictures: int) -> Iterator[str]:
 
 
 def _write(
-    path: pathlib.Path, config: config_lib.Config, findings: list[Finding], pictures: int
+    path: pathlib.Path, config: config_lib.Config, findings: list[Finding], images: int
 ) -> pathlib.Path:
     """Writes the whole report as PATH.txt and PATH.json."""
     lines = [f"{finding.kind}\t{_text(finding)}" for finding in findings]
@@ -184,7 +184,7 @@ def _write(
             path.with_suffix(".json"),
             {
                 "dataset": config.data.dataset,
-                "pictures": pictures,
+                "images": images,
                 "findings": [dataclasses.asdict(finding) for finding in findings],
             },
         )

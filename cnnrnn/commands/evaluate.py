@@ -69,7 +69,7 @@ def evaluate(
     chance = 1 / len(data.class_names)
     print(
         f"\nbest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
-        f"validation pictures:\n  {predictions.means}   (chance: top-1 {chance:.2%})\n"
+        f"validation images:\n  {predictions.means}   (chance: top-1 {chance:.2%})\n"
         f"  report     {folder.evaluation / 'report.html'}\n"
         f"  figures    {folder.results}\n"
         f"  per label  {folder.evaluation / 'per_label.tsv'}\n"
@@ -78,6 +78,6 @@ def evaluate(
     )
     if phase1 and phase1.phase != best.phase and phase1.validation.top1 > best.validation.top1:
         print(
-            f"note: phase 1 alone had {phase1.validation.top1:.2%} top-1. With few pictures, "
+            f"note: phase 1 alone had {phase1.validation.top1:.2%} top-1. With few images, "
             "--phase2_batchnorm=frozen and more epochs help phase 2 (under another --run).\n"
         )

@@ -1,4 +1,4 @@
-"""`explain`: pictures with the places where each branch found the most likely classes."""
+"""`explain`: images with the places where each branch found the most likely classes."""
 
 import os
 import pathlib
@@ -21,15 +21,15 @@ _LONGEST_STEM = 150  # bytes
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Writes a PNG for each picture into the run's folder and prints what it shows.
+    """Writes a PNG for each image into the run's folder and prints what it shows.
 
     Args:
-        arguments: pictures, as `predict` takes them.
+        arguments: images, as `predict` takes them.
         config: `model` and `top`.
 
     Raises:
         UsageError: there is nothing to explain, or nothing to do it with.
-        RunError: some pictures are bad, the others are explained; or a PNG cannot be written.
+        RunError: some images are bad, the others are explained; or a PNG cannot be written.
     """
     paths = image_paths.expand(arguments)
     root = config.model_dir
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         said = ", ".join(f"{name} {probability:.1%}" for name, probability in answer)
         print(f"{shown}: {said}\n  {text_lib.printable(str(written))}", flush=True)
     if bad:
-        raise errors.RunError(f"{bad:,} of {len(paths):,} pictures could not be read.")
+        raise errors.RunError(f"{bad:,} of {len(paths):,} images could not be read.")
 
 
 def explain(
@@ -64,12 +64,12 @@ def explain(
     encoded: bytes,
     top: int,
 ) -> tuple[bytes, list[tuple[str, float]]]:
-    """The PNG of one picture, and the classes that it shows with their probabilities."""
+    """The PNG of one image, and the classes that it shows with their probabilities."""
     views = classifier.views(tf.constant(encoded))
     batch = {name: view[tf.newaxis] for name, view in views.items()}
     probabilities = classifier.probabilities(batch).numpy()[0]
     labels = np.argsort(-probabilities, kind="stable")[:top]
     answer = classifier.top(probabilities, top)
     (maps,) = explainer.explain(batch, labels[np.newaxis])
-    shown = [(*said, found.cam, found.bands) for said, found in zip(answer, maps, strict=True)]
+    shown = [(*said, found.cam, found.timesteps) for said, found in zip(answer, maps, strict=True)]
     return charts.explanation_figure(views["image"].numpy(), shown), answer

@@ -1,7 +1,7 @@
 """`export`: a trained run as files that work without this package.
 
 EXPORT/
-  saved_model/           takes a picture's file, names classes; TensorFlow, TensorFlow Serving
+  saved_model/           takes an image's file, names classes; TensorFlow, TensorFlow Serving
   model.keras            plain Keras
   model.tflite           LiteRT, float32
   model_quantized.tflite LiteRT, weights of 8 bits

@@ -1,7 +1,7 @@
-"""`predict`: the most likely classes of pictures.
+"""`predict`: the most likely classes of images.
 
 Standard output has the answers and nothing else, so that it can go into a pipe; progress and
-remarks go to standard error, on a terminal. A bad picture is answered in its place by what is
+remarks go to standard error, on a terminal. A bad image is answered in its place by what is
 wrong with it, and makes the exit code 1; the others are answered all the same.
 """
 
@@ -34,7 +34,7 @@ Classify = Callable[[Any], Iterable[Named]]  # of a batch
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Classifies pictures and prints what they are.
+    """Classifies images and prints what they are.
 
     Args:
         arguments: files, folders, patterns, or '-' for names on standard input, one a line.
@@ -42,26 +42,26 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
     Raises:
         UsageError: there is nothing to classify, or nothing to do it with.
-        RunError: some pictures are bad; raised when the others are answered.
+        RunError: some images are bad; raised when the others are answered.
     """
     paths = image_paths.expand(arguments)
     write = _WRITERS[config.prediction.format](sys.stdout)
     bad = 0
-    with progress.Progress("predict", len(paths), "pictures", stream=sys.stderr) as bar:
+    with progress.Progress("predict", len(paths), "images", stream=sys.stderr) as bar:
         for done, (path, answer) in enumerate(answers(paths, config), 1):
             bar.clear()  # answers and progress can be on one terminal
             write(text_lib.printable(path), answer)
             bad += isinstance(answer, str)
             bar.update(done)
     if bad:
-        raise errors.RunError(f"{bad:,} of {len(paths):,} pictures could not be read.")
+        raise errors.RunError(f"{bad:,} of {len(paths):,} images could not be read.")
 
 
 def answers(paths: Sequence[str], config: config_lib.Config) -> Iterator[tuple[str, Answer]]:
     """Each path with its answer, in order.
 
     The good ones come out of a pipeline that leaves the bad ones out; what is wrong with those is
-    found out afterwards, so that good pictures pay nothing for it.
+    found out afterwards, so that good images pay nothing for it.
 
     Raises:
         UsageError: there is nothing to classify them with.
@@ -110,27 +110,27 @@ def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Clas
 
 
 def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
-    """Classifies by an export, which does all of it, and marks bad pictures by itself."""
+    """Classifies by an export, which does all of it, and marks bad images by itself."""
     export = loader.load(folder)
-    named = export.notes["named"]
-    if config.prediction.top > named and export.notes["classes"] > named:
+    named, top = export.notes["named"], config.prediction.top
+    if top > named and export.notes["classes"] > named:
         raise errors.UsageError(
-            f"--top={config.prediction.top}: the export {folder} names {named} classes. Export anew with "
-            f"--top={config.prediction.top}, or predict from the run."
+            f"--top={top}: the export {folder} names {named} classes. Export anew with "
+            f"--top={top}, or predict from the run."
         )
 
     def classify(files: tf.Tensor) -> Iterator[Named]:
         said = export.signatures["serving_default"](image_bytes=files)
         columns = (said[name].numpy() for name in ("classes", "probabilities", "error"))
         for classes, probabilities, error in zip(*columns, strict=True):
-            best = zip(classes[: config.prediction.top], probabilities, strict=False)
+            best = zip(classes[:top], probabilities, strict=False)
             yield [] if error else [(name.decode(), float(share)) for name, share in best]
 
     return tf.identity, classify
 
 
 def _fault(path: str, config: config_lib.Config) -> str:
-    """What is wrong with a picture that was not classified."""
+    """What is wrong with an image that was not classified."""
     _, fault = image_paths.read(path, config.data.max_pixels)
     return fault or "could not be classified"
 

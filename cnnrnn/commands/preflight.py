@@ -26,7 +26,7 @@ def run(config: config_lib.Config, measure: Measure) -> None:
 
     Args:
         config: as for the run itself.
-        measure: makes the trial of the named phase. It is called in a new process, so it must be
+        measure: makes the dry run of the named phase. It is called in a new process, so it must be
             a function of a module. It raises MemoryError where memory is short.
 
     Raises:
@@ -45,8 +45,8 @@ def run(config: config_lib.Config, measure: Measure) -> None:
     for trial in trials:
         if _falls_short(trial):
             raise errors.RunError(
-                f"{cost.phase_title(trial.phase)} at --batch_size={trial.batch_size} does not fit: it took "
-                f"{memory.text(trial.peak)}, and {memory.text(trial.available)} were available. "
+                f"{cost.phase_title(trial.phase)} at --batch_size={trial.batch_size} does not fit: "
+                f"it took {memory.text(trial.peak)}, and {memory.text(trial.available)} were available. "
                 "Give a smaller --batch_size, or close other programs."
             )
 
@@ -94,13 +94,13 @@ def _ending(
         how = f"the process was killed by the system at {memory.text(peak)}"
     else:
         return errors.RunError(
-            f"the trial of {cost.phase_title(phase)} ended with exit code {code} at {memory.text(peak)}: "
-            "what it said of it stands above."
+            f"the dry run of {cost.phase_title(phase)} ended with exit code {code} at "
+            f"{memory.text(peak)}; its messages are above."
         )
     batch_size = config.training.batch_size[cost.PHASES.index(phase)]
     return _DoesNotFitError(
-        f"{cost.phase_title(phase)} at --batch_size={batch_size} does not fit: {how}. Give a smaller "
-        "--batch_size, or close other programs."
+        f"{cost.phase_title(phase)} at --batch_size={batch_size} does not fit: {how}. Give a "
+        "smaller --batch_size, or close other programs."
     )
 
 

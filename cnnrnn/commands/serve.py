@@ -17,7 +17,7 @@ from cnnrnn.serving import app, batcher
 
 _NAME = "cnnrnn"
 _BATCH, _WAITING = 32, 256
-_EXPLANATIONS_WAITING = 16  # each takes as long as some ten pictures; one is made at a time
+_EXPLANATIONS_WAITING = 16  # each takes as long as some ten images; one is made at a time
 _CONNECTIONS = 128  # at a time, each with a body; more are told to come again
 _STOP_SECONDS = 10  # that requests at hand may take when the server is to stop
 _SHOWN = 3  # classes in a figure
@@ -46,15 +46,16 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         ),
         int(config.serving.max_body_megabytes * 1e6),
     )
-    print("serve: classifying and explaining one picture, to have everything compiled", flush=True)
-    picture = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
-    classify(signatures, [picture])
-    explain(signatures, export.notes["resize_method"], [picture])
+    print("serve: classifying and explaining one image, to have everything compiled", flush=True)
+    image = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
+    classify(signatures, [image])
+    explain(signatures, export.notes["resize_method"], [image])
     try:
         listener = socket.create_server((config.serving.host, config.serving.port))
     except OSError as error:
         raise errors.UsageError(
-            f"cannot listen on --host={config.serving.host} --port={config.serving.port}: {error.strerror}."
+            f"cannot listen on --host={config.serving.host} --port={config.serving.port}: "
+            f"{error.strerror}."
         ) from error
     address = f"http://{config.serving.host}:{listener.getsockname()[1]}"
     print(
@@ -70,9 +71,9 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     uvicorn.Server(settings).run(sockets=[listener])
 
 
-def classify(signatures, pictures: list[bytes]) -> list[batcher.Answer]:
-    """The answers of the export for pictures, as JSON has them."""
-    said = signatures["serving_default"](image_bytes=tf.constant(pictures, tf.string))
+def classify(signatures, images: list[bytes]) -> list[batcher.Answer]:
+    """The answers of the export for images, as JSON has them."""
+    said = signatures["serving_default"](image_bytes=tf.constant(images, tf.string))
     return [
         {
             "classes": [name.decode() for name in classes],
@@ -85,23 +86,23 @@ def classify(signatures, pictures: list[bytes]) -> list[batcher.Answer]:
     ]
 
 
-def explain(signatures, resize_method: str, pictures: list[bytes]) -> list[batcher.Answer]:
-    """The pictures' classes, each with a figure of where they were found as a data URL."""
-    return [_explain(signatures, resize_method, picture) for picture in pictures]
+def explain(signatures, resize_method: str, images: list[bytes]) -> list[batcher.Answer]:
+    """The images' classes, each with a figure of where they were found as a data URL."""
+    return [_explain(signatures, resize_method, image) for image in images]
 
 
-def _explain(signatures, resize_method: str, picture: bytes) -> batcher.Answer:
+def _explain(signatures, resize_method: str, image: bytes) -> batcher.Answer:
     said = {
         name: value.numpy()[0]
-        for name, value in signatures["explained"](image_bytes=tf.constant([picture])).items()
+        for name, value in signatures["explained"](image_bytes=tf.constant([image])).items()
     }
     if said["error"]:
         return {"error": said["error"].decode()}
-    view = views_lib.rgb_view(views_lib.decode(tf.constant(picture)), resize_method)
+    view = views_lib.rgb_view(views_lib.decode(tf.constant(image)), resize_method)
     classes = [
-        (name.decode(), float(probability), cam, bands)
-        for name, probability, cam, bands in zip(
-            *(said[name] for name in ("classes", "probabilities", "cam", "bands")), strict=True
+        (name.decode(), float(probability), cam, timesteps)
+        for name, probability, cam, timesteps in zip(
+            *(said[name] for name in ("classes", "probabilities", "cam", "timesteps")), strict=True
         )
     ]
     figure = charts.explanation_figure(view.numpy(), classes[:_SHOWN])

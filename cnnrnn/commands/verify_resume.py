@@ -1,4 +1,4 @@
-"""`verify-resume`: proves on this machine, with these pictures, that a killed run resumes exactly.
+"""`verify-resume`: proves on this machine, with these images, that a killed run resumes exactly.
 
 The whole recipe, cut to a few steps at full size, is run once straight on and once with SIGKILL
 at random moments, started again after each with the same command. Then everything that decides a
@@ -27,13 +27,13 @@ from cnnrnn import errors
 from cnnrnn.system import progress
 
 _PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
-_PICTURES = 64  # of training, or one of each class
+_IMAGES = 64  # of training, or one of each class
 _KILLS_A_RUN = 5  # about; more take more runs
 _KILLS_AT_START = 0.2  # the share of kills before a run works; the others come within its work
 _WORKS = "parameters train"  # what a run says as it begins to work
 _POLL_SECONDS = 0.1
 _GIGABYTES = 6.0  # what one run of both phases takes while it trains
-_TIMINGS = ("images_per_second", "waiting_for_pictures")  # these do differ
+_TIMINGS = ("images_per_second", "waiting_for_input")  # these do differ
 Digests = dict[str, str]
 
 
@@ -178,7 +178,7 @@ def _compare(straight: Digests, killed: Digests) -> None:
 
 def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
     """The recipe in a few steps: two epochs of each phase, a checkpoint after every step."""
-    per_class = math.ceil(_PICTURES / classes)
+    per_class = math.ceil(_IMAGES / classes)
     return config.replace(
         train_per_class=min(config.data.train_per_class or per_class, per_class),
         validation_per_class=1,

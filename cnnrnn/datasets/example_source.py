@@ -1,4 +1,4 @@
-"""Random access to encoded pictures: by row number, from single files or from ArrayRecord.
+"""Random access to encoded images: by row number, from single files or from ArrayRecord.
 
 Random access is what makes the order of training a pure function: no shuffle buffer, no state.
 """
@@ -46,7 +46,7 @@ class ExampleSource(Protocol):
 
 
 class FileSource:
-    """One picture a file, as `folder_builder.FolderBuilder` lists them."""
+    """One image a file, as `folder_builder.FolderBuilder` lists them."""
 
     def __init__(self, builder: image_folder.FolderBuilder, split: str):
         examples = builder.examples(split)
@@ -113,8 +113,8 @@ class RecordSource:
             for key, value in example.items()
             if "name" in key and isinstance(self._features[key], tfds.features.Text)
         ]
-        picture = names[0] if names else f"example {row}"
-        return f"{picture} (class {label!r}, {self._name})"
+        image = names[0] if names else f"example {row}"
+        return f"{image} (class {label!r}, {self._name})"
 
     def read(self, row: int) -> tuple[bytes, int]:
         example = self._features.deserialize_example_np(
@@ -140,7 +140,7 @@ class RecordSource:
 
 
 def read_file(path: str) -> bytes:
-    """Reads a picture's file.
+    """Reads an image's file.
 
     Raises:
         OSError: it cannot be read, or is a pipe or a device, which would be waited for without end.

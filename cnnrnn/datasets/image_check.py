@@ -1,4 +1,4 @@
-"""What there is to know of one picture before anything is trained on it."""
+"""What there is to know of one image before anything is trained on it."""
 
 import dataclasses
 import functools
@@ -35,14 +35,14 @@ warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class ImageInfo:
     """Attributes:
     sha256: of the encoded bytes, in hexadecimal.
     format: Pillow's name for it, '' where the header cannot be read.
     width, height: in pixels as stored, 0 where the header cannot be read.
     frames: more than one in an animation.
     orientation: EXIF's, 1 to 8.
-    fault: why it cannot be trained on, '' if it can.
+    problem: why it cannot be trained on, '' if it can.
     """
 
     sha256: str
@@ -51,11 +51,11 @@ class Facts:
     height: int = 0
     frames: int = 0
     orientation: int = 1
-    fault: str = ""
+    problem: str = ""
 
 
-def examine(encoded: bytes, max_pixels: int) -> Facts:
-    """Looks at a picture's header, then decodes it by the very op that training uses.
+def examine(encoded: bytes, max_pixels: int) -> ImageInfo:
+    """Looks at an image's header, then decodes it by the very op that training uses.
 
     The header comes first, because a small file can decode to gigabytes.
 
@@ -63,27 +63,27 @@ def examine(encoded: bytes, max_pixels: int) -> Facts:
         encoded: the whole file.
         max_pixels: in all of its frames together; one that has more is not decoded.
     """
-    facts = Facts(hashlib.sha256(encoded).hexdigest())
+    info = ImageInfo(hashlib.sha256(encoded).hexdigest())
     if not encoded:
-        return dataclasses.replace(facts, fault="is empty")
+        return dataclasses.replace(info, problem="is empty")
     try:
-        facts = _with_header(facts, encoded)
+        info = _with_header(info, encoded)
     except PIL.UnidentifiedImageError:
-        return dataclasses.replace(facts, fault="is no picture of a known format")
+        return dataclasses.replace(info, problem="is no image of a known format")
     except Exception as error:  # Pillow's readers raise whatever comes on damaged bytes
         return dataclasses.replace(
-            facts, fault=f"is no picture that can be read ({text_lib.first_line(error)})"
+            info, problem=f"is no image that can be read ({text_lib.first_line(error)})"
         )
-    return dataclasses.replace(facts, fault=_fault(facts, encoded, max_pixels))
+    return dataclasses.replace(info, problem=_fault(info, encoded, max_pixels))
 
 
-def _with_header(facts: Facts, encoded: bytes) -> Facts:
+def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
     """Adds what the header says; nothing is decoded."""
     with PIL.Image.open(io.BytesIO(encoded), formats=(*SUFFIXES, *_OTHER_FORMATS)) as image:
-        # Pillow takes a JPEG with a second picture behind the first for a format of its own.
+        # Pillow takes a JPEG with a second image behind the first for a format of its own.
         name = "JPEG" if image.format == "MPO" else image.format
         return dataclasses.replace(
-            facts,
+            info,
             format=name,
             width=image.width,
             height=image.height,
@@ -96,26 +96,26 @@ def _orientation(image: PIL.Image.Image) -> int:
     """What EXIF before the pixels says; for what comes after them Pillow would decode them."""
     try:
         value = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-    except Exception:  # damaged EXIF is no damage to the picture
+    except Exception:  # damaged EXIF is no damage to the image
         return 1
     return value if value in range(1, 9) else 1
 
 
-def _fault(facts: Facts, encoded: bytes, max_pixels: int) -> str:
-    if facts.format not in SUFFIXES:
-        return f"is {facts.format}, which TensorFlow does not read: convert it to JPEG or PNG"
-    if facts.format == "WEBP" and facts.frames > 1:
+def _fault(info: ImageInfo, encoded: bytes, max_pixels: int) -> str:
+    if info.format not in SUFFIXES:
+        return f"is {info.format}, which TensorFlow does not read: convert it to JPEG or PNG"
+    if info.format == "WEBP" and info.frames > 1:
         return "is an animated WebP, which TensorFlow does not read: convert it to JPEG or PNG"
     count_pixels, decode = _ops()
     try:
-        pixels = facts.width * facts.height * facts.frames
+        pixels = info.width * info.height * info.frames
         if pixels <= max_pixels:  # frames of a GIF may be larger than its canvas
             pixels = int(count_pixels(encoded))
         if pixels > max_pixels:
-            size = f"{facts.width:,} x {facts.height:,}"
+            size = f"{info.width:,} x {info.height:,}"
             return (
                 f"has {pixels / 1e6:,.1f} million pixels "
-                f"({size if facts.frames == 1 else f'in {facts.frames} frames'}), "
+                f"({size if info.frames == 1 else f'in {info.frames} frames'}), "
                 f"more than --max_megapixels={max_pixels / 1e6:g} allows"
             )
         decode(encoded)
@@ -134,9 +134,9 @@ def _ops():
     )
 
 
-def has_usual_suffix(path: str, facts: Facts) -> bool:
+def has_usual_suffix(path: str, info: ImageInfo) -> bool:
     """Whether a file's name says what it is; true of a format that has no usual one here."""
-    suffixes = SUFFIXES.get(facts.format)
+    suffixes = SUFFIXES.get(info.format)
     return suffixes is None or os.path.splitext(path)[1].lower() in suffixes
 
 

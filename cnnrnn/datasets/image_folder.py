@@ -1,4 +1,4 @@
-"""A folder of pictures as a TFDS builder, whichever of three layouts it has.
+"""A folder of images as a TFDS builder, whichever of three layouts it has.
 
 ROOT/train/CLASS/*, ROOT/val/CLASS/*   split by the user (val, valid, validation or test)
 ROOT/CLASS/*                           one tree; `datasets` splits it
@@ -20,7 +20,7 @@ from data.tiny_imagenet_100 import original_layout, sources
 
 # What decode_image can read, and beside it the formats it cannot: a folder with TIFFs must not
 # train on the rest as if they were not there.
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .gif .webp .tif .tiff .avif .heic .heif .jp2".split()
 )
 TRAIN_NAMES = ("train", "training")
@@ -35,7 +35,7 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
 
     ImageFolder itself lists only .jpg, .jpeg and .png, knows one layout, and shuffles its list;
     this one takes the examples in the order in which they are to be numbered: by label, then by
-    name, so that the same pictures in another layout are the same data set.
+    name, so that the same images in another layout are the same data set.
 
     Args:
         root: the folder, for `data_dir`.
@@ -70,7 +70,7 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
 
 
 def build(root: pathlib.Path, fault: Fault | None = None) -> FolderBuilder:
-    """Recognises the layout of a folder and lists its pictures.
+    """Recognises the layout of a folder and lists its images.
 
     Args:
         root: the folder.
@@ -88,7 +88,7 @@ def build(root: pathlib.Path, fault: Fault | None = None) -> FolderBuilder:
     if not root.is_dir():
         raise errors.UsageError(
             f"--dataset={root} is neither a folder here nor a known data set: expected a folder "
-            "of pictures, 'digits', 'tiny_imagenet_100' or 'tfds:NAME'."
+            "of images, 'digits', 'tiny_imagenet_100' or 'tfds:NAME'."
         )
     if original_layout.is_original_layout(root):
         logging.info(f"{root}: the original tiny-imagenet layout")
@@ -102,7 +102,7 @@ def build(root: pathlib.Path, fault: Fault | None = None) -> FolderBuilder:
     validation_dir = _first_split(root, VALIDATION_NAMES) if train_dir else None
     if train_dir is None and not _subfolders(root):
         raise errors.UsageError(
-            f"{root} has no folders in it: put the pictures of each class into a folder of their "
+            f"{root} has no folders in it: put the images of each class into a folder of their "
             "own, named after the class."
         )
     if train_dir is None:
@@ -115,7 +115,7 @@ def build(root: pathlib.Path, fault: Fault | None = None) -> FolderBuilder:
         only = f" (only {next(iter(train))!r})" if train else ""
         raise errors.UsageError(
             f"{train_dir or root} holds {len(train)} class folder(s){only}: a classifier needs at "
-            "least two, one folder of pictures per class."
+            "least two, one folder of images per class."
         )
     names = sorted(train)
     splits = {"train": _numbered(train, names)}
@@ -176,13 +176,13 @@ def _validation_classes(
         )
     if not any(classes.values()):
         fault(
-            f"{folder} holds no pictures: put class folders into it, or remove it to have the "
-            "training pictures split (--validation_fraction)."
+            f"{folder} holds no images: put class folders into it, or remove it to have the "
+            "training images split (--validation_fraction)."
         )
     missing = [name for name in train_names if not classes.get(name)]
     if missing:
         logging.info(
-            f"note: {folder} has no pictures of {len(missing)} class(es), e.g. {missing[0]!r}"
+            f"note: {folder} has no images of {len(missing)} class(es), e.g. {missing[0]!r}"
         )
     return classes
 
@@ -190,15 +190,15 @@ def _validation_classes(
 def _classes(
     folder: pathlib.Path, fault: Fault, empty_is_error: bool = True
 ) -> dict[str, list[str]]:
-    """Lists the pictures of each class folder, sorted by their path within it.
+    """Lists the images of each class folder, sorted by their path within it.
 
-    Sub-folders of a class are its pictures too. Hidden files and folders are passed over, and
-    files that are no pictures by their suffix are counted aloud.
+    Sub-folders of a class are its images too. Hidden files and folders are passed over, and
+    files that are no images by their suffix are counted aloud.
     """
     classes: dict[str, list[str]] = {}
     others: collections.Counter[str] = collections.Counter()
     for entry in _subfolders(folder):
-        pictures = []
+        images = []
         seen: set[tuple[int, int]] = set()
 
         def unreadable(error: OSError) -> None:
@@ -214,16 +214,14 @@ def _classes(
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in files:
                 suffix = os.path.splitext(name)[1].lower()
-                if suffix in PICTURE_SUFFIXES and not name.startswith("."):
-                    pictures.append(os.path.join(directory, name))
+                if suffix in IMAGE_SUFFIXES and not name.startswith("."):
+                    images.append(os.path.join(directory, name))
                 elif not name.startswith("."):
                     others[suffix or "no suffix"] += 1
-        if not pictures and empty_is_error:
-            fault(
-                f"the class folder {entry.path} holds no pictures: add some, or remove the folder."
-            )
+        if not images and empty_is_error:
+            fault(f"the class folder {entry.path} holds no images: add some, or remove the folder.")
             continue
-        classes[entry.name] = sorted(pictures)
+        classes[entry.name] = sorted(images)
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         logging.info(f"note: {sum(others.values())} file(s) in {folder} are passed over ({kinds})")

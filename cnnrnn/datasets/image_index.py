@@ -1,7 +1,7 @@
-"""The facts of every picture of a split, found once and kept.
+"""The info of every image of a split, found once and kept.
 
 They lie in one SQLite file in the cache folder, by path, size and time of change, so a second
-start reads no picture, and a first one that was killed goes on where it was.
+start reads no image, and a first one that was killed goes on where it was.
 """
 
 import concurrent.futures
@@ -19,29 +19,29 @@ from cnnrnn import config
 from cnnrnn.datasets import example_source, image_check
 from cnnrnn.system import progress
 
-# To be counted up when a picture's facts may come out otherwise than before.
+# To be counted up when an image's info may come out otherwise than before.
 _VERSION = 1
-_BATCH = 256  # pictures between two looks at the clock of the progress line
-_TABLE = """CREATE TABLE IF NOT EXISTS facts
-    (name BLOB PRIMARY KEY, stamp TEXT, label INTEGER, facts TEXT) WITHOUT ROWID"""
+_BATCH = 256  # images between two looks at the clock of the progress line
+_TABLE = """CREATE TABLE IF NOT EXISTS info
+    (name BLOB PRIMARY KEY, stamp TEXT, label INTEGER, info TEXT) WITHOUT ROWID"""
 
-Facts = image_check.Facts
+ImageInfo = image_check.ImageInfo
 
 
 def examine(
     source: example_source.ExampleSource, name: str, max_pixels: int
-) -> tuple[np.ndarray, list[Facts]]:
-    """Every picture's label and facts.
+) -> tuple[np.ndarray, list[ImageInfo]]:
+    """Every image's label and info.
 
     Args:
         source: what to look at.
         name: what to call it in the progress line.
-        max_pixels: see `picture_check.examine`.
+        max_pixels: see `image_check.examine`.
 
     Returns:
-        labels (N,) int64, -1 where there is none; N facts.
+        labels (N,) int64, -1 where there is none; N info.
     """
-    # With the version and the limit in it, facts found by others are found stale.
+    # With the version and the limit in it, info found by others are found stale.
     identities = [
         (key, f"{_VERSION} {max_pixels} {stamp}" if stamp else "")
         for key, stamp in source.identities()
@@ -52,7 +52,7 @@ def examine(
         if missing:
             with (
                 progress.Progress(
-                    f"checking {name}", len(source), "pictures", initial=len(found)
+                    f"checking {name}", len(source), "images", initial=len(found)
                 ) as bar,
                 concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
             ):
@@ -69,25 +69,25 @@ def examine(
     return labels, [found[row][1] for row in range(len(source))]
 
 
-def _examine(source: example_source.ExampleSource, row: int, max_pixels: int) -> tuple[int, Facts]:
+def _examine(
+    source: example_source.ExampleSource, row: int, max_pixels: int
+) -> tuple[int, ImageInfo]:
     try:
         encoded, label = source.read(row)
     except OSError as error:
-        return -1, Facts("", fault=f"cannot be read ({error.strerror or error})")
+        return -1, ImageInfo("", problem=f"cannot be read ({error.strerror or error})")
     return label, image_check.examine(encoded, max_pixels)
 
 
 @contextlib.contextmanager
 def _opened() -> Iterator[sqlite3.Connection]:
-    """The kept facts; where they cannot be kept, a place that is forgotten at the end."""
-    path = config.cache_dir() / "pictures.sqlite"
+    """The kept info; where they cannot be kept, a place that is forgotten at the end."""
+    path = config.cache_dir() / "images.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         database = _connect(path)
     except (OSError, sqlite3.Error) as error:
-        print(
-            f"note: could not use what is kept in {path} ({error}): all pictures are checked anew"
-        )
+        print(f"note: could not use what is kept in {path} ({error}): all images are checked anew")
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.OperationalError
         ):
@@ -101,30 +101,30 @@ def _opened() -> Iterator[sqlite3.Connection]:
 def _connect(path: pathlib.Path | str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=30)
     database.execute(_TABLE)
-    database.execute("SELECT count(*) FROM facts").fetchone()
+    database.execute("SELECT count(*) FROM info").fetchone()
     return database
 
 
 def _kept(
     database: sqlite3.Connection, identities: list[tuple[bytes, str]]
-) -> dict[int, tuple[int, Facts]]:
+) -> dict[int, tuple[int, ImageInfo]]:
     found = {}
     for row, (name, stamp) in enumerate(identities):
         kept = database.execute(
-            "SELECT label, facts FROM facts WHERE name = ? AND stamp = ?", (name, stamp)
+            "SELECT label, info FROM info WHERE name = ? AND stamp = ?", (name, stamp)
         ).fetchone()
         if stamp and kept:
-            found[row] = kept[0], Facts(**json.loads(kept[1]))
+            found[row] = kept[0], ImageInfo(**json.loads(kept[1]))
     return found
 
 
-def _keep(database: sqlite3.Connection, rows: list[tuple[bytes, str, int, Facts]]) -> None:
-    """Notes facts; it is no fault if they cannot be noted."""
+def _keep(database: sqlite3.Connection, rows: list[tuple[bytes, str, int, ImageInfo]]) -> None:
+    """Notes info; it is no fault if they cannot be noted."""
     with contextlib.suppress(sqlite3.Error), database:
         database.executemany(
-            "INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO info VALUES (?, ?, ?, ?)",
             [
-                (name, stamp, label, json.dumps(dataclasses.asdict(facts)))
-                for name, stamp, label, facts in rows
+                (name, stamp, label, json.dumps(dataclasses.asdict(info)))
+                for name, stamp, label, info in rows
             ],
         )

@@ -21,13 +21,13 @@ from cnnrnn.system import text as text_lib
 
 
 class Features(Protocol):
-    """What the CNN makes of each picture of a split, kept from an earlier pass."""
+    """What the CNN makes of each image of a split, kept from an earlier pass."""
 
     def of(self, rows: tf.Tensor) -> tf.Tensor:
         """Maps (B,) int64 rows of the split to (B, 2048) float32, inside a pipeline."""
 
 
-def row_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
+def index_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
     """The row that is drawn as sample number `position` of a run.
 
     Args:
@@ -43,10 +43,10 @@ def row_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
     return tf.random.experimental.index_shuffle(offset, key, tf.constant(rows - 1, tf.int64))
 
 
-def rows_at(start: int, count: int, rows: int, seed: int) -> np.ndarray:
-    """The rows that are drawn as samples `start` to `start + count - 1`; see `row_at`."""
+def indices_at(start: int, count: int, rows: int, seed: int) -> np.ndarray:
+    """The rows that are drawn as samples `start` to `start + count - 1`; see `index_at`."""
     positions = tf.range(start, start + count, dtype=tf.int64)
-    return np.array([row_at(position, rows, seed).numpy() for position in positions])
+    return np.array([index_at(position, rows, seed).numpy() for position in positions])
 
 
 def training(
@@ -66,16 +66,16 @@ def training(
         start: how many samples were drawn before.
         seed: of the order.
         resize_method: as in `preprocessing`.
-        features: what the CNN makes of each picture; then its RGB view is not made.
+        features: what the CNN makes of each image; then its RGB view is not made.
 
     Returns:
-        A dataset of {"image": (B, 299, 299, 3) float32, "rows": (B, 23, 3887) float32,
-        "label": (B,) int64, "weight": (B,) float32 of ones, "row": (B,) int64 in the split}.
+        A dataset of {"image": (B, 299, 299, 3) float32, "sequence": (B, 23, 3887) float32,
+        "label": (B,) int64, "weight": (B,) float32 of ones, "index": (B,) int64 in the split}.
         With `features`, "features" (B, 2048) float32 stands in the place of "image".
     """
     last = tf.int64.max
     positions = tf.data.Dataset.range(start, last, output_type=tf.int64)
-    rows = positions.map(lambda position: (row_at(position, len(split), seed), 1.0))
+    rows = positions.map(lambda position: (index_at(position, len(split), seed), 1.0))
     return _batches(split, rows, batch_size, resize_method, features)
 
 
@@ -103,15 +103,15 @@ def evaluation(
 def _batches(split, rows_and_weights, batch_size, resize_method, features) -> tf.data.Dataset:
     def views(row, weight):
         encoded, label = split.fetch(row)
-        picture = views_lib.decode(encoded)
-        example = {"label": label, "row": row, "weight": weight}
+        image = views_lib.decode(encoded)
+        example = {"label": label, "index": row, "weight": weight}
         if features is not None:
-            return {"rows": views_lib.gray_view(picture, resize_method), **example}
-        rgb = views_lib.rgb_view(picture, resize_method)
-        return {"image": rgb, "rows": views_lib.gray_sequence(rgb), **example}
+            return {"sequence": views_lib.gray_view(image, resize_method), **example}
+        rgb = views_lib.rgb_view(image, resize_method)
+        return {"image": rgb, "sequence": views_lib.gray_sequence(rgb), **example}
 
     def with_features(batch):
-        return {**batch, "features": features.of(batch["row"])}
+        return {**batch, "features": features.of(batch["index"])}
 
     batches = rows_and_weights.map(views, num_parallel_calls=os.cpu_count()).batch(
         batch_size, drop_remainder=True
@@ -122,7 +122,7 @@ def _batches(split, rows_and_weights, batch_size, resize_method, features) -> tf
 
 
 def options() -> tf.data.Options:
-    """For one picture a core and two batches ahead.
+    """For one image a core and two batches ahead.
 
     The work is the processor's, so there is nothing for tf.data to tune, and its tuning thread can
     hold up the end of an iterator for seconds.
@@ -139,7 +139,7 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> It
     One replica on a CPU takes them as they come. `experimental_distribute_dataset` would wrap them
     in a pipeline of its own, whose tuning cannot be turned off, and whose end often waits for its
     tuning thread: 18 s were seen where it had run for 23 s, and up to a minute is possible, after
-    each pass over the validation pictures.
+    each pass over the validation images.
     """
     if strategy.num_replicas_in_sync == 1 and not tf.config.list_physical_devices("GPU"):
         return iter(batches)
@@ -149,7 +149,7 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> It
 def explain_failure(
     split: dataset_lib.Split, rows: np.ndarray, error: tf.errors.OpError
 ) -> errors.RunError:
-    """Finds which picture made a batch fail, by decoding the batch's pictures one at a time.
+    """Finds which image made a batch fail, by decoding the batch's images one at a time.
 
     tf.data names the op that failed and never the file. The order is known, so the file is found
     afterwards and a run without faults pays nothing.
@@ -160,7 +160,7 @@ def explain_failure(
         error: what the pipeline raised.
 
     Returns:
-        The error to raise: it names the file and its class, or, when every picture of the batch
+        The error to raise: it names the file and its class, or, when every image of the batch
         decodes by itself, gives the pipeline's own message.
     """
     for row in rows:
@@ -171,6 +171,6 @@ def explain_failure(
             return errors.RunError(
                 f"cannot decode {split.describe(int(row))}: {image_check.reason(cause)}. It has "
                 "changed since it was checked: put it back as it was. A run that has begun goes "
-                "on only with the very same pictures."
+                "on only with the very same images."
             )
     return errors.RunError(f"the input pipeline failed: {text_lib.first_line(error)}")

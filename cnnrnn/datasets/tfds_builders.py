@@ -116,7 +116,7 @@ def image_and_label(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, 
     )
     if not usable:
         raise errors.UsageError(
-            f"--dataset={name} is no image classification set: expected one picture and one class "
+            f"--dataset={name} is no image classification set: expected one image and one class "
             f"label per example. Its features are {', '.join(features)}."
         )
     return keys[0], keys[1]

@@ -31,9 +31,9 @@ class Summary:
     Attributes:
         destination: The folder of class folders.
         classes: The number of classes.
-        train: The number of training pictures.
-        validation: The number of validation pictures.
-        copied: How many of the pictures this call copied; the others were there.
+        train: The number of training images.
+        validation: The number of validation images.
+        copied: How many of the images this call copied; the others were there.
     """
 
     destination: pathlib.Path
@@ -45,7 +45,7 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"{self.destination}: {self.classes} classes, {self.train:,} training and "
-            f"{self.validation:,} validation pictures ({self.copied:,} copied now).\n"
+            f"{self.validation:,} validation images ({self.copied:,} copied now).\n"
             f"Next: ./run.sh phase1 --dataset={self.destination}"
         )
 
@@ -59,7 +59,7 @@ class _ClassFolder:
 
 
 def restructure(source: pathlib.Path, destination: pathlib.Path) -> Summary:
-    """Copies the pictures of `source` into class folders below `destination`.
+    """Copies the images of `source` into class folders below `destination`.
 
     Prints the rate and the time left while it copies, on a terminal, and the summary at the end.
 
@@ -90,7 +90,7 @@ def restructure(source: pathlib.Path, destination: pathlib.Path) -> Summary:
         todo = [folder for folder in folders if not folder.path.exists()]
         copied = sum(len(folder.files) for folder in todo)
         done = 0
-        with progress.Progress("copying", copied, "pictures") as bar:
+        with progress.Progress("copying", copied, "images") as bar:
             for folder in todo:
                 _copy_class(opened, folder)
                 done += len(folder.files)

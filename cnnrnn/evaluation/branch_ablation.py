@@ -1,10 +1,10 @@
 """What the network makes of each branch: what becomes of the figures without what it says.
 
 Under a product nothing is learned by setting a branch to zero: that silences the other too. So a
-branch is silenced by what keeps its size and takes away what it knows of the picture: its outputs
-are dealt out among the pictures at random, or replaced by their mean. What that costs is taken
-picture by picture, so its interval is that of the difference and not that of two figures: which
-pictures there happen to be matters to both alike. A branch that costs nothing is a constant gain.
+branch is silenced by what keeps its size and takes away what it knows of the image: its outputs
+are dealt out among the images at random, or replaced by their mean. What that costs is taken
+image by image, so its interval is that of the difference and not that of two figures: which
+images there happen to be matters to both alike. A branch that costs nothing is a constant gain.
 """
 
 import dataclasses
@@ -13,17 +13,17 @@ import numpy as np
 
 from cnnrnn.evaluation import confidence_intervals
 
-DEALS = 5  # of the outputs among the pictures
+DEALS = 5  # of the outputs among the images
 
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """What one branch puts out, over the pictures.
+    """What one branch puts out, over the images.
 
     Attributes:
         mean: of all outputs.
         magnitude: mean of their absolute values.
-        spread: standard deviation across pictures, averaged over the outputs.
+        spread: standard deviation across images, averaged over the outputs.
     """
 
     mean: float
@@ -47,7 +47,7 @@ class Trial:
 
     @property
     def is_significant(self) -> bool:
-        """Whether silencing the branch costs more than the choice of pictures can explain."""
+        """Whether silencing the branch costs more than the choice of images can explain."""
         return self.top1_cost.low > 0 or self.top5_cost.low > 0
 
 
@@ -64,7 +64,7 @@ def describe(outputs: np.ndarray) -> Branch:
 def trials(
     cnn: np.ndarray, rnn: np.ndarray, kernel: np.ndarray, bias: np.ndarray, label: np.ndarray
 ) -> list[Trial]:
-    """Scores the pictures as they are, and with each branch silenced.
+    """Scores the images as they are, and with each branch silenced.
 
     Args:
         cnn, rnn: the branches' outputs, (N, 2048) each.

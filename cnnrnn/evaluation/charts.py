@@ -1,4 +1,4 @@
-"""Pictures for people: what the network sees, what it says, and the charts per label."""
+"""Images for people: what the network sees, what it says, and the charts per label."""
 
 import io
 import warnings
@@ -11,17 +11,17 @@ from matplotlib import figure
 from cnnrnn import shapes
 
 _RIGHT, _WRONG = "#1a7f37", "#b42318"
-_OPACITY = 0.55  # of a map over its picture
+_OPACITY = 0.55  # of a map over its image
 _MOST_BARS, _MOST_NAMES = 500, 250  # beyond, a chart has more pixels than programs read
 
 
-def rgb_pictures(image: np.ndarray) -> np.ndarray:
-    """The RGB input as pictures: (B, 299, 299, 3) in [-1, 1] -> the same in [0, 1]."""
+def rgb_images(image: np.ndarray) -> np.ndarray:
+    """The RGB input as images: (B, 299, 299, 3) in [-1, 1] -> the same in [0, 1]."""
     return np.clip((image + 1.0) / 2.0, 0.0, 1.0)
 
 
-def gray_pictures(rows: np.ndarray) -> np.ndarray:
-    """The gray sequence as pictures, its timesteps set apart by thin gaps.
+def gray_images(rows: np.ndarray) -> np.ndarray:
+    """The gray sequence as images, its timesteps set apart by thin gaps.
 
     Args:
         rows: (B, 23, 3887) in [-1, 1].
@@ -29,17 +29,17 @@ def gray_pictures(rows: np.ndarray) -> np.ndarray:
     Returns:
         (B, 23 * 15, 299, 1) in [0, 1]: each timestep's thirteen rows, then two white ones.
     """
-    bands = np.clip((rows + 1.0) / 2.0, 0.0, 1.0).reshape(
+    timesteps = np.clip((rows + 1.0) / 2.0, 0.0, 1.0).reshape(
         -1, shapes.TIMESTEPS, shapes.ROWS_PER_TIMESTEP, shapes.IMAGE_SIZE
     )
-    spaced = np.pad(bands, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=1.0)
+    spaced = np.pad(timesteps, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=1.0)
     return spaced.reshape(len(rows), -1, shapes.IMAGE_SIZE, 1)
 
 
 def predictions_figure(
     image: np.ndarray, truth: list[str], predicted: list[str], probability: np.ndarray
 ) -> bytes:
-    """Pictures with what they are and what they were taken for, as one PNG.
+    """Images with what they are and what they were taken for, as one PNG.
 
     Args:
         image: (B, 299, 299, 3) in [-1, 1].
@@ -51,9 +51,9 @@ def predictions_figure(
     lines = -(-len(image) // columns)
     chart = figure.Figure(figsize=(3 * columns, 3.5 * lines))
     chart.subplots_adjust(0.01, 0.01, 0.99, 0.89 if lines == 1 else 0.94, wspace=0.03, hspace=0.18)
-    for i, picture in enumerate(rgb_pictures(image)):
+    for i, shown in enumerate(rgb_images(image)):
         axes = chart.add_subplot(lines, columns, i + 1)
-        axes.imshow(picture)
+        axes.imshow(shown)
         axes.set_axis_off()
         right = truth[i] == predicted[i]
         axes.set_title(
@@ -109,7 +109,7 @@ def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
     axes = chart.add_subplot()
     # The root brings out the few among many: one in a hundred would be next to white.
     interpolation = "nearest" if named else "auto"
-    picture = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation=interpolation)
+    image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1, interpolation=interpolation)
     axes.set(xlabel="predicted", ylabel="true")
     if named:
         ticks, short = np.arange(len(names)), [_short(name) for name in names]
@@ -124,7 +124,7 @@ def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
             color = "white" if share[i, j] > 0.4 else "#333333"
             axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=7, color=color)
     bar = chart.colorbar(
-        picture,
+        image,
         ax=axes,
         shrink=0.5,
         fraction=0.03,
@@ -137,7 +137,7 @@ def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
 
 
 def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray) -> bytes:
-    """Accuracy against confidence, and how many pictures each point stands for, as PNG.
+    """Accuracy against confidence, and how many images each point stands for, as PNG.
 
     Args:
         confidence, accuracy, count: (bins,) each.
@@ -149,7 +149,7 @@ def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, count: np.nd
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     above.legend(frameon=False)
     below.bar(confidence, count, width=0.04, color="#3b6fb6")
-    below.set(xlabel="confidence: probability of the first class", ylabel="pictures")
+    below.set(xlabel="confidence: probability of the first class", ylabel="images")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
     return _png(chart)
@@ -178,20 +178,20 @@ def curves_chart(points: dict[str, list[tuple[str, int, float]]], title: str) ->
 def explanation_figure(
     image: np.ndarray, classes: list[tuple[str, float, np.ndarray, np.ndarray]]
 ) -> bytes:
-    """A picture, and for each class where the two branches found it, as one PNG.
+    """An image, and for each class where the two branches found it, as one PNG.
 
     Args:
         image: (299, 299, 3) in [-1, 1].
-        classes: name, probability, the CNN's map (h, w) and the RNN's bands (23,), 0 to 1.
+        classes: name, probability, the CNN's map (h, w) and the RNN's timesteps (23,), 0 to 1.
     """
-    picture = rgb_pictures(image)
-    gray = picture.mean(axis=-1)
+    pixels = rgb_images(image)
+    gray = pixels.mean(axis=-1)
     size = shapes.IMAGE_SIZE
     chart = figure.Figure(figsize=(9, 3.3 * len(classes)), layout="constrained")
     grid = chart.subplots(len(classes), 3, squeeze=False, width_ratios=(3, 3, 3))
-    for line, (name, probability, cam, bands) in zip(grid, classes, strict=True):
+    for line, (name, probability, cam, timesteps) in zip(grid, classes, strict=True):
         original, convolutions, rows = line
-        original.imshow(picture, extent=(0, size, size, 0))
+        original.imshow(pixels, extent=(0, size, size, 0))
         original.set_title(f"{_short(name, 30)} ({probability:.1%})", fontsize=10)
         convolutions.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
         convolutions.imshow(
@@ -201,10 +201,10 @@ def explanation_figure(
         convolutions.set_title("CNN: Grad-CAM", fontsize=10)
         rows.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=(0, size, size, 0))
         rows.imshow(
-            bands[:, np.newaxis], cmap="inferno", alpha=_OPACITY, vmin=0, vmax=1,
+            timesteps[:, np.newaxis], cmap="inferno", alpha=_OPACITY, vmin=0, vmax=1,
             extent=(0, size, size, 0), aspect="auto", interpolation="nearest",
         )  # fmt: skip
-        rows.set_title("RNN: saliency of its 23 bands", fontsize=10)
+        rows.set_title("RNN: saliency of its 23 timesteps", fontsize=10)
         for axes in line:
             axes.set(xlim=(0, size), ylim=(size, 0), aspect="equal")
             axes.set_axis_off()
@@ -213,44 +213,44 @@ def explanation_figure(
 
 def thumbnail(image: np.ndarray, side: int = 112) -> bytes:
     """A small JPEG of one RGB input, (299, 299, 3) in [-1, 1]."""
-    return _jpeg(_small(rgb_pictures(image), side))
+    return _jpeg(_small(rgb_images(image), side))
 
 
 def explained_thumbnail(
-    image: np.ndarray, cam: np.ndarray, bands: np.ndarray, side: int = 112
+    image: np.ndarray, cam: np.ndarray, timesteps: np.ndarray, side: int = 112
 ) -> bytes:
-    """The same three times as one JPEG: as it is, under the CNN's map and under the RNN's bands.
+    """The image, its Grad-CAM overlay and its saliency overlay, side by side as one JPEG.
 
     Args:
         image: (299, 299, 3) in [-1, 1].
         cam: (h, w) from 0 to 1.
-        bands: (23,) from 0 to 1.
+        timesteps: (23,) from 0 to 1.
         side: pixels of each of the three.
     """
-    picture = _small(rgb_pictures(image), side)
-    gray = picture.mean(axis=-1, keepdims=True)
+    pixels = _small(rgb_images(image), side)
+    gray = pixels.mean(axis=-1, keepdims=True)
     heat = [
         _small(matplotlib.colormaps["inferno"](values)[..., :3], side, resample)
         for values, resample in (
             (cam, PIL.Image.Resampling.BILINEAR),
-            (bands[:, np.newaxis], PIL.Image.Resampling.NEAREST),
+            (timesteps[:, np.newaxis], PIL.Image.Resampling.NEAREST),
         )
     ]
     overlaid = [(1 - _OPACITY) * gray + _OPACITY * colors for colors in heat]
-    return _jpeg(np.concatenate([picture, *overlaid], axis=1))
+    return _jpeg(np.concatenate([pixels, *overlaid], axis=1))
 
 
 def _small(
-    picture: np.ndarray, side: int, resample: PIL.Image.Resampling = PIL.Image.Resampling.BICUBIC
+    image: np.ndarray, side: int, resample: PIL.Image.Resampling = PIL.Image.Resampling.BICUBIC
 ) -> np.ndarray:
     """(h, w, 3) in [0, 1] -> (side, side, 3)."""
-    pixels = PIL.Image.fromarray((picture * 255).round().astype(np.uint8))
+    pixels = PIL.Image.fromarray((image * 255).round().astype(np.uint8))
     return np.asarray(pixels.resize((side, side), resample)) / 255
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def _jpeg(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    PIL.Image.fromarray((picture * 255).round().astype(np.uint8)).save(buffer, "JPEG", quality=85)
+    PIL.Image.fromarray((image * 255).round().astype(np.uint8)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 

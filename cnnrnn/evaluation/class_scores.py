@@ -18,14 +18,14 @@ class ClassScore:
     name: str
     support: int
     precision: float
-    recall: float  # of the pictures of the class; its top-1
+    recall: float  # of the images of the class; its top-1
     f1: float
     top5: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """`count` pictures of `true` were taken for `predicted`; `rows` are the most confident."""
+    """`count` images of `true` were taken for `predicted`; `rows` are the most confident."""
 
     true: int
     predicted: int
@@ -35,7 +35,7 @@ class Confusion:
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """The pictures whose confidence lies between two bounds."""
+    """The images whose confidence lies between two bounds."""
 
     low: float
     high: float
@@ -96,7 +96,7 @@ def surest_mistakes(predictions: predictions_lib.Predictions, count: int) -> np.
 
 
 def reliability(predictions: predictions_lib.Predictions) -> list[Bin]:
-    """Confidence against accuracy, in bins of equal width; those without pictures are left out."""
+    """Confidence against accuracy, in bins of equal width; those without images are left out."""
     edges = np.linspace(0, 1, BINS + 1)
     index = np.clip(np.searchsorted(edges, predictions.probability, side="left") - 1, 0, BINS - 1)
     return [
@@ -113,6 +113,6 @@ def reliability(predictions: predictions_lib.Predictions) -> list[Bin]:
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
-    """How far confidence and accuracy lie apart, from 0 to 1, on average over the pictures."""
+    """How far confidence and accuracy lie apart, from 0 to 1, on average over the images."""
     total = sum(bin.count for bin in bins)
     return sum(bin.count * abs(bin.confidence - bin.accuracy) for bin in bins) / total

@@ -32,7 +32,7 @@ def write(
         content: what the page shows.
         matrix: the confusion matrix, (classes, classes).
         split: what was evaluated.
-        predictions: of its pictures.
+        predictions: of its images.
     """
     names = [text_lib.one_line(score.name) for score in content.classes]
     labels = [
@@ -63,7 +63,7 @@ def _figures(content: html_report.Content) -> _Rows:
 
 def _classes(names: list[str], content: html_report.Content) -> _Rows:
     return [
-        ("class", "pictures", "top-1", "top-5", "precision", "f1"),
+        ("class", "images", "top-1", "top-5", "precision", "f1"),
         *(
             (name, s.support, *map(_figure, (s.recall, s.top5, s.precision, s.f1)))
             for name, s in zip(names, content.classes, strict=True)
@@ -95,7 +95,7 @@ def _branch_outputs(content: html_report.Content) -> _Rows:
 
 def _calibration(content: html_report.Content) -> _Rows:
     return [
-        ("low", "high", "pictures", "confidence", "accuracy"),
+        ("low", "high", "images", "confidence", "accuracy"),
         *(
             (*map(_figure, (b.low, b.high)), b.count, *map(_figure, (b.confidence, b.accuracy)))
             for b in content.bins
@@ -106,9 +106,9 @@ def _calibration(content: html_report.Content) -> _Rows:
 def _predictions(
     names: list[str], split: dataset_lib.Split, predictions: predictions_lib.Predictions
 ) -> _Rows:
-    """A row for each picture; its path is empty where pictures are no files of their own."""
+    """A row for each image; its path is empty where images are no files of their own."""
     return [
-        ("row", "path", "true", "predicted", "probability", "loss", "in_top5"),
+        ("index", "path", "true", "predicted", "probability", "loss", "in_top5"),
         *(
             (row, text_lib.printable(split.path(row)), names[true], names[top[0]],
              _figure(probability), _figure(loss), int(top5))

@@ -12,14 +12,14 @@ import jinja2
 from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals
 
 _TEMPLATE = "html_report.html.jinja"
-_FEWEST = 30  # pictures: by fewer, the interval of a mean is too narrow
+_FEWEST = 30  # images: by fewer, the interval of a mean is too narrow
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
     """All that the page shows.
 
-    `pictures` are PNGs by name: confusion, reliability, top1, top5, and the phases' curves.
+    `images` are PNGs by name: confusion, reliability, top1, top5, and the phases' curves.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Content:
     cnn: branch_ablation.Branch
     rnn: branch_ablation.Branch
     trials: list[branch_ablation.Trial]
-    pictures: dict[str, bytes]
+    images: dict[str, bytes]
     manifest: dict[str, Any]
 
 
@@ -60,30 +60,28 @@ def render(content: Content) -> str:
 
 def verdict(content: Content) -> str:
     """Whether the network uses each branch, a line each."""
-    pictures = sum(score.support for score in content.classes)
+    images = sum(score.support for score in content.classes)
     _, rnn, _, cnn, _ = content.trials
     return "\n".join(
-        _worth(name, branch, dealt, pictures)
+        _worth(name, branch, dealt, images)
         for name, branch, dealt in (("RNN", content.rnn, rnn), ("CNN", content.cnn, cnn))
     )
 
 
 def _worth(
-    name: str, branch: branch_ablation.Branch, dealt: branch_ablation.Trial, pictures: int
+    name: str, branch: branch_ablation.Branch, dealt: branch_ablation.Trial, images: int
 ) -> str:
-    if pictures < _FEWEST:
-        found = f"Whether the network uses its {name} branch cannot be told by {pictures} pictures"
+    if images < _FEWEST:
+        found = f"Whether the network uses its {name} branch cannot be told by {images} images"
     elif dealt.is_significant:
         found = f"The network uses its {name} branch"
     else:
-        found = (
-            f"The network makes no use of its {name} branch that {pictures:,} pictures could show"
-        )
+        found = f"The network makes no use of its {name} branch that {images:,} images could show"
     spread = branch.spread / max(branch.magnitude, 1e-12)
     return (
-        f"{found}: dealing its outputs out at random among the pictures costs "
+        f"{found}: dealing its outputs out at random among the images costs "
         f"{_points(dealt.top1_cost)} percentage points of top-1 and {_points(dealt.top5_cost)} of "
-        f"top-5 (in brackets 95 %). Across pictures they vary by {spread:.1%} of their size."
+        f"top-5 (in brackets 95 %). Across images they vary by {spread:.1%} of their size."
     )
 
 

@@ -50,10 +50,10 @@ def predict(
         batch_size: global batch.
         resize_method: as in training.
         label: what the progress line calls it.
-        features: what the CNN makes of each picture of the split; then it is not run.
+        features: what the CNN makes of each image of the split; then it is not run.
 
     Raises:
-        RunError: a picture cannot be decoded, or an example was not seen exactly once.
+        RunError: an image cannot be decoded, or an example was not seen exactly once.
     """
     batches = input_pipeline.evaluation(
         split, batch_size=batch_size, resize_method=resize_method, features=features
@@ -61,7 +61,7 @@ def predict(
     parts: list[dict[str, np.ndarray]] = []
     done = 0
     iterator = input_pipeline.distribute(batches, strategy)
-    with progress.Progress(label, len(split), "pictures") as bar:
+    with progress.Progress(label, len(split), "images") as bar:
         while done < len(split):
             try:
                 batch = next(iterator)
@@ -78,8 +78,8 @@ def predict(
 
 
 def _by_row(columns: dict[str, np.ndarray], split: dataset_lib.Split) -> Predictions:
-    order = np.argsort(columns["row"], kind="stable")
-    rows = columns["row"][order]
+    order = np.argsort(columns["index"], kind="stable")
+    rows = columns["index"][order]
     if not np.array_equal(rows, np.arange(len(split))):
         raise errors.RunError(
             f"evaluation saw {len(rows):,} examples, {len(np.unique(rows)):,} of them different, "

@@ -42,7 +42,7 @@ def write(
 
     Args:
         folder: of the run.
-        config: for the pictures' views.
+        config: for the images' views.
         data: what was evaluated.
         best: the weights that were.
         network: filled with them.
@@ -58,7 +58,7 @@ def write(
         *network.fusion.get_layer("logits").get_weights(),
         predictions.label,
     )
-    pictures = {
+    images = {
         "confusion": charts.confusion_chart(list(names), matrix),
         "reliability": charts.reliability_chart(
             *(np.array([getattr(b, name) for b in bins]) for name in
@@ -70,7 +70,7 @@ def write(
     content = html_report.Content(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on {len(data.validation):,} "
-        f"validation pictures in {len(names)} classes; data {data.fingerprint[:12]}",
+        f"validation images in {len(names)} classes; data {data.fingerprint[:12]}",
         loss=confidence_intervals.mean(predictions.loss),
         top1=confidence_intervals.share(predictions.top1),
         top5=confidence_intervals.share(predictions.top5),
@@ -83,17 +83,17 @@ def write(
         cnn=branch_ablation.describe(predictions.cnn),
         rnn=branch_ablation.describe(predictions.rnn),
         trials=silenced,
-        pictures=pictures,
+        images=images,
         manifest=folder.manifest(),
     )
     for name in ("top1", "top5"):
         with atomic_files.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
-            temporary.write_bytes(pictures[name])
+            temporary.write_bytes(images[name])
     csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
     results = _results(data, best, content, predictions)
     tensorboard.write(
-        folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, pictures
+        folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, images
     )
     atomic_files.write_json(folder.results, results)
 
@@ -128,7 +128,7 @@ def _results(
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: with one picture, an interval has no ends."""
+    """JSON has no infinity: with one image, an interval has no ends."""
     if isinstance(value, dict):
         return {name: _finite(nested) for name, nested in value.items()}
     if isinstance(value, list):
@@ -169,7 +169,7 @@ def _confusions(
             "predicted": data.class_names[pair.predicted],
             "count": pair.count,
             "of": int(matrix[pair.true].sum()),
-            "pictures": _shown(data, config, predictions, pair.rows),
+            "images": _shown(data, config, predictions, pair.rows),
         }
         for pair in class_scores.most_confused(predictions, matrix, _PAIRS, _EXAMPLES)
     ]
@@ -187,7 +187,7 @@ def _mistakes(
     def draw(views: dict[str, np.ndarray]) -> list[bytes]:
         found = attribution.Explainer(network).explain(views, predictions.top[rows, :1])
         return [
-            charts.explained_thumbnail(image, maps.cam, maps.bands)
+            charts.explained_thumbnail(image, maps.cam, maps.timesteps)
             for image, (maps,) in zip(views["image"], found, strict=True)
         ]
 
@@ -205,7 +205,7 @@ def _shown(
     rows: Sequence[int],
     draw: Callable[[dict[str, np.ndarray]], list[bytes]] = _thumbnails,
 ) -> list[dict[str, Any]]:
-    """Some validation pictures for the page; `draw` makes JPEGs of what the branches see."""
+    """Some validation images for the page; `draw` makes JPEGs of what the branches see."""
     rows = np.asarray(rows, np.int64)
     if not len(rows):
         return []

@@ -9,7 +9,7 @@ from cnnrnn.runs import event_files
 
 
 def write(
-    directory: pathlib.Path, epoch: int, results: dict[str, Any], pictures: dict[str, bytes]
+    directory: pathlib.Path, epoch: int, results: dict[str, Any], images: dict[str, bytes]
 ) -> None:
     """The report's figures and charts, in the place of those of an earlier evaluation.
 
@@ -17,7 +17,7 @@ def write(
         directory: of the event file.
         epoch: of the weights, the place on the x axis.
         results: as in results.json.
-        pictures: PNGs by name.
+        images: PNGs by name.
     """
     event_files.keep_only(directory, lambda tag, step: False)
     figures = {name: results["validation"][name] for name in ("loss", "top1", "top5")}
@@ -33,7 +33,7 @@ def write(
         for name, value in figures.items():
             if value is not None:
                 tf.summary.scalar(f"evaluation/{name}", value)
-        for name, png in pictures.items():
+        for name, png in images.items():
             tf.summary.image(f"evaluation/{name}", tf.io.decode_png(png, channels=3)[None])
         tf.summary.text("evaluation/branches", results["branches"]["verdict"])
     writer.close()

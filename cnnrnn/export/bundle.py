@@ -1,7 +1,7 @@
 """A trained run as files that need nothing of this package.
 
 EXPORT/
-  saved_model/           takes a picture's file, names classes; TensorFlow, TensorFlow Serving
+  saved_model/           takes an image's file, names classes; TensorFlow, TensorFlow Serving
   model.keras            plain Keras
   model.tflite           LiteRT, float32
   model_quantized.tflite LiteRT, weights of 8 bits
@@ -63,8 +63,8 @@ def describe(
         "loss": f"{best.validation.loss:.4f}",
         "top1": f"{best.validation.top1:.2%}",
         "top5": f"{best.validation.top5:.2%}",
-        "validation_pictures": f"{best.validation.count:,}",
-        "training_pictures": f"{dataset.get('training_examples', 0):,}",
+        "validation_images": f"{best.validation.count:,}",
+        "training_images": f"{dataset.get('training_examples', 0):,}",
         "dataset": dataset.get("name", "unknown"),
         "fingerprint": dataset.get("fingerprint", "unknown"),
         "classes": len(classifier.class_names),

@@ -1,6 +1,6 @@
 """The trained network without this package: a Keras file, and LiteRT files.
 
-All take pictures that are resized to 299x299 already; the gray view is made inside.
+All take images that are resized to 299x299 already; the gray view is made inside.
 """
 
 import pathlib
@@ -46,7 +46,7 @@ def plain_keras(network: network_lib.Network) -> keras.Model:
 
 
 def litert(model: keras.Model, quantized: bool) -> bytes:
-    """A LiteRT file for one picture at a time, of LiteRT's own operations alone.
+    """A LiteRT file for one image at a time, of LiteRT's own operations alone.
 
     Args:
         model: from `plain_keras`.

@@ -1,4 +1,4 @@
-"""The trained network as a TensorFlow SavedModel that takes a picture's file and names classes.
+"""The trained network as a TensorFlow SavedModel that takes an image's file and names classes.
 
 It holds all of it: decoding, both views, the network, the class names. Plain TensorFlow, or
 TensorFlow Serving, runs it without this package. Signatures, for a batch of B:
@@ -9,11 +9,11 @@ TensorFlow Serving, runs it without this package. Signatures, for a batch of B:
   about             nothing
 
 The first three return "classes" (B, k) string and "probabilities" (B, k) float32, the k most
-likely, most likely first; those that take files also "error" (B,) string, empty for a picture that
-was read. A picture that cannot be read marks its own row: no classes, probabilities of 0. A batch
+likely, most likely first; those that take files also "error" (B,) string, empty for an image that
+was read. An image that cannot be read marks its own row: no classes, probabilities of 0. A batch
 of none is answered. "about" returns all "class_names" (classes,) string, by label, and "notes" ()
 string, a JSON object of what made the model. "explained" also returns where each branch found each
-class (see `explanations`): "cam" (B, k, h, w) and "bands" (B, k, 23), from 0 to 1.
+class (see `explanations`): "cam" (B, k, h, w) and "timesteps" (B, k, 23), from 0 to 1.
 """
 
 import json
@@ -29,8 +29,8 @@ from cnnrnn.models import attribution
 from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
 
-_ERROR = "is no picture that can be read, or one of too many pixels"
-_PARALLEL = 4  # pictures decoded at a time; the machine that serves is not known here
+_ERROR = "is no image that can be read, or one of too many pixels"
+_PARALLEL = 4  # images decoded at a time; the machine that serves is not known here
 
 
 def write(
@@ -47,7 +47,7 @@ def write(
         classifier: what to write, in float32.
         folder: does not exist yet.
         top: k.
-        max_pixels: a picture whose header says more is not decoded.
+        max_pixels: an image whose header says more is not decoded.
         notes: JSON, what made it.
     """
 
@@ -96,8 +96,8 @@ class _Functions:
 
     def _explained(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         probabilities, labels = self._most_likely(views)
-        cams, bands = self._explainer.maps(views, tf.unstack(labels, axis=1))
-        return self._names_of(probabilities, labels) | {"cam": cams, "bands": bands}
+        cams, timesteps = self._explainer.maps(views, tf.unstack(labels, axis=1))
+        return self._names_of(probabilities, labels) | {"cam": cams, "timesteps": timesteps}
 
     def _most_likely(self, views: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Probabilities and labels, (B, k) each."""
@@ -111,12 +111,12 @@ class _Functions:
         image_bytes: tf.Tensor,
         answer: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
     ) -> dict[str, tf.Tensor]:
-        """Answers the pictures that can be read, each in its row, and marks the others."""
+        """Answers the images that can be read, each in its row, and marks the others."""
         count = tf.shape(image_bytes, out_type=tf.int64)[0]
-        # One that is sure to be read follows the pictures, so that there is a batch to take.
-        pictures = tf.concat([image_bytes, [self._stand_in]], 0)
+        # One that is sure to be read follows the images, so that there is a batch to take.
+        images = tf.concat([image_bytes, [self._stand_in]], 0)
         read = (
-            tf.data.Dataset.from_tensor_slices(pictures)
+            tf.data.Dataset.from_tensor_slices(images)
             .enumerate()
             .map(lambda row, file: (row, self._views(file)), num_parallel_calls=_PARALLEL)
             .ignore_errors(log_warning=False)

@@ -22,7 +22,7 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mix
 class Network:
     """The whole model and its three parts, which share their layers with it.
 
-    `model` takes {"image": (B, 299, 299, 3), "rows": (B, 23, 3887)} and returns logits
+    `model` takes {"image": (B, 299, 299, 3), "sequence": (B, 23, 3887)} and returns logits
     (B, classes). `cnn` is Xception with its pooling, image -> (B, 2048); `rnn` is the two LSTM
     layers, rows -> (B, 2048); `fusion` takes both outputs and returns the logits. Freezing or
     filling a part does so to the model. `precision` is that of the products: "float32",
@@ -39,15 +39,15 @@ class Network:
         """Both branches' outputs, each (B, 2048).
 
         Args:
-            batch: has "rows", and either "image" or "features", which is what the CNN made of the
-                images before: then it is not run.
+            batch: has "sequence", and either "image" or "features", the CNN's outputs computed
+                earlier; with these the CNN is not run.
             training: whether BatchNorm takes the batch's statistics.
         """
         if "features" in batch:
             cnn = batch["features"]
         else:
             cnn = self.cnn(batch["image"], training=training)
-        return cnn, self.rnn(batch["rows"], training=training)
+        return cnn, self.rnn(batch["sequence"], training=training)
 
     def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Logits (B, classes) of a batch; see `branches`."""

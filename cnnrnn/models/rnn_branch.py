@@ -1,4 +1,4 @@
-"""The RNN branch: two LSTM layers that read the picture from its top rows to its bottom rows."""
+"""The RNN branch: two LSTM layers that read the image from its top rows to its bottom rows."""
 
 import keras
 

@@ -16,7 +16,7 @@ _UPRIGHT = 1
 
 
 def orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Reads a picture's orientation.
+    """Reads an image's orientation.
 
     Args:
         encoded: () string, any bytes at all.
@@ -32,7 +32,7 @@ def orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors a picture (height, width, 3) as its orientation, () int32, asks for."""
+    """Turns and mirrors an image (height, width, 3) as its orientation, () int32, asks for."""
 
     def turned():
         turn = tf.where(orientation >= 5, [1, 0, 2], [0, 1, 2])

@@ -1,4 +1,4 @@
-"""How many pixels an encoded picture says it has, as TensorFlow ops: asked before it is decoded.
+"""How many pixels an encoded image says it has, as TensorFlow ops: asked before it is decoded.
 
 A small file can decode to gigabytes. As ops, because exported models have nothing else beside them.
 Offsets are those of the formats' specifications (PNG: ISO 15948; GIF89a; BMP; WebP: RFC 9649).
@@ -9,7 +9,7 @@ import tensorflow as tf
 _HEAD_BYTES = 32
 _GIF_FRAME, _GIF_EXTENSION = 0x2C, 0x21
 _GIF_LONGEST_STEP = 1024  # bytes: a frame's head with 256 colors, or a piece of 255
-# Pieces: as many hold 50 MB of picture and are walked through in two seconds. A block costs as
+# Pieces: as many hold 50 MB of image and are walked through in two seconds. A block costs as
 # much as sixteen.
 _GIF_MOST_STEPS, _GIF_BLOCK_STEPS = 200_000, 16
 
@@ -70,7 +70,7 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def limited(encoded: tf.Tensor, most: int) -> tf.Tensor:
-    """Passes an encoded picture on, () string, if it is small enough to be decoded.
+    """Passes an encoded image on, () string, if it is small enough to be decoded.
 
     Raises:
         tf.errors.InvalidArgumentError: when run on one that has more pixels, or as `pixels`.

@@ -16,7 +16,7 @@ RGB_VIEW_VERSION = 2
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes one JPEG, PNG, BMP, GIF (its first frame) or static WebP into 8-bit RGB.
 
-    Gray, palette, CMYK and 16-bit pictures become RGB and an alpha channel is dropped. The format
+    Gray, palette, CMYK and 16-bit images become RGB and an alpha channel is dropped. The format
     is recognised from the bytes, whatever the file is called. A JPEG is turned upright as its EXIF
     says.
 
@@ -27,7 +27,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         (height, width, 3) uint8.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on bytes that are no such picture.
+        tf.errors.InvalidArgumentError: when run on bytes that are no such image.
     """
     # channels=3 and expand_animations=False are not matters of taste: an animated WebP decoded
     # with channels=0 corrupts the heap, and an expanded GIF has a rank of four.
@@ -46,7 +46,7 @@ def rgb_view(image: tf.Tensor, resize_method: str) -> tf.Tensor:
     Returns:
         (299, 299, 3) float32; bicubic and Lanczos can overshoot [-1, 1] slightly at edges.
     """
-    # Scaling and resizing commute, so the smaller picture is scaled: a quarter more pictures a
+    # Scaling and resizing commute, so the smaller image is scaled: a quarter more images a
     # second where they are of 64x64.
     view = tf.cond(
         _is_small(image),
@@ -57,7 +57,7 @@ def rgb_view(image: tf.Tensor, resize_method: str) -> tf.Tensor:
 
 
 def gray_sequence(rgb: tf.Tensor) -> tf.Tensor:
-    """The picture as the RNN reads it: 23 timesteps, each of thirteen gray pixel rows.
+    """The image as the RNN reads it: 23 timesteps, each of thirteen gray pixel rows.
 
     Args:
         rgb: (299, 299, 3) float32, scaled.
@@ -90,7 +90,7 @@ def gray_view(image: tf.Tensor, resize_method: str) -> tf.Tensor:
 
 
 def _is_small(image: tf.Tensor) -> tf.Tensor:
-    """Whether a picture has fewer pixels than its view."""
+    """Whether an image has fewer pixels than its view."""
     return tf.reduce_prod(tf.shape(image)[:2]) < shapes.IMAGE_SIZE**2
 
 

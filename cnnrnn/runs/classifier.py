@@ -1,4 +1,4 @@
-"""A trained run as something that classifies pictures."""
+"""A trained run as something that classifies images."""
 
 import dataclasses
 import pathlib
@@ -11,9 +11,9 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 
-VIEWS = {  # of one picture
+VIEWS = {  # of one image
     "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),
-    "rows": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
+    "sequence": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
 }
 
 
@@ -34,13 +34,13 @@ class Classifier:
     best: best_weights.Best
 
     def views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the two branches see of one encoded picture, () string."""
+        """What the two branches see of one encoded image, () string."""
         return self.views_of(views_lib.decode(encoded))
 
     def views_of(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """What they see of a decoded one, (height, width, 3) uint8."""
         rgb = views_lib.rgb_view(image, self.resize_method)
-        return {"image": rgb, "rows": views_lib.gray_sequence(rgb)}
+        return {"image": rgb, "sequence": views_lib.gray_sequence(rgb)}
 
     def probabilities(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """(B, classes) float32 of a batch of views."""

@@ -3,13 +3,13 @@
 runs/NAME/
   config.json      the settings of each phase, checked when a phase goes on
   manifest.json    versions, devices, data fingerprint, weights' hash, git commit
-  split.tsv        which picture is in which split, where the split was made here
+  split.tsv        which image is in which split, where the split was made here
   checkpoints/     what a phase goes on from
   best/            the best weights of each phase, and their validation figures
   events/          TensorBoard
   evaluation/      the report, its tables and charts
   export/          files that work without this program
-  explanations/    pictures of where each branch found the classes
+  explanations/    images of where each branch found the classes
   results.json     the figures of the evaluation
 """
 
@@ -25,7 +25,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import run_lock
 from cnnrnn.system import atomic_files, checksummed
 
-# What decides which pictures a run has, beside the pictures themselves.
+# What decides which images a run has, beside the images themselves.
 _DATA_SETTINGS = (
     "dataset",
     "train_per_class",
@@ -132,7 +132,7 @@ class RunFolder:
         """Compares a phase that has begun with the settings that are to go on with it.
 
         Raises:
-            UsageError: the run was made with other settings or other pictures.
+            UsageError: the run was made with other settings or other images.
         """
         recorded = self.config()
         if any(self.has_begun(other) for other in phases.BY_NAME.values()):
@@ -166,9 +166,9 @@ class RunFolder:
         if made_with["fingerprint"] != data.fingerprint:
             given = " ".join(f"--{name}={made_with[name]}" for name in _DATA_SETTINGS)
             raise errors.UsageError(
-                f"the run folder {self.root} was made with other pictures (fingerprint "
+                f"the run folder {self.root} was made with other images (fingerprint "
                 f"{made_with['fingerprint'][:12]}, now {data.fingerprint[:12]}): "
-                f"{given}. Give these and the same pictures to go on with it, or another "
+                f"{given}. Give these and the same images to go on with it, or another "
                 "--run=NAME to start afresh."
             )
 
@@ -193,7 +193,7 @@ class RunFolder:
         heading = f"# fingerprint {data.fingerprint}"
         if path.exists() and path.read_text(encoding="utf-8").startswith(heading):
             return  # naming every example of a large set takes its time
-        lines = [heading, "split\tpicture"]
+        lines = [heading, "split\timage"]
         for name, split in (("train", data.train), ("validation", data.validation)):
             lines += [f"{name}\t{split.describe(row)}" for row in range(len(split))]
         text = "\n".join(lines) + "\n"

@@ -3,8 +3,8 @@
   POST /v1/models/NAME:predict   {"instances": [{"b64": "..."}, ...]} -> {"predictions": [...]}
   GET  /v1/models/NAME           whether it can be asked
   GET  /health                   the same, in a word
-  GET  /                         a page to drop a picture on
-  POST /explain                  a picture's bytes -> its classes, and a PNG of the explanation
+  GET  /                         a page to drop an image on
+  POST /explain                  an image's bytes -> its classes, and a PNG of the explanation
 
 The format is https://www.tensorflow.org/tfx/serving/api_rest, by rows, for the one input that
 there is, so TensorFlow Serving can take this server's place.
@@ -41,8 +41,8 @@ def application(
 
     Args:
         name: of the model, in its address.
-        predictions: answers pictures by classes and probabilities.
-        explanations: answers pictures by "classes" and "figure", or "error".
+        predictions: answers images by classes and probabilities.
+        explanations: answers images by "classes" and "figure", or "error".
         max_body_bytes: a request with a larger body is refused before it is read to its end.
     """
 
@@ -51,8 +51,8 @@ def application(
         return responses.JSONResponse({"predictions": await predictions.answers(instances)})
 
     async def explained(request: requests.Request) -> responses.Response:
-        picture = await _body(request, max_body_bytes)
-        (answer,) = await explanations.answers([picture])
+        image = await _body(request, max_body_bytes)
+        (answer,) = await explanations.answers([image])
         return responses.JSONResponse(answer, status_code=400 if "error" in answer else 200)
 
     async def status(request: requests.Request) -> responses.Response:
@@ -78,7 +78,7 @@ def application(
 
     def full(request: requests.Request, error: Exception) -> responses.Response:
         return responses.JSONResponse(
-            {"error": "too many pictures are waiting; ask again"},
+            {"error": "too many images are waiting; ask again"},
             status_code=503,
             headers={"Retry-After": "1"},
         )
@@ -113,7 +113,7 @@ async def _body(request: requests.Request, most: int) -> bytes:
 
 
 def _instances(body: bytes) -> list[bytes]:
-    """The pictures of a request for prediction."""
+    """The images of a request for prediction."""
     try:
         wanted = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -125,10 +125,10 @@ def _instances(body: bytes) -> list[bytes]:
         raise _Refused(400, f"{len(instances)} instances; at most {_MOST_INSTANCES} at a time")
     if wanted.get("signature_name", "serving_default") != "serving_default":
         raise _Refused(400, "there is no signature but 'serving_default'")
-    return [_picture(instance) for instance in instances]
+    return [_image(instance) for instance in instances]
 
 
-def _picture(instance: Any) -> bytes:
+def _image(instance: Any) -> bytes:
     if isinstance(instance, dict) and set(instance) == {"image_bytes"}:
         instance = instance["image_bytes"]
     encoded = instance.get("b64") if isinstance(instance, dict) else None

@@ -15,17 +15,17 @@ _WAIT_SHARE = 0.02
 
 
 class Full(Exception):
-    """More pictures wait than may."""
+    """More images wait than may."""
 
 
 class Batcher:
-    """Gathers pictures of several requests into batches for a function that takes many.
+    """Gathers images of several requests into batches for a function that takes many.
 
     While a batch is answered the next one gathers, so under load batches grow by themselves, and
     a lone request waits for next to nothing.
 
     Args:
-        function: pictures -> their answers, in order; called in a thread, never twice at a time.
+        function: images -> their answers, in order; called in a thread, never twice at a time.
         batch_size: the most at a time.
         waiting: the most that may wait; more are turned away.
     """
@@ -37,17 +37,17 @@ class Batcher:
         self._running: asyncio.Task | None = None
         self._seconds = 0.0  # that the last batch took
 
-    async def answers(self, pictures: list[bytes]) -> list[Answer]:
-        """The pictures' answers, in order.
+    async def answers(self, images: list[bytes]) -> list[Answer]:
+        """The images' answers, in order.
 
         Raises:
             Full: too many wait already.
         """
-        if len(self._waiting) + len(pictures) > self._most:
+        if len(self._waiting) + len(images) > self._most:
             raise Full
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in pictures]
-        self._waiting += zip(pictures, futures, strict=True)
+        futures = [loop.create_future() for _ in images]
+        self._waiting += zip(images, futures, strict=True)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
         return await asyncio.gather(*futures)
@@ -62,7 +62,7 @@ class Batcher:
             del self._waiting[: self._batch_size]
             try:
                 answers = await loop.run_in_executor(
-                    self._thread, self._function, [picture for picture, _ in batch]
+                    self._thread, self._function, [image for image, _ in batch]
                 )
             except Exception as error:  # of the function: whoever asked is told, the rest go on
                 for _, future in batch:

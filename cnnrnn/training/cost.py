@@ -13,9 +13,9 @@ from cnnrnn.system import memory, progress
 # Python, TensorFlow and the copies that its kernels repack weights into.
 _PARAMETER_ARRAYS = 4
 _PROGRAM_BYTES = 1.35e9
-# A picture: every layer's output in the CNN, kept for its backward pass, and what that pass and
+# An image: every layer's output in the CNN, kept for its backward pass, and what that pass and
 # the pipeline hold at the same time. In bfloat16 3.5 GB were measured at a batch of 2.
-_PICTURE_BYTES = 0.29e9
+_IMAGE_BYTES = 0.29e9
 
 PHASES = ("phase1", "phase2")
 
@@ -100,7 +100,7 @@ def _work(part: Part | None) -> str:
 
 
 def _whole_run(trials: list[PhaseCost]) -> list[str]:
-    # The evaluation runs the whole network once over the validation pictures, as phase 2's
+    # The evaluation runs the whole network once over the validation images, as phase 2's
     # validation does.
     last = trials[-1].validation
     evaluation = last.images / last.rate
@@ -116,19 +116,19 @@ def phase2_memory(batch_size: int, parameters: int, *, half: bool, replicas: int
     """An estimate of the peak resident memory of phase 2 on a CPU, in bytes.
 
     Args:
-        batch_size: pictures per step, over all replicas together.
+        batch_size: images per step, over all replicas together.
         parameters: how many the network has.
         half: whether its products are of 16 bits.
         replicas: each has its own copy of the parameters and all that goes with them.
     """
-    # In a half precision the pictures' share is half, and the weights are there as copies too.
+    # In a half precision the images' share is half, and the weights are there as copies too.
     bytes_per_parameter = _PARAMETER_ARRAYS * 4 + (2 if half else 0)
-    pictures = batch_size * _PICTURE_BYTES / (2 if half else 1)
-    return bytes_per_parameter * parameters * replicas + _PROGRAM_BYTES + pictures
+    images = batch_size * _IMAGE_BYTES / (2 if half else 1)
+    return bytes_per_parameter * parameters * replicas + _PROGRAM_BYTES + images
 
 
 def largest_phase2_batch(size: float, parameters: int, *, half: bool, replicas: int = 1) -> int:
     """The largest batch for which the estimate of phase 2 stays below a size; 0: there is none."""
     fixed = phase2_memory(0, parameters, half=half, replicas=replicas)
-    per_picture = phase2_memory(1, parameters, half=half, replicas=replicas) - fixed
-    return max(int((size - fixed) / (per_picture * replicas)), 0) * replicas
+    per_image = phase2_memory(1, parameters, half=half, replicas=replicas) - fixed
+    return max(int((size - fixed) / (per_image * replicas)), 0) * replicas

@@ -117,7 +117,7 @@ def _rates(
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:
-            rows = input_pipeline.rows_at(
+            rows = input_pipeline.indices_at(
                 0, (1 + _TIMED_STEPS) * batch_size, len(data.train), config.run.seed
             )
             raise input_pipeline.explain_failure(data.train, rows, error) from error

@@ -32,7 +32,7 @@ class Outcome:
     waiting: float
 
     def __str__(self) -> str:
-        waiting = f", {self.waiting:.0%} of the time waiting for pictures"
+        waiting = f", {self.waiting:.0%} of the time waiting for images"
         return (
             f"{self.means}  ({self.images_per_second:.1f} images/s"
             f"{waiting if self.waiting >= 0.01 else ''})"
@@ -53,16 +53,16 @@ def train(
     """Trains to the end of the epoch that `position` stands in.
 
     Raises:
-        RunError: the loss or a gradient is not finite, or a picture cannot be decoded.
+        RunError: the loss or a gradient is not finite, or an image cannot be decoded.
     """
     epoch, first = int(position.epoch.numpy()), int(position.step.numpy())
     totals = position.totals.numpy()
-    pictures = schedule.steps_per_epoch * schedule.batch_size
-    later = (schedule.epochs - epoch - 1) * pictures
+    images = schedule.steps_per_epoch * schedule.batch_size
+    later = (schedule.epochs - epoch - 1) * images
     label = f"{phase.name} epoch {epoch + 1}/{schedule.epochs}"
     waited, start = 0.0, time.monotonic()
     with progress.Progress(
-        label, pictures, "images", initial=first * schedule.batch_size, later=later
+        label, images, "images", initial=first * schedule.batch_size, later=later
     ) as bar:
         for step in range(first, schedule.steps_per_epoch):
             steps_done = epoch * schedule.steps_per_epoch + step
@@ -104,5 +104,5 @@ def _next(
     try:
         return next(batches)
     except tf.errors.OpError as error:
-        rows = input_pipeline.rows_at(start, schedule.batch_size, len(split), seed)
+        rows = input_pipeline.indices_at(start, schedule.batch_size, len(split), seed)
         raise input_pipeline.explain_failure(split, rows, error) from error

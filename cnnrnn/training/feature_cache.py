@@ -1,18 +1,18 @@
 """The frozen CNN's features on disk: computed once, used by every later epoch of phase 1.
 
-In phase 1 the CNN never changes, so the 2048 features of a picture are the same in each epoch.
+In phase 1 the CNN never changes, so the 2048 features of an image are the same in each epoch.
 They lie in chunks of rows of a split,
 
   DIR/KEY/key.json        what KEY is the hash of
   DIR/KEY/00000.npy       (512, 2048) float32, rows 0 to 511; the last chunk is shorter
   DIR/KEY/00000.sha256    of that file; a chunk without it is not there yet
 
-and KEY stands for all that decides the values: the CNN's weights, the pictures, how they are
+and KEY stands for all that decides the values: the CNN's weights, the images, how they are
 prepared, the precision. So runs share them, and a cache can never be stale without being another
 one. A view drawn at random would have no fixed features; there is none in this program.
 
 The order of training is a function of the position (see `input_pipeline`), so rows are looked up
-at random, through memory maps: resident memory does not grow with the number of pictures.
+at random, through memory maps: resident memory does not grow with the number of images.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def pays(passes: float) -> bool:
 
 
 def batch_size(strategy: tf.distribute.Strategy) -> int:
-    """How many pictures the CNN is given at a time."""
+    """How many images the CNN is given at a time."""
     return _BATCH_PER_REPLICA * strategy.num_replicas_in_sync
 
 
@@ -69,7 +69,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """Where features are kept, and all that decides them but the pictures.
+    """Where features are kept, and all that decides them but the images.
 
     Attributes:
         directory: holds the caches of all runs.
@@ -93,12 +93,12 @@ class FeatureCache:
                 does not pay, only a cache that is complete is used.
 
         Raises:
-            RunError: the disk has no room or cannot be written, or a picture cannot be decoded.
+            RunError: the disk has no room or cannot be written, or an image cannot be decoded.
         """
         folder, missing = self._look(split, name)
         if missing and not pays(passes):
             logging.info(
-                f"feature cache: not written for {name}: its pictures are gone through "
+                f"feature cache: not written for {name}: its images are gone through "
                 f"{passes:.2g} times, and computing the features takes one pass itself"
             )
             return None
@@ -106,7 +106,7 @@ class FeatureCache:
             self._make_room(folder, name, len(split), missing)
             self._compute(folder, split, name, missing)
         chunks = [_chunk(folder, index) for index in range(_chunk_count(split))]
-        logging.info(f"feature cache: {len(split):,} pictures of {name} from {folder}")
+        logging.info(f"feature cache: {len(split):,} images of {name} from {folder}")
         return Features(chunks, self._width)
 
     @property
@@ -145,7 +145,7 @@ class FeatureCache:
         need = len(missing) * CHUNK_ROWS * row_bytes
         free = shutil.disk_usage(folder).free
         logging.info(
-            f"feature cache: {rows:,} pictures of {name} x {row_bytes / 1024:.0f} KB = "
+            f"feature cache: {rows:,} images of {name} x {row_bytes / 1024:.0f} KB = "
             f"{rows * row_bytes / 1e6:,.0f} MB in {folder}, of which "
             f"{min(need, rows * row_bytes) / 1e6:,.0f} MB are to be written; "
             f"{free / 1e9:,.1f} GB are free"

@@ -14,7 +14,7 @@ from cnnrnn.system import memory, progress
 from cnnrnn.training import cost, steps
 
 _TIMED_STEPS = 3
-# What a picture costs in validation, where there is no backward pass, in pictures of training.
+# What an image costs in validation, where there is no backward pass, in images of training.
 _VALIDATION_COST = 1 / 3
 
 

@@ -97,7 +97,7 @@ def make_eval_step(
 
     Returns:
         step(batch) -> the global batch's "loss", "top", "top1", "top5", "probability" (B,) of the
-        first of "top", "label", "row" and "weight"; with `branches`, "cnn" and "rnn" (B, 2048).
+        first of "top", "label", "index" and "weight"; with `branches`, "cnn" and "rnn" (B, 2048).
     """
 
     def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
@@ -109,7 +109,7 @@ def make_eval_step(
             **metrics.per_example(logits, batch["label"]),
             "probability": probability,
             "label": batch["label"],
-            "row": batch["row"],
+            "index": batch["index"],
             "weight": batch["weight"],
         }
 

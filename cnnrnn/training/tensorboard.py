@@ -81,11 +81,11 @@ class Summaries:
             tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{rows}")
             tf.summary.graph(_inference_graph(network))
             tf.summary.image(
-                "input/rgb", charts.rgb_pictures(batch["image"][:_INPUTS]), max_outputs=_INPUTS
+                "input/rgb", charts.rgb_images(batch["image"][:_INPUTS]), max_outputs=_INPUTS
             )
             tf.summary.image(
                 "input/gray_sequence",
-                charts.gray_pictures(batch["rows"][:_INPUTS]),
+                charts.gray_images(batch["sequence"][:_INPUTS]),
                 max_outputs=_INPUTS,
             )
 
@@ -103,7 +103,7 @@ class Summaries:
         waiting: float,
         step: int,
     ) -> None:
-        """The curves: a point per epoch. `waiting` is the share spent waiting for pictures."""
+        """The curves: a point per epoch. `waiting` is the share spent waiting for images."""
         for writer, means in ((self._train, train), (self._validation, validation)):
             with writer.as_default(step=step):
                 for name in ("loss", "top1", "top5"):
@@ -111,7 +111,7 @@ class Summaries:
         with self._train.as_default(step=step):
             tf.summary.scalar("learning_rate", learning_rate)
             tf.summary.scalar("images_per_second", images_per_second)
-            tf.summary.scalar("waiting_for_pictures", waiting)
+            tf.summary.scalar("waiting_for_input", waiting)
 
     def predictions(
         self,
@@ -121,7 +121,7 @@ class Summaries:
         resize_method: str,
         step: int,
     ) -> None:
-        """Validation pictures, evenly spread over the split, with true and predicted names."""
+        """Validation images, evenly spread over the split, with true and predicted names."""
         rows = np.unique(np.linspace(0, len(validation) - 1, _PREDICTIONS).astype(np.int64))
         sample = next(
             input_pipeline.evaluation(

@@ -217,7 +217,7 @@ def _end_epoch(
 def _features(
     setup: Setup, phase: phases.Phase, schedule: phases.Schedule, steps_done: int
 ) -> tuple[feature_cache.Features | None, feature_cache.Features | None]:
-    """The frozen CNN's features of the training and the validation pictures, where they pay."""
+    """The frozen CNN's features of the training and the validation images, where they pay."""
     directory = setup.config.training.feature_cache_dir
     if phase.train_cnn or directory is None:
         return None, None
@@ -245,7 +245,7 @@ def _sample(setup: Setup) -> dict[str, np.ndarray]:
     try:
         return next(batches.as_numpy_iterator())
     except tf.errors.OpError as error:
-        rows = input_pipeline.rows_at(0, count, len(setup.data.train), setup.config.run.seed)
+        rows = input_pipeline.indices_at(0, count, len(setup.data.train), setup.config.run.seed)
         raise input_pipeline.explain_failure(setup.data.train, rows, error) from error
 
 

@@ -36,7 +36,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         """Returns the examples of each split, both with the same share of every digit."""
-        del dl_manager  # Nothing to fetch: the pictures are part of scikit-learn.
+        del dl_manager  # Nothing to fetch: the images are part of scikit-learn.
         # Imported here because most users of this package never read the digits.
         import sklearn.datasets
         import sklearn.model_selection

@@ -22,7 +22,7 @@ class DigitsTest(tfds.testing.DatasetBuilderTestCase):
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
-    """Returns the examples as stored, pictures still encoded, by split."""
+    """Returns the examples as stored, images still encoded, by split."""
     builder = digits_dataset_builder.Builder(
         data_dir=str(tmp_path_factory.mktemp("data")), file_format="array_record"
     )
@@ -34,7 +34,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     }
 
 
-def test_splits_share_no_picture_and_hold_all(examples):
+def test_splits_share_no_image_and_hold_all(examples):
     names = [example["filename"] for split in examples.values() for example in split]
     assert sorted(names) == [f"digit_{index:04d}.png".encode() for index in range(1797)]
 
@@ -55,7 +55,7 @@ def test_every_digit_has_the_same_share_of_both_splits(examples):
         assert abs(counts["validation"][digit] - 0.2 * both) <= 1
 
 
-def test_pictures_and_labels_are_those_of_scikit_learn(examples):
+def test_images_and_labels_are_those_of_scikit_learn(examples):
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()

@@ -21,8 +21,8 @@ def files(
 
     Args:
         wnids: The class ids, in the order in which wnids.txt shall list them.
-        train_per_class: Training pictures of each class.
-        validation_per_class: Validation pictures of each class; their numbers go round the
+        train_per_class: Training images of each class.
+        validation_per_class: Validation images of each class; their numbers go round the
             classes, so that the order of their names is not that of their labels.
 
     Returns:

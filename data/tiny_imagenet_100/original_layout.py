@@ -2,15 +2,15 @@
 
     TOP/wnids.txt                      one class id (a WordNet id) per line
     TOP/words.txt                      id, tab, the words for it (for all of WordNet)
-    TOP/train/WNID/images/NAME.JPEG    the training pictures of one class
-    TOP/val/images/NAME.JPEG           the validation pictures of all classes
+    TOP/train/WNID/images/NAME.JPEG    the training images of one class
+    TOP/val/images/NAME.JPEG           the validation images of all classes
     TOP/val/val_annotations.txt        name, class id and a box for each of them, between tabs
-    TOP/test/...                       pictures without labels, never read here
+    TOP/test/...                       images without labels, never read here
 
 It comes as a folder (TOP itself) or as the published zip; `sources` has the two.
 
 The order of the examples is part of the contract: labels are indices into the sorted class ids, and
-examples are sorted by label and then by file name. The same pictures as class folders sort alike.
+examples are sorted by label and then by file name. The same images as class folders sort alike.
 """
 
 import collections
@@ -42,8 +42,8 @@ class OriginalLayout:
     Attributes:
         wnids: The class ids, sorted; a label is an index into it.
         class_names: A distinct name for each class, in the same order.
-        train: For each training picture its path and label, sorted by label and file name.
-        validation: The same for the validation pictures.
+        train: For each training image its path and label, sorted by label and file name.
+        validation: The same for the validation images.
     """
 
     wnids: tuple[str, ...]
@@ -99,10 +99,10 @@ def read_source(source: sources.Source, wnids: Sequence[str] | None = None) -> O
         wnids: The class ids to read, in any order, where not all of wnids.txt.
 
     Returns:
-        The classes and the pictures, in canonical order.
+        The classes and the images, in canonical order.
 
     Raises:
-        UsageError: A list is missing or malformed, or the pictures are not those that the lists
+        UsageError: A list is missing or malformed, or the images are not those that the lists
             call for. The message names the file or folder.
     """
     listed = _read_wnids(source)
@@ -160,7 +160,7 @@ def _read_wnids(source: sources.Source) -> frozenset[str]:
 def _read_train(
     source: sources.Source, listed: Iterable[str], chosen: Sequence[str]
 ) -> tuple[tuple[pathlib.PurePath, int], ...]:
-    """Returns the training pictures of the chosen classes."""
+    """Returns the training images of the chosen classes."""
     folders = [name for name in source.names("train") if not _is_clutter(name)]
     missing = sorted(set(chosen) - set(folders))
     if missing:
@@ -180,7 +180,7 @@ def _read_train(
         names = _images(source, folder)
         if not names:
             raise errors.UsageError(
-                f"{source.where(folder)}: holds no pictures; restore it from the archive."
+                f"{source.where(folder)}: holds no images; restore it from the archive."
             )
         examples += [(source.path(f"{folder}/{name}"), label) for name in names]
     return tuple(examples)
@@ -189,7 +189,7 @@ def _read_train(
 def _read_validation(
     source: sources.Source, listed: Iterable[str], chosen: Sequence[str]
 ) -> tuple[tuple[pathlib.PurePath, int], ...]:
-    """Returns the validation pictures of the chosen classes."""
+    """Returns the validation images of the chosen classes."""
     wnid_of = _read_annotations(source, listed)
     images = set(_images(source, "val/images"))
     missing = sorted(set(wnid_of) - images)
@@ -210,7 +210,7 @@ def _read_validation(
 
 
 def _read_annotations(source: sources.Source, listed: Iterable[str]) -> dict[str, str]:
-    """Returns the class id of each validation picture, by file name."""
+    """Returns the class id of each validation image, by file name."""
     wnids = frozenset(listed)
     wnid_of: dict[str, str] = {}
     for number, line in enumerate(_read_lines(source, ANNOTATIONS), start=1):
@@ -234,7 +234,7 @@ def _read_annotations(source: sources.Source, listed: Iterable[str]) -> dict[str
 
 
 def _images(source: sources.Source, folder: str) -> list[str]:
-    """Returns the sorted names of the pictures in a folder that may hold nothing else."""
+    """Returns the sorted names of the images in a folder that may hold nothing else."""
     names = [name for name in source.names(folder) if not _is_clutter(name)]
     for name in names:
         if not name.lower().endswith(IMAGE_SUFFIXES):

@@ -64,7 +64,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
             supervised_keys=("image", "label"),
             homepage="http://cs231n.stanford.edu/",
-            # Stored by class and file name, the order in which the same pictures as class folders
+            # Stored by class and file name, the order in which the same images as class folders
             # are read.
             disable_shuffling=True,
         )
@@ -87,7 +87,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             for label, wnid in enumerate(layout.wnids):
                 if counts[label] != expected:
                     raise errors.UsageError(
-                        f"{file}: the class {wnid} has {counts[label]} {what} pictures where the "
+                        f"{file}: the class {wnid} has {counts[label]} {what} images where the "
                         f"published archive has {expected}; fetch it again from {_URLS[0]}."
                     )
         return {
@@ -98,11 +98,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, file: pathlib.Path, examples: Sequence[tuple[pathlib.PurePath, int]]
     ) -> Iterator[tuple[int, dict]]:
-        """Yields the examples, each picture as the bytes that are in the archive.
+        """Yields the examples, each image as the bytes that are in the archive.
 
         Args:
             file: The archive.
-            examples: The path within it and the label of each picture.
+            examples: The path within it and the label of each image.
         """
         with original_layout.open_source(file) as archive:
             for key, (path, label) in enumerate(examples):

@@ -68,8 +68,8 @@ def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[dict]:
     return list(builder.as_data_source(split=split, decoders=decoders))
 
 
-def test_pictures_are_stored_byte_for_byte_in_canonical_order(small, tmp_path):
-    # Neither the list of classes nor the numbers of the validation pictures are in order.
+def test_images_are_stored_byte_for_byte_in_canonical_order(small, tmp_path):
+    # Neither the list of classes nor the numbers of the validation images are in order.
     content = dummy.files(WNIDS[::-1])
     archive = dummy.write_zip(tmp_path / "any-name.zip", content)
     builder = _prepare(tmp_path, archive=archive)
@@ -84,7 +84,7 @@ def test_pictures_are_stored_byte_for_byte_in_canonical_order(small, tmp_path):
 
     validation = _read(builder, "validation")
     assert [int(example["label"]) for example in validation] == list(range(100))
-    # The stand-in numbers the pictures in the order of its wnids.txt, which is the reverse.
+    # The stand-in numbers the images in the order of its wnids.txt, which is the reverse.
     assert [example["filename"].decode() for example in validation] == [
         f"val_{99 - label}.JPEG" for label in range(100)
     ]
@@ -114,7 +114,7 @@ def test_an_archive_without_one_of_the_classes_is_refused(small, tmp_path):
         _prepare(tmp_path, archive=archive)
 
 
-def test_an_archive_with_too_few_pictures_is_refused(small, tmp_path):
+def test_an_archive_with_too_few_images_is_refused(small, tmp_path):
     content = dummy.files(WNIDS)
     del content[f"train/{WNIDS[7]}/images/{WNIDS[7]}_0.JPEG"]
     archive = dummy.write_zip(tmp_path / "a.zip", content)
@@ -122,7 +122,7 @@ def test_an_archive_with_too_few_pictures_is_refused(small, tmp_path):
         _prepare(tmp_path, archive=archive)
 
 
-def test_a_damaged_picture_stops_the_build_and_leaves_nothing(small, tmp_path):
+def test_a_damaged_image_stops_the_build_and_leaves_nothing(small, tmp_path):
     content = dummy.files(WNIDS)
     archive = dummy.write_zip(tmp_path / "a.zip", content)
     name = f"{WNIDS[50]}_1.JPEG"

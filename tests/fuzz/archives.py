@@ -1,22 +1,17 @@
 """Archives damaged or made to harm: nothing outside of the target is touched, no wrong success."""
 
+import contextlib
 import io
 import pathlib
 import stat
-import sys
 import zipfile
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-
-import contextlib
-
-import harness
-import mutations
 import numpy as np
 
 from cnnrnn import errors
 from cnnrnn.datasets import tiny_imagenet_folders
 from data.tiny_imagenet_100 import dummy
+from tests.fuzz import harness, mutations
 
 NAMES = (
     "../outside", "/tmp/outside", "..\\outside", "train/../../outside", "C:\\outside", "./x",

@@ -1,21 +1,16 @@
 """Damaged checkpoints and weight files: refused, or the last good one used; never a wrong one."""
 
 import os
-import pathlib
 import shutil
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-
-import harness
 import keras
-import mutations
 import numpy as np
 
 from cnnrnn import errors, metrics, phases
 from cnnrnn.models import weights_file
 from cnnrnn.runs import best_weights, checkpoints
+from tests.fuzz import harness, mutations
 
 CLASSES = ("a", "b", "c")
 

@@ -1,18 +1,11 @@
 """Damaged flagfiles: settings that pass their checks, or an error that says which does not."""
 
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-
-import harness
-import mutations
 import numpy as np
 from absl import flags
 
 from cnnrnn import config, errors
-
-REPOSITORY = pathlib.Path(__file__).parent.parent.parent
+from tests.fuzz import harness, mutations
+from tests.helpers import REPOSITORY
 
 
 def make(seed, folder):

@@ -1,27 +1,23 @@
-"""Damaged pictures: never a crash, a hang, or a picture called good that training cannot decode."""
+"""Damaged images: never a crash, a hang, or an image called good that training cannot decode."""
 
 import os
-import pathlib
-import sys
+
+from tests import bad_images
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-
-import bad_pictures
-import harness
-import mutations
 import numpy as np
 import tensorflow as tf
 
 from cnnrnn.datasets import image_check
 from cnnrnn.preprocessing import views as views_lib
+from tests.fuzz import harness, mutations
 
 MAX_PIXELS = 4_000_000  # bounds what one try can cost
 
 
 def make(seed, folder):
-    whole = [content for content, fault in bad_pictures.FILES.values() if not fault]
-    samples = [*whole, *(content for content, fault in bad_pictures.FILES.values() if content)]
+    whole = [content for content, fault in bad_images.FILES.values() if not fault]
+    samples = [*whole, *(content for content, fault in bad_images.FILES.values() if content)]
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def views(encoded):
@@ -32,13 +28,13 @@ def make(seed, folder):
     def try_one(number):
         rng = np.random.default_rng([seed, number])
         damaged = mutations.mutate(samples[rng.integers(len(samples))], samples, rng)
-        facts = image_check.examine(damaged, MAX_PIXELS)
-        if facts.fault:
+        info = image_check.examine(damaged, MAX_PIXELS)
+        if info.problem:
             return "refused"
         shape, rgb, gray = views(damaged)
-        stored, decoded = (facts.height, facts.width), tuple(shape.numpy()[:2])
+        stored, decoded = (info.height, info.width), tuple(shape.numpy()[:2])
         # A GIF's frames may be of other sizes than its canvas.
-        if decoded not in (stored, stored[::-1]) and facts.format != "GIF":
+        if decoded not in (stored, stored[::-1]) and info.format != "GIF":
             raise AssertionError(f"header {stored}, decoded {decoded}")
         if decoded[0] * decoded[1] > MAX_PIXELS:
             raise AssertionError(f"{decoded} was decoded")

@@ -1,0 +1,133 @@
+"""Some forty images of all the kinds that are met in people's folders, most of them bad."""
+
+import io
+import os
+import pathlib
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+
+SIZE = (40, 32)
+
+
+def encoded(format, mode="RGB", size=SIZE, **options):
+    rng = np.random.default_rng(7)
+    pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image = PIL.Image.fromarray(pixels).resize(size).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def animated(format):
+    frames = [PIL.Image.new("RGB", SIZE, (i * 40, 9, 9)) for i in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format, save_all=True, append_images=frames[1:], duration=50)
+    return buffer.getvalue()
+
+
+def rotated(format):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    return encoded(format, exif=exif)
+
+
+def png_bomb(width=40_000, height=40_000):
+    """A few KB that decode to 4.8 GB."""
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 100_000, 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def gif_bomb():
+    """A canvas of 40 x 32 whose second frame says that it is 40,000 x 40,000."""
+    frame = struct.pack("<BHHHHB", 0x2C, 0, 0, 40_000, 40_000, 0) + b"\x08\x03abc\0"
+    return encoded("GIF")[:-1] + frame + b";"
+
+
+def png16():
+    pixels = np.random.default_rng(3).integers(0, 65536, (32, 40)).astype(np.uint16)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def flipped(content, at):
+    changed = bytearray(content)
+    changed[at] ^= 0xFF
+    return bytes(changed)
+
+
+JPEG, PNG = encoded("JPEG"), encoded("PNG")
+
+# name -> (content, what is wrong with it, as a part of the reason; None: it can be trained on)
+FILES = {
+    "good.jpg": (JPEG, None),
+    "gray.jpg": (encoded("JPEG", "L"), None),
+    "cmyk.jpg": (encoded("JPEG", "CMYK"), None),
+    "progressive.jpg": (encoded("JPEG", progressive=True), None),
+    "rotated.jpg": (rotated("JPEG"), None),
+    "rotated.png": (rotated("PNG"), None),
+    "palette.png": (encoded("PNG", "P"), None),
+    "transparent.png": (encoded("PNG", "RGBA"), None),
+    "bits16.png": (png16(), None),
+    "bilevel.png": (encoded("PNG", "1"), None),
+    "good.bmp": (encoded("BMP"), None),
+    "good.gif": (encoded("GIF"), None),
+    "good.webp": (encoded("WEBP"), None),
+    "animated.gif": (animated("GIF"), None),
+    "png called.jpg": (PNG, None),
+    "jpeg_called.png": (JPEG, None),
+    "one_pixel.png": (encoded("PNG", size=(1, 1)), None),
+    "long.png": (encoded("PNG", size=(400, 3)), None),
+    "zwei\nzeilen.png": (encoded("PNG", size=(30, 30)), None),
+    "e\u0301.png": (encoded("PNG", size=(31, 30)), None),
+    "empty.jpg": (b"", "is empty"),
+    "text.jpg": (b"<html>404 not found</html>" * 9, "is no image"),
+    "zeros.png": (bytes(2000), "is no image"),
+    "header_only.jpg": (JPEG[:20], "is no image"),
+    "cut_by_two_bytes.jpg": (JPEG[:-2], "cannot be decoded"),
+    "cut_in_half.jpg": (JPEG[: len(JPEG) // 2], "cannot be decoded"),
+    "cut_in_half.png": (PNG[: len(PNG) // 2], "cannot be decoded"),
+    "bad_checksum.png": (flipped(PNG, len(PNG) // 2), "cannot be decoded"),
+    "cut_in_half.gif": (encoded("GIF")[:1000], "is no image|cannot be decoded"),
+    "cut_in_half.bmp": (encoded("BMP")[:2000], "cannot be decoded"),
+    "cut_in_half.webp": (encoded("WEBP")[:200], "is no image|cannot be decoded"),
+    "scan.tif": (encoded("TIFF"), "is TIFF, which"),
+    "tiff_called.jpg": (encoded("TIFF"), "is TIFF, which"),
+    "phone.avif": (encoded("AVIF"), "is AVIF, which"),
+    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500), "is no image"),
+    "animated.webp": (animated("WEBP"), "is an animated WebP"),
+    "bomb.png": (png_bomb(), "million pixels"),
+    "bomb.gif": (gif_bomb(), "million pixels .in 2 frames"),
+    "huge_header.jpg": (JPEG.replace(b"\x00\x20\x00\x28", b"\xff\xff\xff\xff", 1), "million pix"),
+}
+BAD = {name for name, (_, fault) in FILES.items() if fault}
+
+
+def write(folder: pathlib.Path) -> None:
+    """Writes them all, and what is no file with bytes of its own: a pipe, links to nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (content, _) in FILES.items():
+        (folder / name).write_bytes(content)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
+    (folder / "circle.jpg").symlink_to(folder / "circle.jpg")
+    with open(os.path.join(os.fsencode(folder), b"not_utf8_\xff.png"), "wb") as file:
+        file.write(encoded("PNG", size=(33, 30)))
+
+
+NO_FILES = {
+    "pipe.jpg": "is no regular file",
+    "dangling.jpg": "cannot be read",
+    "circle.jpg": "cannot be read",
+}

@@ -1,0 +1,141 @@
+"""The exported files, each without this package."""
+
+import errno
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks import exports
+from cnnrnn import errors, metrics, phases
+from cnnrnn.commands import export, train
+from cnnrnn.export import keras_and_litert, saved_model
+from cnnrnn.models import network as network_lib
+from cnnrnn.models import xception_weights
+from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.runs import classifier as classifier_lib
+from cnnrnn.system import checksummed
+from cnnrnn.system import devices as devices_lib
+from tests import helpers, small_network
+
+
+@pytest.fixture(scope="module")
+def network():
+    """One whose answers depend on the image and on its trained statistics."""
+    network = small_network.small_build(3)
+    rng = np.random.default_rng(0)
+    for layer in phases.batchnorm_layers(network):
+        layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
+        layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
+    kernel = network.fusion.get_layer("logits").kernel
+    kernel.assign(kernel * 1000)
+    return network
+
+
+@pytest.fixture(scope="module")
+def plain(network):
+    return keras_and_litert.plain_keras(network)
+
+
+def reference(network, image):
+    rows = tf.reshape(tf.reduce_mean(image, -1), (-1, 23, 3887))
+    return tf.nn.softmax(network.logits({"image": image, "sequence": rows}, training=False)).numpy()
+
+
+def test_the_keras_file_needs_keras_alone(network, plain, tmp_path):
+    image = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
+    plain.save(tmp_path / "model.keras")
+    np.save(tmp_path / "image.npy", image)
+    program = (
+        "import keras, sys, numpy as np\n"
+        "model = keras.saving.load_model('model.keras')\n"
+        "np.save('said.npy', model.predict(np.load('image.npy'), verbose=0))\n"
+        "assert 'cnnrnn' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env={})
+    np.testing.assert_allclose(np.load(tmp_path / "said.npy"), reference(network, image), atol=1e-6)
+
+
+def test_it_is_made_of_kerass_own_layers(plain):
+    assert any(isinstance(layer, keras.layers.LSTM) for layer in plain.layers[-2].layers)
+    kinds = {type(layer).__module__.split(".")[0] for layer in plain.layers[-2].layers}
+    assert kinds == {"keras"}
+
+
+@pytest.mark.parametrize("quantized, tolerance", [(False, 1e-5), (True, 0.01)])
+def test_litert_says_what_the_network_says(network, plain, quantized, tolerance):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    content = keras_and_litert.litert(plain, quantized)
+    classify = interpreter.Interpreter(model_content=content).get_signature_runner()
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, 255, (1, 299, 299, 3)).astype(np.float32) for _ in range(2)]
+    right = [reference(network, pixels / 127.5 - 1.0) for pixels in images]
+    assert np.abs(right[0] - right[1]).max() > 0.1  # a constant would not do
+    for pixels, probabilities in zip(images, right, strict=True):
+        said = classify(image=pixels)["probabilities"]
+        np.testing.assert_allclose(said, probabilities, atol=tolerance)
+
+
+def test_the_command(small_network, small_config, one_replica, monkeypatch, capsys):
+    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
+    train.phase1((), small_config.replace(epochs=(1, 1)))
+    for _ in range(2):  # an earlier export is replaced
+        export.run((), small_config)
+    folder = small_config.run_dir / "export"
+    notes = checksummed.notes(folder)
+    assert notes["classes"] == 3 and notes["run"] == "test"
+    assert (folder / "classes.txt").read_text().splitlines() == list(helpers.CLASSES)
+    card = (folder / "README.md").read_text()
+    assert "$" not in card and notes["top1"] in card and notes["fingerprint"] in card
+    assert "model_quantized.tflite" in capsys.readouterr().out
+    assert_one_that_fails_leaves_the_one_before(small_config, folder, monkeypatch)
+    (folder / "seal.json").unlink()
+    with pytest.raises(errors.UsageError, match="is no export"):
+        export.run((), small_config)
+
+
+def assert_one_that_fails_leaves_the_one_before(config, folder, monkeypatch):
+    def fail(*_):
+        with pytest.raises(errors.UsageError, match="in use by process"):
+            with run_folder.RunFolder(folder.parent).opened():  # it would clear what is half done
+                pass
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = checksummed.notes(folder)
+    monkeypatch.setattr(keras_and_litert, "litert", fail)
+    with pytest.raises(errors.RunError, match="cannot export to .*No space left"):
+        export.run((), config)
+    assert checksummed.notes(folder) == before
+    assert not list(folder.parent.glob(".partial*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not helpers.REAL_ARCHIVE.is_file(), reason=f"{helpers.REAL_ARCHIVE} is not there"
+)
+def test_at_full_size_real_images_are_answered_as_by_the_program(tmp_path):
+    """The real network, exported, in processes that know nothing of this package."""
+    network = network_lib.build(100)
+    xception_weights.load_into(network.cnn, "imagenet")
+    head = network.fusion.get_layer("logits")
+    head.kernel.assign(head.kernel * 20)  # so that there are sure answers to compare
+    names = tuple(f"class {number}" for number in range(100))
+    best = best_weights.Best(None, "", names, "phase1", 1, metrics.Means(0, 0, 0, 1))
+    classifier = classifier_lib.Classifier(network, names, "bilinear", best)
+    saved_model.write(
+        classifier, tmp_path / "saved_model", top=5, max_pixels=10**8, notes={"made": "here"}
+    )
+    keras_and_litert.plain_keras(network).save(tmp_path / "model.keras")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    with zipfile.ZipFile(helpers.REAL_ARCHIVE) as archive:
+        files = sorted(name for name in archive.namelist() if "/val/images/val_1" in name)[:32]
+        contents = [archive.read(name) for name in files]
+    program, *exported = exports.measure(
+        classifier, tmp_path, contents, np.zeros(32, int), names=("saved_model", "model.keras")
+    )
+    for row in exported:
+        assert row.difference < 1e-6 and row.megabytes < 420, row

@@ -1,0 +1,56 @@
+"""Every kind of image that is met in people's folders, by itself."""
+
+import re
+
+import pytest
+import tensorflow as tf
+
+from cnnrnn.datasets import image_check
+from cnnrnn.preprocessing import views as views_lib
+from tests import bad_images
+
+LIMIT = 100_000_000
+
+
+@pytest.mark.parametrize("name", bad_images.FILES)
+def test_a_image_is_found_bad_exactly_if_it_is(name):
+    content, fault = bad_images.FILES[name]
+    info = image_check.examine(content, LIMIT)
+    if fault is None:
+        assert info.problem == ""
+        assert views_lib.decode(content).shape[-1] == 3
+    else:
+        assert re.search(fault, info.problem)
+        assert "{{" not in info.problem and "\n" not in info.problem and "[Op" not in info.problem
+
+
+@pytest.mark.parametrize(
+    "name", sorted(bad_images.BAD - {"bomb.png", "bomb.gif", "huge_header.jpg"})
+)
+def test_what_is_called_bad_does_not_decode(name):
+    """Nothing is kept from training that could be trained on."""
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        views_lib.decode(bad_images.FILES[name][0])
+
+
+def test_the_header_is_read():
+    info = image_check.examine(bad_images.FILES["rotated.jpg"][0], LIMIT)
+    assert (info.format, info.width, info.height, info.orientation) == ("JPEG", 40, 32, 6)
+    assert image_check.examine(bad_images.FILES["animated.gif"][0], LIMIT).frames == 3
+
+
+def test_the_limit_counts_all_frames():
+    gif = bad_images.FILES["animated.gif"][0]
+    assert not image_check.examine(gif, 3 * 40 * 32).problem
+    assert "in 3 frames" in image_check.examine(gif, 3 * 40 * 32 - 1).problem
+
+
+def test_a_suffix_that_is_not_the_formats():
+    for path, format, usual in (
+        ("a/b.JPG", "JPEG", True),
+        ("a/b.png", "JPEG", False),
+        ("a/b.tif", "TIFF", True),
+        ("a/b", "PNG", False),
+    ):
+        info = image_check.ImageInfo("", format=format)
+        assert image_check.has_usual_suffix(path, info) == usual

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import config, errors
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
+
+
+@pytest.fixture
+def data(images):
+    return dataset_lib.load(config.Config.of(dataset=str(images)), log=lambda line: None)
+
+
+def rows(split, start, batches, batch_size=5, seed=0):
+    dataset = input_pipeline.training(
+        split, batch_size=batch_size, start=start, seed=seed, resize_method="bilinear"
+    )
+    return np.concatenate([b["index"] for b in dataset.take(batches).as_numpy_iterator()])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 100, 1000])
+def test_each_pass_is_a_permutation(n):
+    positions = tf.range(3 * n, dtype=tf.int64)
+    order = tf.map_fn(lambda p: input_pipeline.index_at(p, n, seed=4), positions).numpy()
+    for i in range(3):
+        assert sorted(order[i * n : (i + 1) * n]) == list(range(n))
+    if n >= 100:
+        assert not np.array_equal(order[:n], order[n : 2 * n])
+        assert not np.array_equal(order[:n], np.arange(n))
+
+
+def test_seeds_and_passes_give_unrelated_orders():
+    """The rows drawn under two keys are uncorrelated, and so are they with their positions."""
+    n = 2000
+    orders = [
+        tf.map_fn(
+            lambda p, seed=seed: input_pipeline.index_at(p, n, seed),
+            tf.range(2 * n, dtype=tf.int64),
+        ).numpy()
+        for seed in (0, 1)
+    ]
+    series = [orders[0][:n], orders[0][n:], orders[1][:n], orders[1][n:], np.arange(n)]
+    correlations = np.corrcoef(np.array(series, float))
+    off_diagonal = correlations[~np.eye(len(series), dtype=bool)]
+    assert np.abs(off_diagonal).max() < 5 / np.sqrt(n)
+
+
+def test_training_starts_anywhere_in_the_same_order(data):
+    whole = rows(data.train, 0, 8)
+    np.testing.assert_array_equal(rows(data.train, 15, 5), whole[15:])
+    assert sorted(whole[:18]) == list(range(18))  # no image is dropped or repeated in a pass
+    assert not np.array_equal(rows(data.train, 0, 8, seed=1), whole)
+
+
+def test_views_and_labels_belong_together(data):
+    batch = next(
+        input_pipeline.training(
+            data.train, batch_size=9, start=0, seed=0, resize_method="bilinear"
+        ).as_numpy_iterator()
+    )
+    assert batch["image"].shape == (9, 299, 299, 3)
+    assert batch["sequence"].shape == (9, 23, 3887)
+    np.testing.assert_array_equal(batch["label"], data.train.labels[batch["index"]])
+    # The classes of the fixture are black, gray and white: brightness tells the label.
+    brightness = batch["image"].mean(axis=(1, 2, 3))
+    np.testing.assert_array_equal(np.digitize(brightness, [-0.4, 0.4]), batch["label"])
+    np.testing.assert_allclose(batch["sequence"].mean(axis=(1, 2)), brightness, atol=1e-5)
+
+
+def test_evaluation_has_every_example_once_and_pads_with_weight_zero(data):
+    batches = list(
+        input_pipeline.evaluation(
+            data.validation, batch_size=4, resize_method="bilinear"
+        ).as_numpy_iterator()
+    )
+    assert [len(batch["index"]) for batch in batches] == [4, 4, 4]
+    row = np.concatenate([batch["index"] for batch in batches])
+    weight = np.concatenate([batch["weight"] for batch in batches])
+    np.testing.assert_array_equal(row[weight > 0], np.arange(9))
+    assert weight.sum() == 9
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_a_bad_image_is_named_with_its_class(data, content):
+    path = next(iter(data.train.source._paths))
+    with open(path, "r+b") as file:
+        file.truncate(60)
+        if content is not None:
+            file.truncate(0)
+            file.write(content)
+    dataset = input_pipeline.training(
+        data.train, batch_size=18, start=0, seed=0, resize_method="bilinear"
+    )
+    with pytest.raises(tf.errors.OpError) as caught:
+        next(iter(dataset))
+    told = input_pipeline.explain_failure(data.train, np.arange(18), caught.value)
+    assert isinstance(told, errors.RunError)
+    assert path in str(told) and "'black'" in str(told)
+    assert "function_node" not in str(told) and "[Op:" not in str(told)
+
+
+def test_a_image_that_went_missing_is_named(data):
+    import os
+
+    path = data.train.source._paths[3]
+    os.remove(path)
+    dataset = input_pipeline.training(
+        data.train, batch_size=18, start=0, seed=0, resize_method="bilinear"
+    )
+    with pytest.raises(tf.errors.OpError) as caught:
+        next(iter(dataset))
+    assert path in str(input_pipeline.explain_failure(data.train, np.arange(18), caught.value))

@@ -1,0 +1,25 @@
+"""The fuzzers, for a short while; `python tests/fuzz/NAME.py --count=N` runs them longer."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests import helpers
+
+FUZZERS = {"images": 400, "archives": 60, "checkpoints": 60, "flagfiles": 150}
+
+
+@pytest.mark.parametrize("name", FUZZERS)
+def test_damaged_input_is_refused_or_read(name):
+    ended = subprocess.run(
+        [sys.executable, f"tests/fuzz/{name}.py", f"--count={FUZZERS[name]}", "--seed=1"],
+        cwd=helpers.REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(helpers.REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    assert f"{FUZZERS[name]:,} tried" in ended.stdout and "refused" in ended.stdout

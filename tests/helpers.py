@@ -1,0 +1,35 @@
+"""What tests share and that needs no TensorFlow: places, small images, small data sets."""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+import PIL.Image
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+CLASSES = ("black", "gray", "white")
+REAL_ARCHIVE = pathlib.Path(
+    os.environ.get(
+        "CNNRNN_TINY_IMAGENET_ZIP", REPOSITORY / "../shared/datasets/tiny-imagenet-100-A.zip"
+    )
+).resolve()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG of uint8 pixels, (height, width, 3)."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_classes(root: pathlib.Path, per_class: int, seed: int = 0) -> pathlib.Path:
+    """A tree of class folders whose classes differ in brightness; all images differ."""
+    rng = np.random.default_rng(seed)
+    for brightness, name in zip((30, 128, 225), CLASSES, strict=True):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(per_class):
+            pixels = np.clip(rng.normal(brightness, 12, (9, 7, 3)), 0, 255).astype(np.uint8)
+            (folder / f"{name}_{i:02d}.png").write_bytes(png(pixels))
+    return root

@@ -1,0 +1,86 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import config, phases
+from cnnrnn.models import fusion, rnn_branch
+from cnnrnn.models import network as network_lib
+from tests import small_network
+
+
+@pytest.fixture(scope="module")
+def network():
+    return network_lib.build(100)
+
+
+def test_parameter_counts_are_those_of_the_design(network):
+    count = {layer.name: layer.count_params() for layer in network.model.layers}
+    assert network.cnn.count_params() == 20_861_480
+    assert count["lstm_1"] == 48_627_712
+    assert count["rnn_features"] == 33_562_624
+    assert count["logits"] == 204_900
+    assert network.model.count_params() == 103_256_716
+
+
+def test_xceptions_layers_are_reachable_by_name(network):
+    assert network.model.get_layer("block14_sepconv2_act") in network.cnn.layers
+
+
+def test_shapes_meet_in_the_product(network):
+    for name in ("cnn_features", "rnn_features", "product"):
+        assert network.model.get_layer(name).output.shape == (None, 2048)
+    assert network.model.output.shape == (None, 100)
+    assert network.model.output.dtype == "float32"
+
+
+def test_logits_are_not_probabilities(network):
+    assert network.model.get_layer("logits").activation is keras.activations.linear
+
+
+def test_phases_train_what_they_should(network):
+    settings = config.Config()
+
+    def trained():
+        return sum(int(np.prod(v.shape)) for v in network.model.trainable_variables)
+
+    phases.set_trainable(network, phases.PHASE1, settings)
+    assert trained() == 48_627_712 + 33_562_624 + 204_900
+    phases.set_trainable(network, phases.PHASE2, settings)
+    norms = phases.batchnorm_layers(network)
+    moving = sum(2 * norm.gamma.shape[0] for norm in norms)
+    assert len(norms) == 40
+    assert trained() == 103_256_716 - moving
+    phases.set_trainable(network, phases.PHASE2, settings.replace(phase2_batchnorm="frozen"))
+    assert trained() == 103_256_716 - 2 * moving
+
+
+def test_the_seed_decides_the_initial_weights():
+    """On the branch and the head apart: the whole network takes ten seconds to initialize."""
+
+    def weights(seed):
+        rows, features = keras.Input((2, 3)), keras.Input((4,))
+        rnn_features = rnn_branch.build(rows, 4, seed)
+        logits = fusion.build(features, rnn_features, 5, seed + 4)
+        return keras.Model([rows, features], logits).get_weights()
+
+    first, same, other = weights(3), weights(3), weights(4)
+    assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
+    assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[-2], other[-2])
+    assert not np.array_equal(first[1], first[4])  # the layers do not share their draw
+
+
+def test_the_parts_make_up_the_model():
+    network = small_network.small_build(3)
+    batch = {
+        "image": tf.random.stateless_uniform((2, 299, 299, 3), (0, 0), -1),
+        "sequence": tf.random.stateless_uniform((2, 23, 3887), (0, 1), -1),
+    }
+    whole = network.model(batch, training=False)
+    np.testing.assert_array_equal(whole, network.logits(batch, training=False))
+    features = network.cnn(batch["image"], training=False)
+    parts = network.logits({"features": features, "sequence": batch["sequence"]}, training=False)
+    np.testing.assert_array_equal(whole, parts)
+    weights = {id(v) for v in network.model.weights}
+    parts = network.cnn.weights + network.rnn.weights + network.fusion.weights
+    assert {id(v) for v in parts} == weights and len(parts) == len(weights)

@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import pytest
+import sklearn.datasets
+import tensorflow as tf
+
+from cnnrnn import config
+from cnnrnn.preprocessing import views as views_lib
+
+
+@pytest.fixture(scope="module")
+def photograph() -> np.ndarray:
+    """(427, 640, 3) uint8, a real photograph that scikit-learn brings."""
+    return sklearn.datasets.load_sample_image("china.jpg")
+
+
+def test_the_rgb_view_is_what_keras_gives_xception(photograph):
+    ours = views_lib.rgb_view(tf.constant(photograph), "bilinear")
+    resized = keras.ops.image.resize(photograph.astype("float32"), (299, 299), "bilinear")
+    keras_says = keras.applications.xception.preprocess_input(np.array(resized))
+    assert ours.shape == (299, 299, 3)
+    np.testing.assert_allclose(ours, keras_says, atol=1e-5)
+    assert ours.numpy().min() >= -1 and ours.numpy().max() <= 1
+
+
+@pytest.mark.parametrize("method", config.RESIZE_METHODS)
+def test_every_resize_method_gives_float32_near_the_range(photograph, method):
+    view = views_lib.rgb_view(tf.constant(photograph), method).numpy()
+    assert view.dtype == np.float32 and view.shape == (299, 299, 3)
+    assert np.abs(view).max() < 1.3
+    assert view.std() > 0.2
+
+
+def test_a_timestep_is_thirteen_gray_rows(photograph):
+    rgb = views_lib.rgb_view(tf.constant(photograph), "bilinear")
+    sequence = views_lib.gray_sequence(rgb).numpy()
+    assert sequence.shape == (23, 3887)
+    by_hand = rgb.numpy()[13 * 4 : 13 * 5].mean(axis=-1).reshape(-1)
+    np.testing.assert_allclose(sequence[4], by_hand, atol=1e-6)
+
+
+def encoders(pixels: np.ndarray):
+    """The same image in every form that users have; exact where the format is."""
+    import io
+
+    from PIL import Image
+
+    rgb = Image.fromarray(pixels)
+
+    def save(image, **kwargs):
+        buffer = io.BytesIO()
+        image.save(buffer, **kwargs)
+        return buffer.getvalue()
+
+    deep = np.asarray(rgb.convert("L")).astype(np.uint16) * 257
+    return {
+        "jpeg": save(rgb, format="JPEG", quality=95),
+        "progressive jpeg": save(rgb, format="JPEG", progressive=True),
+        "gray jpeg": save(rgb.convert("L"), format="JPEG"),
+        "cmyk jpeg": save(rgb.convert("CMYK"), format="JPEG", quality=95),
+        "png": save(rgb, format="PNG"),
+        "gray png": save(rgb.convert("L"), format="PNG"),
+        "palette png": save(rgb.quantize(64), format="PNG"),
+        "rgba png": save(rgb.convert("RGBA"), format="PNG"),
+        "16-bit png": save(Image.fromarray(deep), format="PNG"),
+        "bmp": save(rgb, format="BMP"),
+        "gif": save(rgb.quantize(64), format="GIF"),
+        "animated gif": save(
+            rgb.quantize(64), format="GIF", save_all=True, append_images=[Image.new("P", (40, 30))]
+        ),
+        "webp": save(rgb, format="WEBP", lossless=True),
+    }
+
+
+def test_every_form_of_a_image_decodes_to_it():
+    y, x = np.mgrid[0:30, 0:40]
+    pixels = np.stack([x * 6, y * 8, 255 - x * 3 - y * 4], axis=-1).astype(np.uint8)
+    for name, encoded in encoders(pixels).items():
+        decoded = views_lib.decode(tf.constant(encoded)).numpy()
+        assert decoded.shape == pixels.shape and decoded.dtype == np.uint8, name
+        expected = pixels.astype(float)
+        if "gray" in name or "16-bit" in name:
+            expected = (pixels @ [0.299, 0.587, 0.114])[..., None].repeat(3, axis=-1)
+        assert np.abs(decoded - expected).mean() < 12, name
+
+
+@pytest.mark.parametrize("encoded", [b"", b"text, not an image", b"II*\0" + b"\0" * 100])
+def test_what_is_no_image_raises(encoded):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        views_lib.decode(tf.constant(encoded))
+
+
+def test_a_truncated_jpeg_raises():
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    encoded = encoders(pixels)["jpeg"]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        views_lib.decode(tf.constant(encoded[: len(encoded) // 2]))
+
+
+@pytest.mark.parametrize("method", config.RESIZE_METHODS)
+@pytest.mark.parametrize("size", [(64, 64), (427, 640), (299, 299), (5, 31)])
+def test_mean_and_resize_commute(photograph, method, size):
+    """The gray view made directly is the mean of the RGB view, enlarging and reducing."""
+    image = tf.constant(photograph[: size[0], : size[1]])
+    direct = views_lib.gray_view(image, method)
+    by_way_of_rgb = views_lib.gray_sequence(views_lib.rgb_view(image, method))
+    assert direct.shape == (23, 3887)
+    # 'area' sums up many pixels in float32; one step of an 8-bit pixel is 8e-3.
+    tolerance = 5e-5 if method == "area" else 2e-6
+    np.testing.assert_allclose(direct, by_way_of_rgb, atol=tolerance)

@@ -1,0 +1,201 @@
+"""Which precision is chosen, what stays float32, and float16's loss scaling."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import config, phases
+from cnnrnn.models import network as network_lib
+from cnnrnn.runs import checkpoints
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.training import loss_scale as loss_scale_lib
+from cnnrnn.training import steps
+from tests import (
+    small_network,
+    two_cpus,  # noqa: F401
+)
+from tests.training import test_steps
+
+
+@pytest.mark.parametrize(
+    "flags, requested, chosen, why",
+    [
+        ("fpu avx2 avx512_bf16", "auto", "bfloat16", "avx512_bf16"),
+        ("fpu amx_bf16 avx2", "auto", "bfloat16", "amx_bf16"),
+        ("fpu avx2 avx512f", "auto", "float32", "no bfloat16"),
+        (None, "auto", "float32", "no bfloat16"),
+        ("fpu avx2", "bfloat16", "bfloat16", "expect it to be slow"),
+        ("fpu avx2", "float16", "float16", "expect it to be slow"),
+        ("fpu avx512_bf16", "float32", "float32", "avx512_bf16"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it(tmp_path, flags, requested, chosen, why):
+    cpuinfo, told = tmp_path / "cpuinfo", []
+    if flags is not None:
+        cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
+    assert devices_lib.precision(requested, cpuinfo=cpuinfo, log=told.append) == chosen
+    assert told[0].startswith(f"precision: {chosen} (") and why in told[0]
+
+
+@pytest.mark.parametrize("capability, chosen", [((9, 0), "bfloat16"), ((7, 5), "float32")])
+def test_auto_asks_every_gpu(monkeypatch, capability, chosen):
+    capabilities = {"a": (9, 0), "b": capability}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(capabilities))
+    monkeypatch.setattr(
+        tf.config.experimental,
+        "get_device_details",
+        lambda gpu: {"compute_capability": capabilities[gpu]},
+    )
+    assert devices_lib.precision("auto", log=lambda line: None) == chosen
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("phase", [phases.PHASE1, phases.PHASE2], ids=lambda phase: phase.name)
+def test_variables_features_and_logits_stay_float32_and_training_follows(
+    one_replica, precision, phase
+):
+    settings = config.Config()
+
+    def build(*args, **kwargs):
+        return small_network.small_build(*args, **kwargs, precision=precision)
+
+    network, sums = test_steps.train(one_replica, phase, settings, build)
+    assert network.model.get_layer("conv").compute_dtype == precision
+    assert {v.dtype for v in network.model.weights} == {"float32"}
+    assert network.model.output.dtype == network.cnn.output.dtype == "float32"
+    _, exact = test_steps.train(one_replica, phase, settings)
+    np.testing.assert_allclose(sums[:, 0], exact[:, 0], rtol=5e-3)
+
+
+def test_the_users_policy_comes_back():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network = small_network.small_build(3)
+        assert keras.config.dtype_policy().name == "mixed_float16"
+        assert network.model.get_layer("conv").compute_dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_weights_interchange_between_precisions(tmp_path):
+    half, full = (
+        small_network.small_build(3, seed=1, precision="bfloat16"),
+        small_network.small_build(3),
+    )
+    half.model.save_weights(tmp_path / "half.weights.h5")
+    full.model.load_weights(tmp_path / "half.weights.h5")
+    for a, b in zip(half.model.get_weights(), full.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+class Scaled:
+    """float16 training on a strategy, step by step."""
+
+    def __init__(self, strategy, phase=phases.PHASE2):
+        self.strategy = strategy
+        with strategy.scope():
+            self.network = small_network.small_build(
+                3, synchronized_batchnorm=True, precision="float16"
+            )
+            phases.set_trainable(self.network, phase, config.Config())
+            self.optimizer = phase.optimizer(1e-3)
+            self.optimizer.build(self.network.model.trainable_variables)
+            self.scale = loss_scale_lib.LossScale()
+        self._step = steps.make_train_step(
+            self.network, self.optimizer, strategy, test_steps.BATCH, loss_scale=self.scale
+        )
+
+    def step(self, batch):
+        return self._step(test_steps.distributed(self.strategy, batch))
+
+    def state(self):
+        variables = [*self.network.model.trainable_variables, *self.optimizer.variables]
+        return [np.array(v) for v in variables]
+
+
+def overflowing(batch):
+    """The batch with an infinite pixel in its last image, which the second replica gets."""
+    rows = batch["sequence"].copy()
+    rows[-1, 0, 0] = np.inf
+    return {**batch, "sequence": rows}
+
+
+def test_an_overflow_on_the_second_replica_reaches_no_weight_on_either(two_replicas):
+    training = Scaled(two_replicas)
+    batch = test_steps.batches(1)[0]
+    training.step(batch)
+    before = training.state()
+    _, bad = training.step(overflowing(batch))
+    assert bad.numpy() == 1
+    for a, b in zip(before, training.state(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert training.scale.scale.numpy() == loss_scale_lib.INITIAL / 2
+    assert training.scale.good_steps.numpy() == 0
+    training.step(batch)
+    assert any(not np.array_equal(a, b) for a, b in zip(before, training.state(), strict=True))
+
+
+def test_the_scale_grows_after_good_steps_in_a_row(monkeypatch):
+    monkeypatch.setattr(loss_scale_lib, "GROW_AFTER", 3)
+    scale = loss_scale_lib.LossScale()
+    history = []
+    for finite in (True, True, False, True, True, True, True):
+        scale.update(tf.constant(finite))
+        history.append((scale.scale.numpy() / loss_scale_lib.INITIAL, int(scale.good_steps)))
+    assert history == [(1, 1), (1, 2), (0.5, 0), (0.5, 1), (0.5, 2), (1, 0), (1, 1)]
+
+
+def test_scaling_does_not_change_the_step(one_replica):
+    """Divided out again: a step with a scale of 2**15 is that with a scale of 1."""
+    after = []
+    for value in (1.0, loss_scale_lib.INITIAL):
+        training = Scaled(one_replica, phases.PHASE1)
+        training.scale.scale.assign(value)
+        training.step(test_steps.batches(1)[0])
+        after.append(training.network.model.get_weights())
+    for a, b in zip(*after, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_a_checkpoint_holds_the_scale(one_replica, tmp_path):
+    training = Scaled(one_replica)
+    training.step(overflowing(test_steps.batches(1)[0]))
+    position = checkpoints.Position(phases.PHASE2)
+
+    def saver(scale):
+        return checkpoints.Checkpoints(
+            tmp_path,
+            training.network.model,
+            training.optimizer,
+            position,
+            class_names=("a", "b"),
+            minutes=10.0,
+            on_failure="stop",
+            loss_scale=scale,
+        )
+
+    first = saver(training.scale)
+    first.restore()
+    first.save()
+    fresh = loss_scale_lib.LossScale()
+    saver(fresh).restore()
+    assert fresh.scale.numpy() == loss_scale_lib.INITIAL / 2
+
+
+@pytest.mark.slow
+def test_bfloat16_features_of_the_real_network_are_near_those_of_float32():
+    """Full size, ImageNet weights where they can be had: what phase 1 trains on."""
+    image = tf.random.stateless_uniform((4, 299, 299, 3), (0, 0), -1)
+    rows = tf.reshape(tf.reduce_mean(image, -1), (4, 23, 3887))
+    exact, half = (network_lib.build(100, precision=p) for p in ("float32", "bfloat16"))
+    half.model.set_weights(exact.model.get_weights())
+    outputs = []
+    for network in (exact, half):
+        run = tf.function(lambda image, rows, n=network: n.model({"image": image, "rows": rows}))
+        outputs.append((run(image, rows).numpy(), network.cnn(image, training=False).numpy()))
+    (logits, features), (half_logits, half_features) = outputs
+    error = np.abs(half_features - features).mean() / np.abs(features).mean()
+    print(f"bfloat16: mean relative difference of the features {error:.4f}")
+    assert 0 < error < 0.03
+    np.testing.assert_allclose(half_logits, logits, atol=0.03 * np.abs(logits).max())

@@ -1,0 +1,169 @@
+"""Replicas against one device, on the same global batches."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import config, metrics, phases
+from cnnrnn.models import network as network_lib
+from cnnrnn.training import steps
+from tests import (
+    small_network,
+    two_cpus,  # noqa: F401
+)
+
+BATCH = 8
+
+
+def batches(count: int, classes: int = 3, batch: int = BATCH):
+    rng = np.random.default_rng(0)
+    image = rng.uniform(-1, 1, (count, batch, 299, 299, 3)).astype(np.float32)
+    return [
+        {
+            "image": image[i],
+            "sequence": image[i].mean(axis=-1).reshape(batch, 23, 3887),
+            "label": rng.integers(0, classes, batch),
+            "index": np.arange(batch),
+            "weight": np.ones(batch, np.float32),
+        }
+        for i in range(count)
+    ]
+
+
+def distributed(strategy, batch):
+    dataset = tf.data.Dataset.from_tensor_slices(batch).batch(len(batch["label"]))
+    return next(iter(strategy.experimental_distribute_dataset(dataset)))
+
+
+def train(strategy, phase, settings, build=small_network.small_build, data=None):
+    """A few steps; returns the final weights and the sums of each step."""
+    data = data or batches(4)
+    with strategy.scope():
+        network = build(3, seed=0, synchronized_batchnorm=strategy.num_replicas_in_sync > 1)
+        phases.set_trainable(network, phase, settings)
+        optimizer = phase.optimizer(learning_rate=settings.training.learning_rate[phase.index])
+        optimizer.build(network.model.trainable_variables)
+    step = steps.make_train_step(network, optimizer, strategy, len(data[0]["label"]))
+    sums = []
+    for batch in data:
+        totals, bad = step(distributed(strategy, batch))
+        assert bad.numpy() == 0
+        sums.append(totals.numpy())
+    return network, np.array(sums)
+
+
+@pytest.mark.parametrize("phase", [phases.PHASE1, phases.PHASE2], ids=lambda phase: phase.name)
+@pytest.mark.parametrize("batchnorm", ["train", "frozen"])
+def test_two_replicas_equal_one(phase, batchnorm, one_replica, two_replicas):
+    settings = config.Config.of(phase2_batchnorm=batchnorm)
+    one, sums_of_one = train(one_replica, phase, settings)
+    two, sums_of_two = train(two_replicas, phase, settings)
+    np.testing.assert_allclose(sums_of_one, sums_of_two, atol=1e-5 * BATCH)
+    before = small_network.small_build(3, seed=0).model.get_weights()
+    moved = 0.0
+    for start, a, b in zip(before, one.model.get_weights(), two.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        moved = max(moved, np.abs(a - start).max())
+    assert moved > 3e-4  # the weights that agree have been trained
+
+
+def test_moving_averages_are_the_same_on_every_replica(two_replicas):
+    network, _ = train(two_replicas, phases.PHASE2, config.Config())
+    norm = network.model.get_layer("bn")
+    for variable, initial in ((norm.moving_mean, 0.0), (norm.moving_variance, 1.0)):
+        first, second = (value.numpy() for value in variable.value.values)
+        np.testing.assert_array_equal(first, second)
+        assert not np.allclose(first, initial)
+
+
+def test_phase1_leaves_the_cnn_as_it_was(one_replica):
+    network, _ = train(one_replica, phases.PHASE1, config.Config())
+    before = small_network.small_build(3, seed=0)
+    for a, b in zip(before.cnn.get_weights(), network.cnn.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    changed = [
+        not np.array_equal(a, b)
+        for a, b in zip(before.model.get_weights(), network.model.get_weights(), strict=True)
+    ]
+    assert sum(changed) == len(changed) - len(before.cnn.get_weights())
+
+
+def test_frozen_batchnorm_stays_and_the_rest_of_the_cnn_moves(one_replica):
+    settings = config.Config.of(phase2_batchnorm="frozen")
+    network, _ = train(one_replica, phases.PHASE2, settings)
+    before = small_network.small_build(3, seed=0).model
+    for a, b in zip(
+        before.get_layer("bn").get_weights(), network.model.get_layer("bn").get_weights(),
+        strict=True,
+    ):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+    kernel = network.model.get_layer("conv").get_weights()[0]
+    assert not np.array_equal(before.get_layer("conv").get_weights()[0], kernel)
+
+
+def test_one_step_of_sgd_is_the_gradient_of_the_mean_loss(two_replicas):
+    """The loss is divided by the global batch: the step equals that of plain Keras."""
+    batch = batches(1)[0]
+    reference = small_network.small_build(3, seed=0).model
+    with tf.GradientTape() as tape:
+        logits = reference({"image": batch["image"], "sequence": batch["sequence"]}, training=True)
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
+        )
+    gradients = tape.gradient(loss, reference.trainable_variables)
+    with two_replicas.scope():
+        network = small_network.small_build(3, seed=0, synchronized_batchnorm=True)
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build(network.model.trainable_variables)
+    steps.make_train_step(network, optimizer, two_replicas, BATCH)(distributed(two_replicas, batch))
+    after = network.model.trainable_variables
+    for variable, gradient, new in zip(
+        reference.trainable_variables, gradients, after, strict=True
+    ):
+        np.testing.assert_allclose(variable - gradient, new, atol=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_is_reported(two_replicas):
+    batch = batches(1)[0]
+    batch["sequence"][-1, 0, 0] = np.inf  # on the second replica only
+    with two_replicas.scope():
+        network = small_network.small_build(3, seed=0, synchronized_batchnorm=True)
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build(network.model.trainable_variables)
+    step = steps.make_train_step(network, optimizer, two_replicas, BATCH)
+    _, bad = step(distributed(two_replicas, batch))
+    assert bad.numpy() == 1
+
+
+def test_eval_step_returns_the_whole_batch_with_its_padding(two_replicas):
+    batch = batches(1)[0]
+    batch["weight"][-3:] = 0
+    with two_replicas.scope():
+        network = small_network.small_build(3)
+    outputs = steps.make_eval_step(network, two_replicas)(distributed(two_replicas, batch))
+    np.testing.assert_array_equal(np.sort(outputs["index"]), np.arange(BATCH))
+    assert outputs["weight"].numpy().sum() == BATCH - 3
+    logits = network.model({"image": batch["image"], "sequence": batch["sequence"]}, training=False)
+    expected = metrics.per_example(logits, tf.constant(batch["label"]))
+    np.testing.assert_allclose(outputs["loss"], expected["loss"], atol=1e-6)
+    np.testing.assert_allclose(
+        outputs["probability"], tf.nn.softmax(logits).numpy().max(axis=-1), atol=1e-6
+    )
+
+
+@pytest.mark.slow
+def test_two_replicas_equal_one_at_full_size(one_replica, two_replicas):
+    """The real network: two steps of each phase."""
+    data = batches(2, batch=4)
+    for phase in (phases.PHASE1, phases.PHASE2):
+        settings = config.Config()
+        one, sums_of_one = train(one_replica, phase, settings, network_lib.build, data)
+        two, sums_of_two = train(two_replicas, phase, settings, network_lib.build, data)
+        np.testing.assert_allclose(sums_of_one[:, 0], sums_of_two[:, 0], rtol=2e-4)
+        difference = max(
+            np.abs(a - b).max()
+            for a, b in zip(one.model.get_weights(), two.model.get_weights(), strict=True)
+        )
+        print(f"{phase.name}: largest difference of a weight {difference:.2e}")
+        assert difference < (1e-5 if phase is phases.PHASE1 else 5e-4)

@@ -1,0 +1,495 @@
+"""Whole runs of the program's own loop, on a small network and eighteen images."""
+
+import dataclasses
+import errno
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import errors, phases
+from cnnrnn.commands import evaluate, train
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
+from cnnrnn.evaluation import charts
+from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.models import network as network_lib
+from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.training import steps
+from tests import (
+    helpers,
+    small_network,
+    two_cpus,  # noqa: F401
+)
+
+pytestmark = pytest.mark.usefixtures("small_network", "shared_strategy", "quick_images")
+predictions_figure = charts.predictions_figure
+
+
+@pytest.fixture
+def shared_strategy(one_replica, monkeypatch):
+    """A process can have one strategy, so all runs of this one share it."""
+    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
+
+
+@pytest.fixture
+def quick_images(monkeypatch):
+    """Drawing takes longer than all else in these runs; the test about TensorBoard draws."""
+    dot = helpers.png(np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(charts, "predictions_figure", lambda *_: dot)
+
+
+def weights_of_best(config, phase):
+    best = best_weights.find(run_folder.RunFolder(config.run_dir).best, phase)
+    model = small_network.small_build(3).model
+    model.load_weights(best.weights)
+    return model.get_weights()
+
+
+def scalars(folder):
+    """{(tag): [(step, value), ...]} of the event files in a folder."""
+    found = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                kind = value.metadata.plugin_data.plugin_name
+                number = float(tf.make_ndarray(value.tensor)) if kind == "scalars" else None
+                found.setdefault(value.tag, []).append((event.step, number))
+    return found
+
+
+def test_the_whole_recipe_leaves_everything_it_should(small_config, capsys):
+    train.run((), small_config)
+    root = small_config.run_dir
+    results = json.loads((root / "results.json").read_text())
+    assert results["phase"] == "phase2" and results["validation"]["count"] == 9
+    manifest = json.loads((root / "manifest.json").read_text())
+    assert set(manifest) == {"phase1", "phase2"}
+    assert manifest["phase1"]["dataset"]["fingerprint"] == results["fingerprint"]
+    assert manifest["phase1"]["xception_weights"]["kind"] == "random"
+    assert manifest["phase2"]["batchnorm"] == "train"
+    assert manifest["phase2"]["started_from"].endswith("of phase1)")
+    lines = (root / "evaluation" / "per_label.tsv").read_text().splitlines()
+    assert lines[0] == "label\ttop-1\ttop-5"
+    assert [line.split("\t")[0] for line in lines[1:]] == list(helpers.CLASSES)
+    for name in ("top1_by_label.png", "top5_by_label.png"):
+        assert (root / "evaluation" / name).read_bytes().startswith(b"\x89PNG")
+    assert not list(root.rglob(".partial-*"))
+    output = capsys.readouterr().out
+    assert str(root) in output and "next " not in output  # it goes on by itself
+
+
+def test_a_phase_ends_by_saying_what_is_next(small_config, capsys):
+    for command, following in (("phase1", "phase2"), ("phase2", "evaluate")):
+        train.run(command, small_config)
+        output = capsys.readouterr().out
+        assert str(small_config.run_dir) in output and f"next      ./run.sh {following}" in output
+
+
+def test_tensorboard_gets_its_curves_and_images(small_config, monkeypatch):
+    monkeypatch.setattr(charts, "predictions_figure", predictions_figure)
+    train.phase1((), small_config)
+    folder = run_folder.RunFolder(small_config.run_dir)
+    training = scalars(folder.events(phases.PHASE1, "train"))
+    validation = scalars(folder.events(phases.PHASE1, "validation"))
+    for tag in (
+        "loss",
+        "top1",
+        "top5",
+        "learning_rate",
+        "images_per_second",
+        "waiting_for_input",
+    ):
+        assert [step for step, _ in training[tag]] == [4, 8]
+    for tag in ("loss", "top1", "top5"):
+        assert [step for step, _ in validation[tag]] == [4, 8]
+    assert training["learning_rate"][0][1] == pytest.approx(1e-3)
+    assert {"flags", "input/rgb", "input/gray_sequence"} <= set(training)
+    assert "predictions" in validation
+    events = next(folder.events(phases.PHASE1, "train").glob("*"))
+    graphs = [
+        event.graph_def
+        for event in map(
+            lambda record: tf.compat.v1.Event.FromString(record.numpy()),
+            tf.data.TFRecordDataset(str(events)),
+        )
+        if event.graph_def
+    ]
+    assert len(graphs) == 1 and b"lstm_1" in graphs[0]
+
+
+def test_it_learns(small_config):
+    config = small_config.replace(epochs=(10, 1), learning_rate=(0.03, 1e-3))
+    train.phase1((), config)
+    best = best_weights.find(config.run_dir / "best", phases.PHASE1)
+    assert best.validation.top1 >= 0.6
+    assert best.validation.loss < np.log(3) - 0.1
+
+
+def test_a_run_continued_equals_a_run_in_one_go(small_config):
+    whole = small_config.replace(run="whole", epochs=(3, 2))
+    parts = small_config.replace(run="parts")
+    train.run((), whole)
+    for epochs in (1, 3):
+        train.phase1((), parts.replace(epochs=(epochs, 1)))
+    for epochs in (1, 2):
+        train.phase2((), parts.replace(epochs=(1, epochs)))
+    for phase in phases.BY_NAME.values():
+        for a, b in zip(weights_of_best(whole, phase), weights_of_best(parts, phase), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("steps_before_the_kill", [1, 4, 6])
+def test_a_run_killed_in_an_epoch_goes_on_where_its_checkpoint_is(
+    small_config, monkeypatch, steps_before_the_kill
+):
+    whole = small_config.replace(run="whole")
+    train.phase1((), whole)
+    killed = small_config.replace(run="killed", checkpoint_minutes=1e-9)  # after every step
+
+    class Killed(BaseException):
+        pass
+
+    make = steps.make_train_step
+    seen = []
+
+    def make_that_dies(*arguments, **keywords):
+        step = make(*arguments, **keywords)
+
+        def counted(batch):
+            if len(seen) == steps_before_the_kill:
+                raise Killed
+            seen.append(batch["index"].numpy())
+            return step(batch)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "make_train_step", make_that_dies)
+        with pytest.raises(Killed):
+            train.phase1((), killed)
+    train.phase1((), killed)
+    for a, b in zip(
+        weights_of_best(whole, phases.PHASE1), weights_of_best(killed, phases.PHASE1), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    curves = [scalars(config.run_dir / "events" / "phase1" / "train") for config in (whole, killed)]
+    assert curves[0]["loss"] == curves[1]["loss"]
+
+
+def test_a_finished_phase_says_so_and_changes_nothing(small_config, capsys):
+    train.phase1((), small_config)
+    before = {path: path.stat().st_mtime_ns for path in small_config.run_dir.rglob("*.h5")}
+    train.phase1((), small_config)
+    assert "all 2 epochs are done" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in small_config.run_dir.rglob("*.h5")}
+
+
+def test_phase2_without_phase1_says_so(small_config):
+    with pytest.raises(errors.UsageError, match="Run phase1 with the same flags first"):
+        train.phase2((), small_config)
+    assert not small_config.run_dir.exists()
+
+
+def test_phase2_starts_from_phase1s_best(small_config, monkeypatch):
+    train.phase1((), small_config)
+    started = []
+    make = steps.make_train_step
+
+    def spy(network, *rest, **keywords):
+        started.extend(network.model.get_weights())
+        return make(network, *rest, **keywords)
+
+    monkeypatch.setattr(steps, "make_train_step", spy)
+    train.phase2((), small_config)
+    for a, b in zip(weights_of_best(small_config, phases.PHASE1), started, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_init_from_another_run(small_config, capsys):
+    train.phase1((), small_config)
+    other = small_config.replace(run="other", init_from=str(small_config.run_dir))
+    train.phase2((), other)
+    assert f"starts from {small_config.run_dir}" in capsys.readouterr().out
+    nowhere = small_config.replace(run="third", init_from="/nowhere")
+    with pytest.raises(errors.UsageError, match="no trained weights in /nowhere"):
+        train.phase1((), nowhere)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch_size": (2, 2)}, "--batch_size=4 .now 2."),
+        ({"learning_rate": (0.1, 1e-4)}, "--learning_rate=0.001 .now 0.1."),
+        ({"seed": 1}, "--seed=0 .now 1."),
+        ({"xception_weights": "imagenet"}, "--xception_weights=none .now imagenet."),
+        ({"resize_method": "area"}, "--resize_method=bilinear"),
+        ({"train_per_class": 5}, "other images"),
+    ],
+)
+def test_a_run_folder_made_with_other_settings_is_refused(small_config, change, message):
+    train.phase1((), small_config)
+    with pytest.raises(errors.UsageError, match=message):
+        train.phase1((), small_config.replace(**change))
+
+
+def test_settings_of_one_phase_do_not_bind_the_other(small_config):
+    train.phase1((), small_config)
+    train.phase2((), small_config.replace(batch_size=(8, 3), checkpoint_minutes=3.0))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch_size": (19, 2)}, "18 training images, fewer than one batch of 19"),
+        ({"samples_per_epoch": (3, 3)}, "--samples_per_epoch=3 is less than one batch"),
+    ],
+)
+def test_too_little_for_a_batch_is_refused(small_config, change, message):
+    with pytest.raises(errors.UsageError, match=message):
+        train.phase1((), small_config.replace(**change))
+
+
+def test_short_epochs_draw_on_through_the_permutation(small_config, monkeypatch):
+    rows = []
+    make = steps.make_train_step
+
+    def spy(*arguments, **keywords):
+        step = make(*arguments, **keywords)
+        return lambda batch: rows.extend(batch["index"].numpy().tolist()) or step(batch)
+
+    monkeypatch.setattr(steps, "make_train_step", spy)
+    train.phase1((), small_config.replace(samples_per_epoch=(8, 8), batch_size=(2, 2)))
+    assert len(rows) == 16 and len(set(rows)) == 16
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(small_config, monkeypatch):
+    build = small_network.small_build
+
+    def poisoned(*arguments, **keywords):
+        network = build(*arguments, **keywords)
+        bias = network.model.get_layer("logits").bias
+        bias.assign(np.full(bias.shape, np.nan, np.float32))
+        return network
+
+    monkeypatch.setattr(network_lib, "build", poisoned)
+    with pytest.raises(errors.RunError, match="the loss is not finite at step 1 of epoch 1"):
+        train.phase1((), small_config)
+    assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))
+
+
+def go_bad(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize("damage", [go_bad, lambda path: path.unlink()])
+@pytest.mark.parametrize("place", ["train/gray", "val/white"])
+def test_a_image_that_goes_bad_after_the_check_stops_the_run_by_name(
+    small_config, images, monkeypatch, place, damage
+):
+    path = sorted((images / place).iterdir())[2]
+    load = dataset_lib.load
+
+    def load_then_damage(config):
+        data = load(config)
+        damage(path)
+        return data
+
+    monkeypatch.setattr(dataset_lib, "load", load_then_damage)
+    with pytest.raises(errors.RunError, match=f"cannot decode {path} .*has changed since"):
+        train.phase1((), small_config)
+
+
+def test_bad_images_that_are_left_out_are_no_obstacle(small_config, images):
+    path = sorted((images / "train" / "gray").iterdir())[2]
+    go_bad(path)
+    with pytest.raises(errors.UsageError, match=f"1 of 27 images .*{path}"):
+        train.phase1((), small_config)
+    assert not small_config.run_dir.exists()
+    skipping = small_config.replace(bad_images="skip")
+    train.phase1((), skipping)
+    evaluate.run((), skipping)
+    with pytest.raises(errors.UsageError, match="images cannot be trained on"):
+        evaluate.run((), small_config)
+
+
+def test_a_split_made_here_is_recorded(small_config, tmp_path):
+    root = helpers.write_classes(tmp_path / "tree", 6)
+    config = small_config.replace(dataset=str(root), validation_fraction=0.34)
+    train.phase1((), config)
+    lines = (config.run_dir / "split.tsv").read_text().splitlines()
+    assert len(lines) == 2 + 18
+    held_out = [line for line in lines if line.startswith("validation\t")]
+    assert len(held_out) == 6 and all(str(root) in line for line in held_out)
+
+
+def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica):
+    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
+    train.phase1((), small_config)
+    best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
+    evaluate.run((), small_config)
+    results = json.loads((small_config.run_dir / "results.json").read_text())
+    assert results["epoch"] == best.epoch
+    for name in ("loss", "top1", "top5"):
+        assert results["validation"][name] == pytest.approx(
+            getattr(best.validation, name), abs=1e-6
+        )
+    with pytest.raises(errors.UsageError, match="other images"):
+        evaluate.run((), small_config.replace(validation_per_class=1))
+    with pytest.raises(errors.UsageError, match="run phase1 first"):
+        evaluate.run((), small_config.replace(run="untrained"))
+
+
+def test_evaluation_is_exact_over_replicas_and_uneven_batches(
+    small_config, one_replica, two_replicas
+):
+    data = dataset_lib.load(small_config, log=lambda line: None)
+    seen = []
+    for strategy in (one_replica, two_replicas):
+        for batch_size in (2, 4, 8, 10):
+            with strategy.scope():
+                network = small_network.small_build(3)
+            predictions = predictions_lib.predict(
+                data.validation,
+                steps.make_eval_step(network, strategy),
+                strategy,
+                batch_size=batch_size,
+                resize_method="bilinear",
+                label="test",
+            )
+            assert predictions.means.count == 9
+            np.testing.assert_array_equal(predictions.label, data.validation.labels)
+            seen.append(predictions)
+    for other in seen[1:]:
+        np.testing.assert_allclose(other.loss, seen[0].loss, atol=1e-6)
+        np.testing.assert_array_equal(other.top, seen[0].top)
+
+
+def test_evaluation_that_misses_an_example_is_refused(small_config, one_replica, monkeypatch):
+    data = dataset_lib.load(small_config, log=lambda line: None)
+    honest = input_pipeline.evaluation
+
+    def twice_the_first(split, **keywords):
+        return honest(split, **keywords).map(lambda batch: {**batch, "index": batch["index"] * 0})
+
+    monkeypatch.setattr(input_pipeline, "evaluation", twice_the_first)
+    network = small_network.small_build(3)
+    with pytest.raises(errors.RunError, match="exactly once"):
+        predictions_lib.predict(
+            data.validation,
+            steps.make_eval_step(network, one_replica),
+            one_replica,
+            batch_size=3,
+            resize_method="bilinear",
+            label="test",
+        )
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_saved(small_config, monkeypatch):
+    train.phase1((), small_config)
+    kept = weights_of_best(small_config, phases.PHASE1)
+
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save_weights", full)
+        patch.setattr(phases.Phase, "is_better", lambda *_: True)
+        with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
+            train.phase1((), small_config.replace(epochs=(3, 1)))
+    for a, b in zip(kept, weights_of_best(small_config, phases.PHASE1), strict=True):
+        np.testing.assert_array_equal(a, b)
+    train.phase1((), small_config.replace(epochs=(3, 1)))
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_sentence(small_config, monkeypatch):
+    def full(*arguments, **keywords):
+        raise tf.errors.ResourceExhaustedError(None, None, "x.data; No space left on device")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", full)
+    with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
+        train.phase1((), small_config)
+
+
+def test_too_little_room_is_found_before_writing(small_config, monkeypatch):
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    with pytest.raises(errors.RunError, match="MB and 0 MB are free"):
+        train.phase1((), small_config)
+
+
+def test_a_mistake_at_the_start_does_not_bind_the_run_folder(small_config):
+    for mistake in ({"xception_weights": "/nowhere.h5"}, {"init_from": "/nowhere"}):
+        with pytest.raises(errors.UsageError, match="nowhere"):
+            train.phase1((), small_config.replace(**mistake))
+    train.phase1((), small_config)
+
+
+def test_a_mistyped_data_set_leaves_no_folder(small_config):
+    with pytest.raises(errors.UsageError):
+        train.phase1((), small_config.replace(dataset="/nowhere"))
+    assert not small_config.run_dir.exists()
+
+
+def test_best_weights_are_not_overwritten_once_the_checkpoints_are_gone(small_config):
+    train.phase1((), small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
+    best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
+    assert best.epoch > 1
+    shutil.rmtree(small_config.run_dir / "checkpoints")
+    with pytest.raises(errors.UsageError, match="no checkpoint to go on from"):
+        train.phase1((), small_config.replace(epochs=(3, 1), learning_rate=(0.01, 1e-4)))
+    assert best.weights.exists()
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(small_config):
+    config = small_config.replace(
+        epochs=(1, 1), samples_per_epoch=(4, 2), learning_rate=(1e38, 1e-4)
+    )
+    with pytest.raises(errors.RunError, match="validation loss after epoch 1 of phase1"):
+        train.phase1((), config)
+    assert not list(small_config.run_dir.rglob("*.index"))
+
+
+def test_wildcards_in_the_run_folders_path_are_refused(small_config, tmp_path):
+    with pytest.raises(errors.UsageError, match="wildcards"):
+        train.phase1((), small_config.replace(runs_dir=str(tmp_path / "[x]")))
+
+
+def test_phase2_says_so_when_phase1_has_gone_on_since(small_config, capsys):
+    config = small_config.replace(learning_rate=(0.01, 1e-4))
+    train.phase1((), config)
+    train.phase2((), config)
+    train.phase1((), config.replace(epochs=(6, 2)))
+    capsys.readouterr()
+    train.phase2((), config.replace(epochs=(6, 3)))
+    assert "phase 1 has found better weights since" in capsys.readouterr().out
+
+
+def test_settings_that_an_older_version_did_not_have_stand_at_their_default(small_config):
+    train.phase1((), small_config)
+    path = small_config.run_dir / "config.json"
+    recorded = json.loads(path.read_text())
+    del recorded["phase1"]["init_from"]
+    path.write_text(json.dumps(recorded))
+    train.phase1((), small_config)
+    path.write_text("[]")
+    with pytest.raises(errors.UsageError, match="config.json cannot be read"):
+        train.phase1((), small_config)
+
+
+def test_best_weights_of_another_number_of_classes_are_refused(small_config, tmp_path):
+    train.phase1((), small_config)
+    best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
+    with pytest.raises(errors.UsageError, match="is of 3 classes, the data set has 4"):
+        best_weights.load(best, small_network.small_build(4).model, (*helpers.CLASSES, "other"))
+    with pytest.raises(errors.UsageError, match="'white' and 'blue'"):
+        best_weights.load(best, small_network.small_build(3).model, ("black", "gray", "blue"))
+    broken = dataclasses.replace(best, weights=tmp_path / "x.weights.h5")
+    broken.weights.write_bytes(best.weights.read_bytes()[:2000])
+    with pytest.raises(errors.RunError, match="damaged"):
+        best_weights.load(broken, small_network.small_build(3).model, helpers.CLASSES)
