@@ -17,6 +17,7 @@ import tensorflow as tf
 from cnnrnn import config
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.preprocessing import views as views_lib
 
 BATCH = 32
 CLASSES, PER_CLASS = 4, 500
@@ -108,7 +109,7 @@ def _program(root: pathlib.Path, features: input_pipeline.Features | None = None
             batch_size=BATCH,
             start=0,
             seed=0,
-            resize_method="bilinear",
+            preprocessing=views_lib.Preprocessing(),
             features=features,
         )
     )

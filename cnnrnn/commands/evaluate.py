@@ -10,6 +10,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.evaluation import report
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import feature_cache, steps
@@ -52,7 +53,10 @@ def evaluate(
     features = None
     if best.phase == phases.PHASE1.name and config.training.feature_cache_dir:
         cache = feature_cache.FeatureCache(
-            config.training.feature_cache_dir, network, strategy, config.data.resize_method
+            config.training.feature_cache_dir,
+            network,
+            strategy,
+            views_lib.Preprocessing(config.data.resize_method),
         )
         features = cache.features(data.validation, "validation", passes=1)
     predictions = predictions_lib.predict(
@@ -60,7 +64,7 @@ def evaluate(
         steps.make_eval_step(network, strategy, branches=True),
         strategy,
         batch_size=batch_size,
-        resize_method=config.data.resize_method,
+        preprocessing=views_lib.Preprocessing(config.data.resize_method),
         label="evaluation",
         features=features,
     )

@@ -36,11 +36,12 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     folder = folder / "export" if (folder / "export").is_dir() else folder
     export = loader.load(folder)
     signatures = export.signatures
+    preprocessing = views_lib.Preprocessing(export.notes["resize_method"])
     application = app.application(
         _NAME,
         batcher.Batcher(functools.partial(classify, signatures), _BATCH, _WAITING),
         batcher.Batcher(
-            functools.partial(explain, signatures, export.notes["resize_method"]),
+            functools.partial(explain, signatures, preprocessing),
             batch_size=1,
             waiting=_EXPLANATIONS_WAITING,
         ),
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     print("serve: classifying and explaining one image, to have everything compiled", flush=True)
     image = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
     classify(signatures, [image])
-    explain(signatures, export.notes["resize_method"], [image])
+    explain(signatures, preprocessing, [image])
     try:
         listener = socket.create_server((config.serving.host, config.serving.port))
     except OSError as error:
@@ -86,19 +87,21 @@ def classify(signatures, images: list[bytes]) -> list[batcher.Answer]:
     ]
 
 
-def explain(signatures, resize_method: str, images: list[bytes]) -> list[batcher.Answer]:
+def explain(
+    signatures, preprocessing: views_lib.Preprocessing, images: list[bytes]
+) -> list[batcher.Answer]:
     """The images' classes, each with a figure of where they were found as a data URL."""
-    return [_explain(signatures, resize_method, image) for image in images]
+    return [_explain(signatures, preprocessing, image) for image in images]
 
 
-def _explain(signatures, resize_method: str, image: bytes) -> batcher.Answer:
+def _explain(signatures, preprocessing: views_lib.Preprocessing, image: bytes) -> batcher.Answer:
     said = {
         name: value.numpy()[0]
         for name, value in signatures["explained"](image_bytes=tf.constant([image])).items()
     }
     if said["error"]:
         return {"error": said["error"].decode()}
-    view = views_lib.rgb_view(views_lib.decode(tf.constant(image)), resize_method)
+    view = preprocessing.rgb(views_lib.decode(tf.constant(image)))
     classes = [
         (name.decode(), float(probability), cam, timesteps)
         for name, probability, cam, timesteps in zip(

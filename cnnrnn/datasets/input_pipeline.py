@@ -55,7 +55,7 @@ def training(
     batch_size: int,
     start: int,
     seed: int,
-    resize_method: str,
+    preprocessing: views_lib.Preprocessing,
     features: Features | None = None,
 ) -> tf.data.Dataset:
     """Endless shuffled batches, from sample number `start` of the run on.
@@ -65,7 +65,7 @@ def training(
         batch_size: B.
         start: how many samples were drawn before.
         seed: of the order.
-        resize_method: as in `preprocessing`.
+        preprocessing: makes the inputs of each decoded image.
         features: what the CNN makes of each image; then its RGB view is not made.
 
     Returns:
@@ -76,14 +76,14 @@ def training(
     last = tf.int64.max
     positions = tf.data.Dataset.range(start, last, output_type=tf.int64)
     rows = positions.map(lambda position: (index_at(position, len(split), seed), 1.0))
-    return _batches(split, rows, batch_size, resize_method, features)
+    return _batches(split, rows, batch_size, preprocessing, features)
 
 
 def evaluation(
     split: dataset_lib.Split,
     *,
     batch_size: int,
-    resize_method: str,
+    preprocessing: views_lib.Preprocessing,
     features: Features | None = None,
 ) -> tf.data.Dataset:
     """Every example once, in order; the last batch is filled up with examples of weight 0.
@@ -97,18 +97,17 @@ def evaluation(
     rows = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
     weights = np.concatenate([np.ones(len(split), np.float32), np.zeros(padding, np.float32)])
     rows_and_weights = tf.data.Dataset.from_tensor_slices((rows, weights))
-    return _batches(split, rows_and_weights, batch_size, resize_method, features)
+    return _batches(split, rows_and_weights, batch_size, preprocessing, features)
 
 
-def _batches(split, rows_and_weights, batch_size, resize_method, features) -> tf.data.Dataset:
+def _batches(split, rows_and_weights, batch_size, preprocessing, features) -> tf.data.Dataset:
     def views(row, weight):
         encoded, label = split.fetch(row)
         image = views_lib.decode(encoded)
         example = {"label": label, "index": row, "weight": weight}
         if features is not None:
-            return {"sequence": views_lib.gray_view(image, resize_method), **example}
-        rgb = views_lib.rgb_view(image, resize_method)
-        return {"image": rgb, "sequence": views_lib.gray_sequence(rgb), **example}
+            return {"sequence": preprocessing.sequence(image), **example}
+        return {**preprocessing.inputs(image), **example}
 
     def with_features(batch):
         return {**batch, "features": features.of(batch["index"])}

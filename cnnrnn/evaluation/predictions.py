@@ -8,6 +8,7 @@ import tensorflow as tf
 from cnnrnn import errors, metrics
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import progress, stop_signals
 
 
@@ -37,7 +38,7 @@ def predict(
     strategy: tf.distribute.Strategy,
     *,
     batch_size: int,
-    resize_method: str,
+    preprocessing: views_lib.Preprocessing,
     label: str,
     features: input_pipeline.Features | None = None,
 ) -> Predictions:
@@ -48,7 +49,7 @@ def predict(
         eval_step: from `steps.make_eval_step`.
         strategy: the one that `eval_step` was made for.
         batch_size: global batch.
-        resize_method: as in training.
+        preprocessing: as in training.
         label: what the progress line calls it.
         features: what the CNN makes of each image of the split; then it is not run.
 
@@ -56,7 +57,7 @@ def predict(
         RunError: an image cannot be decoded, or an example was not seen exactly once.
     """
     batches = input_pipeline.evaluation(
-        split, batch_size=batch_size, resize_method=resize_method, features=features
+        split, batch_size=batch_size, preprocessing=preprocessing, features=features
     )
     parts: list[dict[str, np.ndarray]] = []
     done = 0

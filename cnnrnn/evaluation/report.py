@@ -23,6 +23,7 @@ from cnnrnn.evaluation import (
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
 from cnnrnn.system import atomic_files
 from cnnrnn.system import text as text_lib
@@ -213,7 +214,7 @@ def _shown(
         input_pipeline.evaluation(
             data.validation.take(rows),
             batch_size=len(rows),
-            resize_method=config.data.resize_method,
+            preprocessing=views_lib.Preprocessing(config.data.resize_method),
         ).as_numpy_iterator()
     )
     return [

@@ -70,7 +70,7 @@ def describe(
         "classes": len(classifier.class_names),
         "named": min(config.prediction.top, len(classifier.class_names)),
         "max_megapixels": f"{config.data.max_megapixels:g}",
-        "resize_method": classifier.resize_method,
+        "resize_method": classifier.preprocessing.resize_method,
         "image_size": shapes.IMAGE_SIZE,
         "git_commit": made.get("git_commit") or "unknown",
         "tensorflow": made.get("packages", {}).get("tensorflow", "unknown"),

@@ -24,13 +24,13 @@ class Classifier:
     Attributes:
         network: filled.
         class_names: by label.
-        resize_method: as in training.
+        preprocessing: as in training.
         best: which weights they are.
     """
 
     network: network_lib.Network
     class_names: tuple[str, ...]
-    resize_method: str
+    preprocessing: views_lib.Preprocessing
     best: best_weights.Best
 
     def views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -39,8 +39,7 @@ class Classifier:
 
     def views_of(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """What they see of a decoded one, (height, width, 3) uint8."""
-        rgb = views_lib.rgb_view(image, self.resize_method)
-        return {"image": rgb, "sequence": views_lib.gray_sequence(rgb)}
+        return self.preprocessing.inputs(image)
 
     def probabilities(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """(B, classes) float32 of a batch of views."""
@@ -67,10 +66,10 @@ def load(root: pathlib.Path, precision: str | None = None) -> Classifier:
     best = best_weights.latest(folder.best)
     recorded = folder.config()
     try:
-        resize_method = recorded["data"]["resize_method"]
+        preprocessing = views_lib.Preprocessing(recorded["data"]["resize_method"])
         precision = precision or recorded[best.phase]["precision"]
     except (KeyError, TypeError) as error:
         raise errors.UsageError(f"{root}/config.json is not that of a trained run.") from error
     network = network_lib.build(len(best.class_names), precision=precision)
     best_weights.load(best, network.model, best.class_names)
-    return Classifier(network, best.class_names, resize_method, best)
+    return Classifier(network, best.class_names, preprocessing, best)

@@ -11,6 +11,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
 from cnnrnn.system import text as text_lib
@@ -108,7 +109,7 @@ def _rates(
             batch_size=batch_size,
             start=0,
             seed=config.run.seed,
-            resize_method=config.data.resize_method,
+            preprocessing=views_lib.Preprocessing(config.data.resize_method),
             features=features,
         )
         distributed = input_pipeline.distribute(batches, strategy)

@@ -75,13 +75,13 @@ class FeatureCache:
         directory: holds the caches of all runs.
         network: its CNN computes the features; its weights must be those to use.
         strategy: what to compute them on.
-        resize_method: as in training.
+        preprocessing: as in training.
     """
 
     directory: pathlib.Path
     network: network_lib.Network
     strategy: tf.distribute.Strategy
-    resize_method: str
+    preprocessing: views_lib.Preprocessing
 
     def features(self, split: dataset_lib.Split, name: str, passes: float) -> Features | None:
         """The features of a split, computed as far as they are missing.
@@ -119,8 +119,8 @@ class FeatureCache:
             "format": _FORMAT,
             "weights": xception_weights.tensors_sha256(self.network.cnn.get_weights()),
             "pictures": hashlib.sha256(np.ascontiguousarray(split.digests).tobytes()).hexdigest(),
-            "rgb_view": views_lib.RGB_VIEW_VERSION,
-            "resize_method": self.resize_method,
+            "rgb_view": views_lib.RGB_VERSION,
+            "resize_method": self.preprocessing.resize_method,
             "image_size": shapes.IMAGE_SIZE,
             "precision": self.network.precision,
         }
@@ -166,7 +166,7 @@ class FeatureCache:
         images = batch_size(self.strategy)
         step = steps.make_feature_step(self.network, self.strategy)
         batches = input_pipeline.evaluation(
-            split.take(rows), batch_size=images, resize_method=self.resize_method
+            split.take(rows), batch_size=images, preprocessing=self.preprocessing
         )
         iterator = input_pipeline.distribute(batches, self.strategy)
         pending = np.empty((0, self._width), np.float32)

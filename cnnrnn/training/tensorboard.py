@@ -12,6 +12,7 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import charts
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import event_files, run_folder
 
 _INPUTS = 4
@@ -118,14 +119,14 @@ class Summaries:
         validation: dataset_lib.Split,
         predictions: predictions_lib.Predictions,
         class_names: tuple[str, ...],
-        resize_method: str,
+        preprocessing: views_lib.Preprocessing,
         step: int,
     ) -> None:
         """Validation images, evenly spread over the split, with true and predicted names."""
         rows = np.unique(np.linspace(0, len(validation) - 1, _PREDICTIONS).astype(np.int64))
         sample = next(
             input_pipeline.evaluation(
-                validation.take(rows), batch_size=len(rows), resize_method=resize_method
+                validation.take(rows), batch_size=len(rows), preprocessing=preprocessing
             ).as_numpy_iterator()
         )
         png = charts.predictions_figure(

@@ -12,6 +12,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import stop_signals
@@ -119,7 +120,7 @@ def _run_epochs(
             batch_size=schedule.batch_size,
             start=steps_done * schedule.batch_size,
             seed=config.run.seed,
-            resize_method=config.data.resize_method,
+            preprocessing=views_lib.Preprocessing(config.data.resize_method),
             features=features,
         ),
         strategy,
@@ -143,7 +144,7 @@ def _run_epochs(
                     eval_step,
                     strategy,
                     batch_size=schedule.batch_size,
-                    resize_method=config.data.resize_method,
+                    preprocessing=views_lib.Preprocessing(config.data.resize_method),
                     label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
                     features=validation_features,
                 )
@@ -200,7 +201,7 @@ def _end_epoch(
         setup.data.validation,
         predictions,
         setup.data.class_names,
-        setup.config.data.resize_method,
+        views_lib.Preprocessing(setup.config.data.resize_method),
         steps_done,
     )
     position.epoch.assign(epoch)
@@ -222,7 +223,10 @@ def _features(
     if phase.train_cnn or directory is None:
         return None, None
     cache = feature_cache.FeatureCache(
-        directory, setup.network, setup.strategy, setup.config.data.resize_method
+        directory,
+        setup.network,
+        setup.strategy,
+        views_lib.Preprocessing(setup.config.data.resize_method),
     )
     train, validation = setup.data.train, setup.data.validation
     steps_left = schedule.epochs * schedule.steps_per_epoch - steps_done
@@ -240,7 +244,7 @@ def _sample(setup: Setup) -> dict[str, np.ndarray]:
         batch_size=count,
         start=0,
         seed=setup.config.run.seed,
-        resize_method=setup.config.data.resize_method,
+        preprocessing=views_lib.Preprocessing(setup.config.data.resize_method),
     )
     try:
         return next(batches.as_numpy_iterator())

@@ -17,6 +17,7 @@ from cnnrnn.commands import explain, export, predict, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.export import keras_and_litert
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import steps
@@ -59,7 +60,7 @@ def test_a_folder_is_answered_as_evaluation_does(run_of, said, images, one_repli
         steps.make_eval_step(classifier.network, one_replica),
         one_replica,
         batch_size=4,
-        resize_method="bilinear",
+        preprocessing=views_lib.Preprocessing(),
         label="reference",
     )
     by_path = {answer["path"]: answer["classes"] for answer in answers}

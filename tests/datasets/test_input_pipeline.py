@@ -5,6 +5,7 @@ import tensorflow as tf
 from cnnrnn import config, errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.preprocessing import views as views_lib
 
 
 @pytest.fixture
@@ -14,7 +15,11 @@ def data(images):
 
 def rows(split, start, batches, batch_size=5, seed=0):
     dataset = input_pipeline.training(
-        split, batch_size=batch_size, start=start, seed=seed, resize_method="bilinear"
+        split,
+        batch_size=batch_size,
+        start=start,
+        seed=seed,
+        preprocessing=views_lib.Preprocessing(),
     )
     return np.concatenate([b["index"] for b in dataset.take(batches).as_numpy_iterator()])
 
@@ -56,7 +61,7 @@ def test_training_starts_anywhere_in_the_same_order(data):
 def test_views_and_labels_belong_together(data):
     batch = next(
         input_pipeline.training(
-            data.train, batch_size=9, start=0, seed=0, resize_method="bilinear"
+            data.train, batch_size=9, start=0, seed=0, preprocessing=views_lib.Preprocessing()
         ).as_numpy_iterator()
     )
     assert batch["image"].shape == (9, 299, 299, 3)
@@ -71,7 +76,7 @@ def test_views_and_labels_belong_together(data):
 def test_evaluation_has_every_example_once_and_pads_with_weight_zero(data):
     batches = list(
         input_pipeline.evaluation(
-            data.validation, batch_size=4, resize_method="bilinear"
+            data.validation, batch_size=4, preprocessing=views_lib.Preprocessing()
         ).as_numpy_iterator()
     )
     assert [len(batch["index"]) for batch in batches] == [4, 4, 4]
@@ -90,7 +95,7 @@ def test_a_bad_image_is_named_with_its_class(data, content):
             file.truncate(0)
             file.write(content)
     dataset = input_pipeline.training(
-        data.train, batch_size=18, start=0, seed=0, resize_method="bilinear"
+        data.train, batch_size=18, start=0, seed=0, preprocessing=views_lib.Preprocessing()
     )
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
@@ -106,7 +111,7 @@ def test_a_image_that_went_missing_is_named(data):
     path = data.train.source._paths[3]
     os.remove(path)
     dataset = input_pipeline.training(
-        data.train, batch_size=18, start=0, seed=0, resize_method="bilinear"
+        data.train, batch_size=18, start=0, seed=0, preprocessing=views_lib.Preprocessing()
     )
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))

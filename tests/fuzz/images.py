@@ -22,8 +22,8 @@ def make(seed, folder):
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def views(encoded):
         image = views_lib.decode(encoded)
-        rgb = views_lib.rgb_view(image, "bilinear")
-        return tf.shape(image), rgb, views_lib.gray_view(image, "bilinear")
+        rgb = views_lib.Preprocessing().rgb(image)
+        return tf.shape(image), rgb, views_lib.Preprocessing().sequence(image)
 
     def try_one(number):
         rng = np.random.default_rng([seed, number])

@@ -15,7 +15,7 @@ def photograph() -> np.ndarray:
 
 
 def test_the_rgb_view_is_what_keras_gives_xception(photograph):
-    ours = views_lib.rgb_view(tf.constant(photograph), "bilinear")
+    ours = views_lib.Preprocessing().rgb(tf.constant(photograph))
     resized = keras.ops.image.resize(photograph.astype("float32"), (299, 299), "bilinear")
     keras_says = keras.applications.xception.preprocess_input(np.array(resized))
     assert ours.shape == (299, 299, 3)
@@ -25,15 +25,15 @@ def test_the_rgb_view_is_what_keras_gives_xception(photograph):
 
 @pytest.mark.parametrize("method", config.RESIZE_METHODS)
 def test_every_resize_method_gives_float32_near_the_range(photograph, method):
-    view = views_lib.rgb_view(tf.constant(photograph), method).numpy()
+    view = views_lib.Preprocessing(method).rgb(tf.constant(photograph)).numpy()
     assert view.dtype == np.float32 and view.shape == (299, 299, 3)
     assert np.abs(view).max() < 1.3
     assert view.std() > 0.2
 
 
 def test_a_timestep_is_thirteen_gray_rows(photograph):
-    rgb = views_lib.rgb_view(tf.constant(photograph), "bilinear")
-    sequence = views_lib.gray_sequence(rgb).numpy()
+    rgb = views_lib.Preprocessing().rgb(tf.constant(photograph))
+    sequence = views_lib.sequence_of(rgb).numpy()
     assert sequence.shape == (23, 3887)
     by_hand = rgb.numpy()[13 * 4 : 13 * 5].mean(axis=-1).reshape(-1)
     np.testing.assert_allclose(sequence[4], by_hand, atol=1e-6)
@@ -102,8 +102,8 @@ def test_a_truncated_jpeg_raises():
 def test_mean_and_resize_commute(photograph, method, size):
     """The gray view made directly is the mean of the RGB view, enlarging and reducing."""
     image = tf.constant(photograph[: size[0], : size[1]])
-    direct = views_lib.gray_view(image, method)
-    by_way_of_rgb = views_lib.gray_sequence(views_lib.rgb_view(image, method))
+    direct = views_lib.Preprocessing(method).sequence(image)
+    by_way_of_rgb = views_lib.sequence_of(views_lib.Preprocessing(method).rgb(image))
     assert direct.shape == (23, 3887)
     # 'area' sums up many pixels in float32; one step of an 8-bit pixel is 8e-3.
     tolerance = 5e-5 if method == "area" else 2e-6

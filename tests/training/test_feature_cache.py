@@ -45,7 +45,11 @@ def make_cache(one_replica, tmp_path, small_chunks):
             network = small_network.small_build(3, seed=seed)
         told = []
         cache = feature_cache.FeatureCache(
-            tmp_path / "features", network, strategy, resize_method, told.append
+            tmp_path / "features",
+            network,
+            strategy,
+            views_lib.Preprocessing(resize_method),
+            told.append,
         )
         return cache, told
 
@@ -81,7 +85,7 @@ def test_features_are_those_of_the_cnn_in_any_order(make_cache, data, tmp_path):
     assert [np.load(path).shape for path in chunks(tmp_path)] == [(7, 6), (7, 6), (4, 6)]
     images = next(
         input_pipeline.evaluation(
-            data.train, batch_size=18, resize_method="bilinear"
+            data.train, batch_size=18, preprocessing=views_lib.Preprocessing()
         ).as_numpy_iterator()
     )["image"]
     np.testing.assert_allclose(kept, cache.network.cnn(images[rows], training=False), atol=1e-6)
@@ -167,7 +171,7 @@ def test_whatever_decides_the_values_decides_the_folder(make_cache, data, tmp_pa
         start=2,
     ):
         assert len(folder(cache, split)) == count
-    monkeypatch.setattr(views_lib, "RGB_VIEW_VERSION", 99)
+    monkeypatch.setattr(views_lib, "RGB_VERSION", 99)
     assert len(folder(make_cache()[0], data.train)) == 6
 
 
@@ -217,7 +221,7 @@ def test_logits_with_and_without_the_cache_agree(make_cache, data, one_replica):
             eval_step,
             one_replica,
             batch_size=4,
-            resize_method="bilinear",
+            preprocessing=views_lib.Preprocessing(),
             label="test",
             features=features,
         )
@@ -257,7 +261,7 @@ def test_logits_of_the_real_network_with_and_without_the_cache_agree(images, one
         network = network_lib.build(3)
         phases.set_trainable(network, phases.PHASE1, config.Config())
     cache = feature_cache.FeatureCache(tmp_path / "features", network, one_replica, "bilinear")
-    kwargs = {"batch_size": 6, "resize_method": "bilinear"}
+    kwargs = {"batch_size": 6, "preprocessing": views_lib.Preprocessing()}
     plain = next(iter(input_pipeline.evaluation(data.train, **kwargs)))
     cached = next(
         iter(

@@ -17,6 +17,7 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import charts
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import steps
@@ -359,7 +360,7 @@ def test_evaluation_is_exact_over_replicas_and_uneven_batches(
                 steps.make_eval_step(network, strategy),
                 strategy,
                 batch_size=batch_size,
-                resize_method="bilinear",
+                preprocessing=views_lib.Preprocessing(),
                 label="test",
             )
             assert predictions.means.count == 9
@@ -385,7 +386,7 @@ def test_evaluation_that_misses_an_example_is_refused(small_config, one_replica,
             steps.make_eval_step(network, one_replica),
             one_replica,
             batch_size=3,
-            resize_method="bilinear",
+            preprocessing=views_lib.Preprocessing(),
             label="test",
         )
 
