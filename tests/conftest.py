@@ -49,9 +49,10 @@ def two_replicas():
 
 @pytest.fixture(scope="session")
 def one_replica():
-    import tensorflow as tf
+    """The strategy that commands train on in this process, too."""
+    from cnnrnn.system import devices
 
-    return tf.distribute.MirroredStrategy(["/cpu:0"])
+    return devices.strategy()
 
 
 @pytest.fixture

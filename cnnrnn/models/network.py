@@ -7,7 +7,7 @@ rows  (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -52,6 +52,9 @@ class Network:
     def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Logits (B, classes) of a batch; see `branches`."""
         return self.fusion(list(self.branches(batch, training)), training=training)
+
+
+Build = Callable[..., "Network"]  # the signature of `build`
 
 
 def build(

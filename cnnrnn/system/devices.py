@@ -1,5 +1,6 @@
 """The machine: which devices train, as how many replicas, in which precision."""
 
+import functools
 import pathlib
 
 import tensorflow as tf
@@ -8,11 +9,11 @@ from absl import logging
 from cnnrnn import errors
 
 
+@functools.cache  # two strategies in one process collide in their collectives
 def strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
     """MirroredStrategy over all GPUs, else over one CPU or `logical_cpus` parts of it.
 
-    To be called before TensorFlow has touched a device, and once a process: two strategies
-    collide in their collectives.
+    The first call must come before TensorFlow touches a device; later ones return the same object.
 
     Raises:
         UsageError: --logical_cpus is given although there is a GPU.

@@ -19,7 +19,6 @@ from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
-from cnnrnn.system import devices as devices_lib
 from tests import helpers, small_network
 
 
@@ -81,7 +80,6 @@ def test_litert_says_what_the_network_says(network, plain, quantized, tolerance)
 
 
 def test_the_command(small_network, small_config, one_replica, monkeypatch, capsys):
-    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     train.phase1((), small_config.replace(epochs=(1, 1)))
     for _ in range(2):  # an earlier export is replaced
         export.run((), small_config)

@@ -19,7 +19,6 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.export import keras_and_litert
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import classifier as classifier_lib
-from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import steps
 from tests import bad_images, helpers
 
@@ -29,7 +28,6 @@ pytestmark = pytest.mark.usefixtures("small_network")
 @pytest.fixture
 def run_of(small_config, one_replica, monkeypatch):
     """A trained run on the images."""
-    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     settings = small_config.replace(epochs=(1, 1), learning_rate=(0.01, 1e-4))
     train.phase1((), settings)
     return settings

@@ -12,7 +12,6 @@ import tensorflow as tf
 from cnnrnn import config, errors, main, phases
 from cnnrnn.commands import preflight, train
 from cnnrnn.models import network as network_lib
-from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
 from cnnrnn.training import dry_run, feature_cache, startup_report
 from tests import helpers, small_network
@@ -110,7 +109,6 @@ def test_the_trial_of_a_phase_leaves_nothing(small_config, tmp_path):
 @pytest.fixture
 def in_this_process(monkeypatch, one_replica):
     monkeypatch.setattr(network_lib, "build", small_network.small_build)
-    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     monkeypatch.setattr(feature_cache, "_BATCH_PER_REPLICA", 4)
 
 
@@ -192,7 +190,6 @@ def test_short_epochs_and_short_runs_tell_nothing(clock):
 def test_a_run_tells_its_pace_and_whether_phase2_fits(
     small_config, small_network, one_replica, monkeypatch, capsys
 ):
-    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     monkeypatch.setattr(memory, "available", lambda: 10**9)
     monkeypatch.setattr(memory, "resident", lambda: 10**8)
     train.phase1((), small_config.replace(epochs=(1, 1), batch_size=(4, 64)))

@@ -8,7 +8,6 @@ import pytest
 from cnnrnn import config, errors
 from cnnrnn.commands import reproduce, train
 from cnnrnn.runs import run_folder
-from cnnrnn.system import devices as devices_lib
 from tests import helpers
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
@@ -16,7 +15,6 @@ SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network
 
 @pytest.fixture
 def trained(small_network, small_config, one_replica, monkeypatch):
-    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     monkeypatch.setattr(reproduce, "_PROGRAM", SMALL)
     monkeypatch.setenv("PYTHONPATH", f"{helpers.REPOSITORY}:{helpers.REPOSITORY / 'tests'}")
     wanted = small_config.replace(epochs=(1, 1))

@@ -12,8 +12,6 @@ from selenium.webdriver.common.by import By
 from cnnrnn.commands import evaluate, train
 from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals, html_report
 from cnnrnn.runs import event_files
-from cnnrnn.system import devices as devices_lib
-from cnnrnn.training import trainer
 from tests import pages
 
 
@@ -95,8 +93,6 @@ def test_a_figure_that_does_not_exist_is_a_dash():
 
 @pytest.fixture
 def report(small_network, small_config, one_replica, monkeypatch) -> pathlib.Path:
-    for module in (trainer, evaluate):
-        monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     train.phase1((), small_config)
     evaluate.run((), small_config)
     return small_config.run_dir

@@ -16,7 +16,6 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import feature_cache, steps
 from tests import (
     small_network,
@@ -241,7 +240,6 @@ def best_weights(settings):
 def test_weights_trained_with_and_without_the_cache_agree(
     small_config, small_network, small_chunks, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(devices_lib, "strategy", lambda parts: tf.distribute.get_strategy())
     settings = small_config.replace(epochs=(2, 1))
     on = settings.replace(run="on", feature_cache=str(tmp_path / "features"))
     off = settings.replace(run="off", feature_cache="off")

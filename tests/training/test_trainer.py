@@ -19,7 +19,6 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
-from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import steps
 from tests import (
     helpers,
@@ -34,7 +33,6 @@ predictions_figure = charts.predictions_figure
 @pytest.fixture
 def shared_strategy(one_replica, monkeypatch):
     """A process can have one strategy, so all runs of this one share it."""
-    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
 
 
 @pytest.fixture
@@ -330,7 +328,6 @@ def test_a_split_made_here_is_recorded(small_config, tmp_path):
 
 
 def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica):
-    monkeypatch.setattr(devices_lib, "strategy", lambda logical_cpus: one_replica)
     train.phase1((), small_config)
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     evaluate.run((), small_config)
