@@ -16,7 +16,7 @@ from absl import logging
 from tensorflow_datasets.core.folder_dataset import image_folder
 
 from cnnrnn import errors
-from data.tiny_imagenet_100 import original_layout, sources
+from cnnrnn.data.tiny_imagenet_100 import original_layout, sources
 
 # What decode_image can read, and beside it the formats it cannot: a folder with TIFFs must not
 # train on the rest as if they were not there.

@@ -10,10 +10,10 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
+from cnnrnn.data.digits import digits_dataset_builder
+from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import image_folder
 from cnnrnn.system import text as text_lib
-from data.digits import digits_dataset_builder
-from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 
 _VALIDATION_SPLITS = ("validation", "val", "test")
 

@@ -15,8 +15,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
 from cnnrnn import errors
+from cnnrnn.data.tiny_imagenet_100 import original_layout, sources
 from cnnrnn.system import progress
-from data.tiny_imagenet_100 import original_layout, sources
 
 _TEMPORARY_SUFFIX = ".partial"
 _LISTS = (original_layout.WORDS, original_layout.WNIDS)

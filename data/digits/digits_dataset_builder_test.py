@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data.digits import digits_dataset_builder
+from cnnrnn.data.digits import digits_dataset_builder
 
 
 class DigitsTest(tfds.testing.DatasetBuilderTestCase):

@@ -16,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from cnnrnn import errors
-from data.tiny_imagenet_100 import dummy, tiny_imagenet_100_dataset_builder
+from cnnrnn.data.tiny_imagenet_100 import dummy, tiny_imagenet_100_dataset_builder
 
 Builder = tiny_imagenet_100_dataset_builder.Builder
 WNIDS = [

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from cnnrnn import errors
-from data.tiny_imagenet_100 import dummy, original_layout, sources
+from cnnrnn.data.tiny_imagenet_100 import dummy, original_layout, sources
 
 WNIDS = ["n00000003", "n00000001", "n00000002"]
 ANNOTATIONS = "val/val_annotations.txt"

@@ -10,10 +10,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from cnnrnn import config, errors
+from cnnrnn.data.tiny_imagenet_100 import dummy
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check, image_folder, image_index, tfds_builders
 from cnnrnn.preprocessing import views as views_lib
-from data.tiny_imagenet_100 import dummy
 from tests import helpers
 
 
@@ -131,8 +131,8 @@ def test_a_class_that_is_added_renumbers_the_labels(images):
 
 @pytest.mark.parametrize("layout", ["original", "class folders", "builder"])
 def test_all_layouts_of_tiny_imagenet_are_the_same_data(layout, tmp_path, monkeypatch):
+    from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder as builder
     from cnnrnn.datasets import tiny_imagenet_folders
-    from data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder as builder
 
     content = dummy.files(list(builder._classes()), 3, 2)
     original = dummy.write_folder(tmp_path / "original", content)

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from cnnrnn import errors
+from cnnrnn.data.tiny_imagenet_100 import dummy, original_layout, sources
 from cnnrnn.datasets import tiny_imagenet_folders
-from data.tiny_imagenet_100 import dummy, original_layout, sources
 
 WNIDS = ["n00000003", "n00000001", "n00000002"]
 

@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 
 from cnnrnn import errors
+from cnnrnn.data.tiny_imagenet_100 import dummy
 from cnnrnn.datasets import tiny_imagenet_folders
-from data.tiny_imagenet_100 import dummy
 from tests.fuzz import harness, mutations
 
 NAMES = (
