@@ -1,1 +1,1 @@
-"""Side-by-side measurements; see main.py and profile_step.py."""
+"""Benchmarks against Keras's model.fit and PyTorch; run by hand, by `./run.sh bench`."""

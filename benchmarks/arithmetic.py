@@ -1,7 +1,7 @@
-"""Floating-point operations that one image costs, from the shapes of the layers alone.
+"""Floating-point operations per image, computed from the layer shapes.
 
-A product of (m, k) and (k, n) counts 2mkn. What is not a product is left out: what this gives,
-divided by the peak rate of the machine, is the least time that a step can take.
+A matrix product (m, k) x (k, n) counts as 2mkn operations; everything else is left out. So the
+result divided by the peak rate of the machine is a lower bound of the time of a step.
 """
 
 import math
@@ -10,18 +10,18 @@ TIMESTEPS, STEP_FEATURES, UNITS, CLASSES = 23, 3887, 2048, 100
 
 
 def rnn() -> float:
-    """Forward and backward of both LSTM layers and the head."""
+    """Operations of both LSTM layers and the head, forward and backward."""
     total = 0.0
     for features, needs_input_gradient in ((STEP_FEATURES, False), (UNITS, True)):
         kernel = 2 * TIMESTEPS * features * 4 * UNITS
-        recurrent = 2 * (TIMESTEPS - 1) * UNITS * 4 * UNITS  # the first state is zero
-        # Forward, the weights' gradients, and the gradients of the inputs and of the states.
+        recurrent = 2 * (TIMESTEPS - 1) * UNITS * 4 * UNITS  # the initial state is zero
+        # Forward, gradients of the weights, gradients of the inputs and of the states.
         total += (3 if needs_input_gradient else 2) * kernel + 3 * recurrent
     return total + 3 * 2 * UNITS * CLASSES
 
 
 def cnn_forward() -> float:
-    """Forward of Xception at 299 x 299, without its top: 16.7 billion."""
+    """Operations of Xception's forward pass at 299 x 299, without its top: 16.7 billion."""
     import keras
 
     xception = keras.applications.Xception(
@@ -36,13 +36,14 @@ def cnn_forward() -> float:
 
 
 def per_image(phase: int, *, cached: bool) -> float:
-    """Of a training step, per image.
+    """Operations of a training step, per image.
 
     Args:
         phase: 1 or 2.
-        cached: the features are given in phase 1; else each step runs the CNN forward.
+        cached: whether phase 1 reads the CNN features from a cache; otherwise each step runs the
+            CNN forward.
     """
     if phase == 2:
-        # Backward twice as much as forward: gradients of the inputs and of the weights.
+        # The backward pass counts twice: gradients of the inputs and of the weights.
         return rnn() + 3 * cnn_forward()
     return rnn() + (0.0 if cached else cnn_forward())

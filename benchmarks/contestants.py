@@ -1,13 +1,16 @@
-"""Training steps of the whole network on made-up data: this program's, and plain Keras's.
+"""Training steps of the full-size network on synthetic data: this program's and plain Keras's.
 
-Each function builds a contestant and returns run(n), which trains n steps, and its parameters.
+Each function builds a contestant and returns run(n), which trains n steps, and the number of
+parameters of its network.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-BATCH = {1: 32, 2: 16}
+from benchmarks import arithmetic
+
+BATCH = {1: 32, 2: 16}  # images per step, by phase
 CLASSES = 100
 PARAMETERS = 103_256_716
 PEAK_SIZE = 3072
@@ -16,7 +19,7 @@ Contestant = tuple[Callable[[int], None], int]
 
 
 def batch_of(size: int) -> dict[str, np.ndarray]:
-    """A batch as the input pipeline makes them, with both "image" and "features"."""
+    """A synthetic batch with the keys of the input pipeline, with both "image" and "features"."""
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (size, 299, 299, 3)).astype(np.float32)
     return {
@@ -30,8 +33,15 @@ def batch_of(size: int) -> dict[str, np.ndarray]:
 
 
 def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
-    """This program. `cached`: in phase 1 the features are given, else each step runs the CNN."""
-    import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+    """The network, optimizer and training step of this program.
+
+    Args:
+        phase: 1 or 2.
+        precision: "float32" or "bfloat16".
+        cached: whether phase 1 reads the CNN features from the batch, as from the feature cache;
+            otherwise each step runs the CNN forward.
+    """
+    import cnnrnn  # noqa: F401  before TensorFlow: it selects TensorFlow's CPU kernels
 
     # isort: split
     import tensorflow as tf
@@ -43,12 +53,12 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
     from cnnrnn.training import steps
 
     strategy = devices_lib.strategy()
-    which = (phases.PHASE1, phases.PHASE2)[phase - 1]
+    trained_phase = (phases.PHASE1, phases.PHASE2)[phase - 1]
     settings = config.Config()
     with strategy.scope():
         network = network_lib.build(CLASSES, precision=precision)
-        phases.set_trainable(network, which, settings)
-        optimizer = which.optimizer(settings.training.learning_rate[which.index])
+        phases.set_trainable(network, trained_phase, settings)
+        optimizer = trained_phase.optimizer(settings.training.learning_rate[trained_phase.index])
         optimizer.build(network.model.trainable_variables)
     step = steps.make_train_step(network, optimizer, strategy, BATCH[phase])
     batch = batch_of(BATCH[phase])
@@ -65,30 +75,33 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
 
 
 def keras_fit(phase: int, precision: str) -> Contestant:
-    """The same network of Keras's layers alone, trained by model.fit."""
+    """The same network built from Keras's own layers and trained by model.fit."""
     import keras
     import tensorflow as tf
 
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-    image = keras.Input((299, 299, 3), name="image")
-    rows = keras.Input((23, 3887), name="rows")
+    inputs = {
+        "image": keras.Input((299, 299, 3), name="image"),
+        "sequence": keras.Input((23, 3887), name="sequence"),
+    }
     cnn = keras.applications.Xception(include_top=False, weights=None, pooling="avg")
     cnn.trainable = phase == 2
-    x = keras.layers.LSTM(2048, return_sequences=True)(rows)
-    x = keras.layers.LSTM(2048)(x)
-    x = keras.layers.Multiply()([cnn(image), x])
+    x = keras.layers.LSTM(arithmetic.UNITS, return_sequences=True)(inputs["sequence"])
+    x = keras.layers.LSTM(arithmetic.UNITS)(x)
+    x = keras.layers.Multiply()([cnn(inputs["image"]), x])
     logits = keras.layers.Dense(CLASSES, dtype="float32")(x)
-    model = keras.Model({"image": image, "rows": rows}, logits)
+    model = keras.Model(inputs, logits)
     model.compile(
         keras.optimizers.RMSprop(1e-3) if phase == 1 else keras.optimizers.Adam(1e-4),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     batch = batch_of(BATCH[phase])
-    inputs = {name: batch[name] for name in ("image", "sequence")}
-    data = tf.data.Dataset.from_tensors((inputs, batch["label"])).repeat()
+    data = tf.data.Dataset.from_tensors(({name: batch[name] for name in inputs}, batch["label"]))
+    batches = data.repeat()
 
     def run(count: int) -> None:
-        loss = model.fit(data, steps_per_epoch=count, verbose=0).history["loss"][0]
+        history = model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0)
+        loss = history.history["loss"][0]
         if not np.isfinite(loss):
             raise ArithmeticError(f"the loss is {loss}")
 
@@ -96,7 +109,7 @@ def keras_fit(phase: int, precision: str) -> Contestant:
 
 
 def peak(precision: str) -> Contestant:
-    """Products of two square matrices of PEAK_SIZE: what the machine can do at most."""
+    """Products of two square matrices of PEAK_SIZE: the peak rate of the machine."""
     import cnnrnn  # noqa: F401
 
     # isort: split

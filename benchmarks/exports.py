@@ -1,10 +1,10 @@
-"""What the exported files say, beside the program itself, on validation images.
+"""Accuracy and speed of exported files, beside the trained run, on validation images.
 
     python -m benchmarks.exports --run=runs/NAME --dataset=path/to/images --count=500
 
-Each file is run in a process of its own that knows nothing of this package: the SavedModel by
-TensorFlow, the Keras file by Keras, the LiteRT files by ai-edge-litert (requirements-dev.txt).
-`./run.sh export` has to be run before.
+Each file runs in a separate process that does not import cnnrnn: the SavedModel in TensorFlow, the
+Keras file in Keras, the LiteRT files in ai-edge-litert (requirements-dev.txt). Run
+`./run.sh export` first.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+import cnnrnn  # noqa: F401  before TensorFlow: it selects TensorFlow's CPU kernels
 
 # isort: split
 import numpy as np
@@ -31,21 +31,22 @@ from cnnrnn.runs import run_folder
 
 _TOP = 5
 _BATCH = 16
-# What decides the validation split; the run may have used a part of it.
+# The settings that determine the validation split. How many images of it the run used does not
+# matter here.
 _SPLIT = ("validation_fraction", "split_seed")
-# Each reads what is in its folder and leaves labels and probabilities, (N, 5) each.
+# Each program reads its working folder and writes labels and probabilities there, (N, 5) each.
 _COMMON = """
 import sys, time, pathlib
 import numpy as np
 export = pathlib.Path(sys.argv[1])
-def answer(probabilities):
+def top5(probabilities):
     labels = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
     return labels, np.take_along_axis(probabilities, labels, 1)
 """
 _END = """
 seconds = time.perf_counter() - start
 assert not any(name.split(".")[0] == "cnnrnn" for name in sys.modules)
-np.savez("said.npz", labels=labels, probabilities=probabilities, seconds=seconds)
+np.savez("predictions.npz", labels=labels, probabilities=probabilities, seconds=seconds)
 """
 _SAVED_MODEL = """
 import tensorflow as tf
@@ -54,11 +55,12 @@ files = [path.read_bytes() for path in sorted(pathlib.Path("images").iterdir())]
 classify = tf.saved_model.load(str(export / "saved_model")).signatures["serving_default"]
 classify(image_bytes=tf.constant(files[:1]))
 start = time.perf_counter()
-said = [classify(image_bytes=tf.constant(files[i : i + 16])) for i in range(0, len(files), 16)]
-assert not any(error for one in said for error in one["error"].numpy())
-labels = np.array([[names.index(" ".join(name.decode().split())) for name in row]
-                   for one in said for row in one["classes"].numpy()])
-probabilities = np.concatenate([one["probabilities"].numpy() for one in said])
+batches = [classify(image_bytes=tf.constant(files[i : i + 16]))
+           for i in range(0, len(files), 16)]
+assert not any(error for batch in batches for error in batch["error"].numpy())
+labels = np.array([[names.index(" ".join(name.decode().split())) for name in image_classes]
+                   for batch in batches for image_classes in batch["classes"].numpy()])
+probabilities = np.concatenate([batch["probabilities"].numpy() for batch in batches])
 """
 _KERAS = """
 import keras
@@ -66,7 +68,7 @@ views = np.load("views.npy")
 model = keras.saving.load_model(export / "model.keras")
 model.predict(views[:1], verbose=0)
 start = time.perf_counter()
-labels, probabilities = answer(model.predict(views, batch_size=16, verbose=0))
+labels, probabilities = top5(model.predict(views, batch_size=16, verbose=0))
 """
 _LITERT = """
 from ai_edge_litert.interpreter import Interpreter
@@ -74,7 +76,7 @@ pixels = (np.load("views.npy") + 1) * np.float32(127.5)
 classify = Interpreter(str(export / "{name}")).get_signature_runner()
 classify(image=pixels[:1])
 start = time.perf_counter()
-labels, probabilities = answer(
+labels, probabilities = top5(
     np.concatenate([classify(image=one[None])["probabilities"] for one in pixels]))
 """
 _PROGRAMS = {
@@ -87,9 +89,15 @@ _PROGRAMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One file against the program: shares from 0 to 1, images/s with decoding for SavedModel.
+    """The measurements of one file.
 
-    `difference` is the largest of a probability, over the five most likely classes.
+    Attributes:
+        name: of the file; "this program" for the run itself.
+        megabytes: size on disk.
+        top1, top5: accuracy, from 0 to 1.
+        difference: the largest difference of a probability from the run's, over the five most
+            likely classes.
+        per_second: images/s; for the SavedModel this includes decoding.
     """
 
     name: str
@@ -110,14 +118,17 @@ def measure(
     """Measures exported files.
 
     Args:
-        classifier: what was exported.
-        export: the folder of the export.
+        classifier: the run that was exported.
+        export: the export folder.
         contents: N encoded images.
-        labels: (N,) their classes.
-        names: of the files.
+        labels: (N,) int, their classes.
+        names: the files to measure.
+
+    Returns:
+        The run itself, then a row per file.
     """
-    with tempfile.TemporaryDirectory() as place:
-        folder = pathlib.Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
         (folder / "images").mkdir()
         for number, content in enumerate(contents):
             (folder / "images" / f"{number:06d}").write_bytes(content)
@@ -138,11 +149,11 @@ def measure(
                 check=True,
                 env={"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"},
             )
-            with np.load(folder / "said.npz") as said:
-                there = np.take_along_axis(reference, said["labels"], 1)
-                difference = float(np.abs(there - said["probabilities"]).max())
-                per_second = len(contents) / float(said["seconds"])
-                hits = _hits(said["labels"], labels)
+            with np.load(folder / "predictions.npz") as predicted:
+                expected = np.take_along_axis(reference, predicted["labels"], 1)
+                difference = float(np.abs(expected - predicted["probabilities"]).max())
+                per_second = len(contents) / float(predicted["seconds"])
+                hits = _hits(predicted["labels"], labels)
                 rows.append(Row(name, _size(export / name) / 1e6, *hits, difference, per_second))
     return rows
 
@@ -152,7 +163,7 @@ def _batch(views: list[dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
 
 
 def _hits(top: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Top-1 and top-5 of (N, 5) labels, most likely first."""
+    """Top-1 and top-5 accuracy of (N, 5) predicted labels, most likely first."""
     hits = top == labels[:, np.newaxis]
     return float(hits[:, 0].mean()), float(hits.any(axis=1).mean())
 
@@ -164,10 +175,10 @@ def _size(path: pathlib.Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, type=pathlib.Path, help="a trained run's folder")
+    parser.add_argument("--run", required=True, type=pathlib.Path, help="folder of a trained run")
     parser.add_argument("--dataset", required=True, help="as for ./run.sh train")
     parser.add_argument("--archive", default="", help="as for ./run.sh train")
-    parser.add_argument("--count", type=int, default=500, help="validation images, evenly spread")
+    parser.add_argument("--count", type=int, default=500, help="number of validation images")
     options = parser.parse_args()
     if importlib.util.find_spec("ai_edge_litert") is None:
         parser.error("ai-edge-litert is not installed: pip install -r requirements-dev.txt")
@@ -178,7 +189,7 @@ def main() -> None:
         config_lib.Config.of(dataset=options.dataset, archive=options.archive, **split)
     )
     if data.class_names != classifier.class_names:
-        parser.error(f"{options.run} was trained on other classes than {options.dataset} has")
+        parser.error(f"{options.run} was trained on other classes than those of {options.dataset}")
     count = min(options.count, len(data.validation))
     chosen = np.linspace(0, len(data.validation) - 1, count).astype(np.int64)
     fetched = tf.data.Dataset.from_tensor_slices(chosen).map(data.validation.fetch)

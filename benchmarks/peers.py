@@ -1,4 +1,4 @@
-"""The environment that has PyTorch: beside the one that runs this, and never needed by it."""
+"""The virtual environment with PyTorch, for `./run.sh bench --peers` only."""
 
 import pathlib
 import shutil
@@ -9,29 +9,29 @@ REQUIREMENTS = pathlib.Path(__file__).parent / "requirements-peers.txt"
 
 
 def python(folder: pathlib.Path | None = None) -> pathlib.Path:
-    """Makes the environment, unless it is there with what is pinned now.
+    """Creates the environment, unless it exists with the packages pinned now.
 
     Args:
-        folder: where; the default is the running environment's path with ".peers" behind it.
+        folder: of the environment; by default the path of the running one plus ".peers".
 
     Returns:
-        Its Python.
+        The path of its Python interpreter.
 
     Raises:
-        SystemExit: it could not be made.
+        SystemExit: the environment could not be created.
     """
     folder = folder or pathlib.Path(sys.prefix + ".peers")
-    found = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    installed = folder / "installed.txt"  # written last: without it nothing in there is trusted
+    interpreter = folder / "bin/python"
+    installed = folder / "installed.txt"  # written last: without it the environment is incomplete
     pinned = REQUIREMENTS.read_text()
     if installed.exists() and installed.read_text() == pinned:
-        return found
-    print(f"making {folder} for PyTorch: some minutes, the first time only", flush=True)
+        return interpreter
+    print(f"creating {folder} for PyTorch: a few minutes, the first time only", flush=True)
     if folder.exists():
         if not (folder / "pyvenv.cfg").exists():
-            raise SystemExit(f"{folder} is no Python environment: move it away")
+            raise SystemExit(f"{folder} is not a Python environment: move it away")
         shutil.rmtree(folder)
-    install = [str(found), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for command in (
         [sys.executable, "-m", "venv", str(folder)],
         [*install, "-r", str(REQUIREMENTS)],
@@ -39,12 +39,12 @@ def python(folder: pathlib.Path | None = None) -> pathlib.Path:
         if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
             raise SystemExit(f"failed: {' '.join(command)}")
     installed.write_text(pinned)
-    return found
+    return interpreter
 
 
 def version(python: pathlib.Path) -> str:
-    """Which PyTorch an environment has."""
-    ask = "import importlib.metadata; print(importlib.metadata.version('torch'))"
+    """The version of PyTorch in an environment."""
+    code = "import importlib.metadata; print(importlib.metadata.version('torch'))"
     return subprocess.run(
-        [str(python), "-c", ask], check=True, capture_output=True, text=True
+        [str(python), "-c", code], check=True, capture_output=True, text=True
     ).stdout.strip()

@@ -1,4 +1,4 @@
-"""Input pipelines side by side: encoded JPEGs to what a network reads."""
+"""Input pipelines, measured in turn: from encoded JPEGs to batches that a network reads."""
 
 import pathlib
 import statistics
@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 
-import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+import cnnrnn  # noqa: F401  before TensorFlow: it selects TensorFlow's CPU kernels
 
 # isort: split
 import keras
@@ -22,11 +22,11 @@ from cnnrnn.preprocessing import views as views_lib
 BATCH = 32
 CLASSES, PER_CLASS = 4, 500
 ROUNDS = 3
-IMAGES = 2048  # a round
+IMAGES = 2048  # per round
 
 
-def made_up(root: pathlib.Path) -> pathlib.Path:
-    """Class folders of smooth 64x64 JPEGs of about 2 KB, like small photographs."""
+def synthetic_images(root: pathlib.Path) -> pathlib.Path:
+    """Writes class folders of smooth 64x64 JPEGs of about 2 KB, like small photographs."""
     rng = np.random.default_rng(0)
     for label in range(CLASSES):
         folder = root / f"class{label}"
@@ -40,7 +40,7 @@ def made_up(root: pathlib.Path) -> pathlib.Path:
 
 
 def unpacked(archive: pathlib.Path, root: pathlib.Path) -> pathlib.Path:
-    """Class folders of the first images of each class of tiny-imagenet's zip."""
+    """Writes class folders with the first images of each class of tiny-imagenet's zip."""
     with zipfile.ZipFile(archive) as file:
         by_class: dict[str, list[str]] = {}
         for name in file.namelist():
@@ -61,20 +61,20 @@ def measure(images: pathlib.Path | None) -> dict[str, float]:
     """Runs all pipelines in turn.
 
     Args:
-        images: class folders or tiny-imagenet's zip; None makes images up.
+        images: class folders or tiny-imagenet's zip; None: synthetic images.
 
     Returns:
-        images/s by the pipelines' names, medians over the rounds.
+        images/s by the name of the pipeline: the median over the rounds.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        made = pathlib.Path(folder) / "images"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary) / "images"
         if images is None:
-            root = made_up(made)
+            root = synthetic_images(folder)
         else:
-            root = unpacked(images, made) if images.is_file() else images
+            root = unpacked(images, folder) if images.is_file() else images
         iterators = {
             "this program: RGB and gray view": _program(root),
-            "this program, features cached: gray view alone": _program(root, _Given()),
+            "this program, features cached: gray view alone": _program(root, _ConstantFeatures()),
             "keras image_dataset_from_directory: RGB": _keras_directory(root),
             "keras ImageDataGenerator: RGB": _image_data_generator(root),
         }
@@ -85,20 +85,21 @@ def measure(images: pathlib.Path | None) -> dict[str, float]:
                 start = time.perf_counter()
                 for _ in range(batches):
                     next(iterator)
-                if round_number:  # the first warms up
+                if round_number:  # round 0 warms up
                     rates[name].append(batches * BATCH / (time.perf_counter() - start))
-        del iterators  # before their files
+        del iterators  # before the files that they read
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, rate in medians.items():
         print(f"pipeline, {name}: {rate:,.0f} images/s", flush=True)
     return medians
 
 
-class _Given:
-    """Features at no cost, in the place of those from a cache."""
+class _ConstantFeatures:
+    """Stands in for the feature cache, at no cost."""
 
-    def of(self, rows: tf.Tensor) -> tf.Tensor:
-        return tf.zeros((rows.shape[0], 2048))
+    def of(self, indices: tf.Tensor) -> tf.Tensor:
+        """Maps (B,) int64 indices to (B, 2048) float32."""
+        return tf.zeros((indices.shape[0], 2048))
 
 
 def _program(root: pathlib.Path, features: input_pipeline.Features | None = None) -> Iterator:
@@ -124,7 +125,7 @@ def _keras_directory(root: pathlib.Path) -> Iterator:
 
 
 def _image_data_generator(root: pathlib.Path) -> Iterator:
-    """What the 2017 code used; Keras 3 keeps it without naming it."""
+    """The pipeline of the original code of 2017; Keras 3 has it as a private module."""
     from keras.src.legacy.preprocessing import image
 
     generator = image.ImageDataGenerator(preprocessing_function=lambda x: x / 127.5 - 1)

@@ -1,4 +1,4 @@
-"""A contestant as the bench sees it: a process that is told how many steps to train."""
+"""The benchmark's side of a worker process."""
 
 import contextlib
 import json
@@ -12,15 +12,18 @@ REPOSITORY = pathlib.Path(__file__).parent.parent
 
 
 class Contestant:
-    """A worker process; see `worker`.
+    """A running worker process; `benchmarks.worker` describes the protocol.
 
     Args:
-        command: what runs it.
-        parameters: how many it must have: else it is another network.
-        onednn: TF_ENABLE_ONEDNN_OPTS; None leaves the choice to TensorFlow or the program.
+        command: starts the worker.
+        parameters: the expected number; any other means that it is not the same network.
+        onednn: value of TF_ENABLE_ONEDNN_OPTS; None leaves the choice to TensorFlow or cnnrnn.
+
+    Attributes:
+        gigabytes: peak resident memory, once `seconds` was called.
 
     Raises:
-        SystemExit: it failed, or has another number of parameters.
+        SystemExit: the worker failed, or its network has another number of parameters.
     """
 
     def __init__(self, command: list[str], parameters: int, onednn: str | None = None):
@@ -39,19 +42,19 @@ class Contestant:
             text=True,
         )
         self.gigabytes = 0.0
-        found = self._answer()["parameters"]
-        if found != parameters:
+        actual = self._read()["parameters"]
+        if actual != parameters:
             self.close()
-            raise SystemExit(f"{shlex.join(command)} has {found:,} parameters, not {parameters:,}")
+            raise SystemExit(f"{shlex.join(command)} has {actual:,} parameters, not {parameters:,}")
 
     def seconds(self, steps: int) -> float:
-        """The seconds of one step, measured over `steps`."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended: `_answer` finds out why
+        """Trains `steps` steps; returns the mean seconds per step."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `_read` reports why
             self._process.stdin.write(f"{steps}\n")
             self._process.stdin.flush()
-        answer = self._answer()
-        self.gigabytes = answer["peak_bytes"] / 1e9
-        return answer["seconds"] / steps
+        response = self._read()
+        self.gigabytes = response["peak_bytes"] / 1e9
+        return response["seconds"] / steps
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -60,7 +63,8 @@ class Contestant:
         self._process.stdout.close()
         self._errors.close()
 
-    def _answer(self) -> dict:
+    def _read(self) -> dict:
+        """The worker's next response; if it has ended, SystemExit with the end of its log."""
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)

@@ -1,11 +1,11 @@
-"""Where the milliseconds of one training step go, by kind of operation.
+"""Time of one training step by kind of operation.
 
     python -m benchmarks.profile_step --phase=2
     TF_ENABLE_ONEDNN_OPTS=0 python -m benchmarks.profile_step --phase=2 --keras
 
-The first profiles this program's step, the second the same network in plain Keras, trained by
-model.fit, as TensorFlow comes on a processor without AVX-512. Operations run side by side, so their
-times add up to more than the step took; a thread waits in none of them.
+The first command profiles this program's step. The second profiles model.fit on the same network
+built from Keras's own layers, with oneDNN off, which is TensorFlow's default on a processor
+without AVX-512. Operations run in parallel, so their times add up to more than that of the step.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+import cnnrnn  # noqa: F401  before TensorFlow: it selects TensorFlow's CPU kernels
 
 # isort: split
 import tensorflow as tf
@@ -31,8 +31,7 @@ def operations(run: Callable[[], None]) -> tuple[float, dict[str, tuple[float, i
     """Runs a function under tf.profiler.
 
     Returns:
-        The seconds it took, and for each kind of operation its milliseconds and how many there
-        were.
+        The seconds that it took, and for each kind of operation its milliseconds and its count.
     """
     with tempfile.TemporaryDirectory() as folder:
         tf.profiler.experimental.start(folder)
@@ -48,7 +47,7 @@ def operations(run: Callable[[], None]) -> tuple[float, dict[str, tuple[float, i
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
-                # Operations are named "node:kind"; what is not is TensorFlow's own business.
+                # Operations are named "node:kind"; other events are internal to TensorFlow.
                 name = plane.event_metadata[event.metadata_id].name
                 node, _, kind = name.rpartition(":")
                 if not node or node.endswith(":") or "#" in node or "__" in kind:
@@ -59,7 +58,7 @@ def operations(run: Callable[[], None]) -> tuple[float, dict[str, tuple[float, i
 
 
 def table(seconds: float, kinds: dict[str, tuple[float, int]], rows: int = 20) -> str:
-    """The kinds that took longest, as markdown."""
+    """The `rows` kinds that took the longest, as a markdown table."""
     total = sum(ms for ms, _ in kinds.values())
     lines = [
         f"step {seconds * 1e3:,.0f} ms; operations {total:,.0f} ms, some of them side by side",
@@ -79,7 +78,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phase", type=int, choices=(1, 2), default=2)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--keras", action="store_true", help="the network in plain Keras")
+    parser.add_argument("--keras", action="store_true", help="profile model.fit instead")
     arguments = parser.parse_args(argv)
     make = contestants.keras_fit if arguments.keras else contestants.program
     run, _ = make(arguments.phase, arguments.precision)

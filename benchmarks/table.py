@@ -1,4 +1,4 @@
-"""What the bench found, as a table for readers and as JSON."""
+"""The result of the benchmark as a markdown table and as JSON."""
 
 import dataclasses
 import datetime
@@ -11,7 +11,7 @@ import platform
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table; rates are images/s."""
+    """One line of the table. Rates are in images/s, memory in GB."""
 
     phase: int
     batch: int
@@ -20,7 +20,7 @@ class Row:
     rival_rate: float
     rate: float
     peak_gflops: float
-    fraction: float  # of the peak, by the arithmetic of this program's step
+    fraction: float  # of the peak rate, by the operations of this program's step
     rival_gb: float
     gb: float
 
@@ -30,7 +30,11 @@ class Row:
 
 
 def machine(torch_version: str | None) -> str:
-    """The processor, its cores and what it can do with numbers, and the versions."""
+    """The processor, its cores and vector extensions, and the versions.
+
+    Reads /proc/cpuinfo itself rather than by `cnnrnn.system`: the process that starts the rivals
+    must not import cnnrnn (see `main`).
+    """
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     names = [line.split(":")[1].strip() for line in text.splitlines() if "model name" in line]
@@ -46,7 +50,7 @@ def machine(torch_version: str | None) -> str:
 
 
 def markdown(rows: list[Row], pipeline_rates: dict[str, float]) -> str:
-    """Both tables as markdown."""
+    """The tables of training steps and of input pipelines, as markdown."""
     lines = [
         "| phase | this program | images/s | of peak | memory "
         "| rival | images/s | memory | ratio |",
@@ -69,13 +73,13 @@ def write(
     """Writes table.md and table.json into a folder.
 
     Args:
-        out: the folder; made where it is missing.
+        out: the folder; created if missing.
         about: "machine" and "command".
-        rows: of the steps.
-        pipeline_rates: images/s by the pipelines' names.
+        rows: one per pairing.
+        pipeline_rates: images/s by the name of the pipeline.
 
     Returns:
-        What table.md holds.
+        The content of table.md.
     """
     text = f"`{about['command']}` on {about['machine']}\n\n{markdown(rows, pipeline_rates)}\n"
     values = {

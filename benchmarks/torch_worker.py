@@ -1,7 +1,7 @@
-"""The network put together from PyTorch's parts; run by the peers' environment, see `worker`.
+"""The network built from PyTorch modules; runs in the environment that `peers` creates.
 
-timm's legacy_xception, torch.nn.LSTM with two layers, their product, a linear layer. The LSTM has
-a second bias per layer, so 16,384 parameters more than the others.
+timm's legacy_xception, torch.nn.LSTM with two layers, their product, and a linear layer. The LSTM
+has a second bias per layer: 16,384 parameters more than Keras's.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ import sys
 
 import torch
 
-# timm imports torchvision, whose build on the index may be for another kind of PyTorch (a GPU's):
-# then its operators cannot be loaded. None of them is used here, but its import asks whether two
-# of them are there.
+# timm imports torchvision. A torchvision wheel that was built for GPUs cannot load its operators
+# beside a CPU build of PyTorch. None of them is used here, but the import of torchvision fails
+# unless two of them are defined.
 _folder = pathlib.Path(importlib.util.find_spec("torchvision").origin).parent
 try:
-    for _library in (*_folder.glob("_C*.so"), *_folder.glob("_C*.pyd")):
+    for _library in _folder.glob("_C*.so"):
         torch.ops.load_library(_library)
 except OSError:
     _operators = torch.library.Library("torchvision", "DEF")
@@ -31,6 +31,7 @@ CLASSES = 100
 
 
 def build(phase: int, precision: str):
+    """Returns run(n), which trains n steps, and the number of parameters."""
     cnn = timm.create_model("legacy_xception", pretrained=False, num_classes=0)
     lstm = torch.nn.LSTM(3887, 2048, num_layers=2, batch_first=True)
     head = torch.nn.Linear(2048, CLASSES)
@@ -44,17 +45,17 @@ def build(phase: int, precision: str):
     cnn = cnn.to(memory_format=torch.channels_last)
     size = BATCH[phase]
     image = torch.rand(size, 3, 299, 299).to(memory_format=torch.channels_last) * 2 - 1
-    rows = torch.rand(size, 23, 3887) * 2 - 1
+    sequence = torch.rand(size, 23, 3887) * 2 - 1
     label = torch.randint(0, CLASSES, (size,))
-    half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
     def run(count: int) -> None:
         for _ in range(count):
             optimizer.zero_grad(set_to_none=True)
-            with half:
+            with autocast:
                 with torch.no_grad() if phase == 1 else contextlib.nullcontext():
                     features = cnn(image)
-                outputs, _ = lstm(rows)
+                outputs, _ = lstm(sequence)
                 logits = head(features * outputs[:, -1])
             loss = torch.nn.functional.cross_entropy(logits.float(), label)
             loss.backward()
@@ -64,7 +65,8 @@ def build(phase: int, precision: str):
 
     modules = (cnn, lstm, head)
     count = sum(p.numel() for module in modules for p in module.parameters())
-    buffers = sum(b.numel() for b in cnn.buffers() if b.dim())  # moving averages, as Keras counts
+    # Keras counts BatchNorm's moving averages among the parameters.
+    buffers = sum(b.numel() for b in cnn.buffers() if b.dim())
     return run, count + buffers
 
 

@@ -1,8 +1,8 @@
-"""A contestant in a process of its own, driven over its standard input and output.
+"""A contestant in its own process, driven over standard input and output.
 
-It answers {"parameters": ...} when it has been built and warmed up, then for each line N it trains
-N steps and answers {"seconds": for all of them, "peak_bytes": the most memory it has had}. Its own
-environment, flags and memory allocator cannot reach the other contestants.
+It writes {"parameters": ...} once it is built and warmed up. Then, for each line N that it reads,
+it trains N steps and writes {"seconds": total, "peak_bytes": peak resident memory}. A separate
+process keeps environment variables, flags and memory of the contestants apart.
 """
 
 import json
@@ -12,29 +12,31 @@ import resource
 import sys
 import time
 
-WARM_UP = 1  # compiles
+WARM_UP = 1  # step; TensorFlow compiles in it
 
 
 def serve(make, *arguments, **keywords) -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever the libraries print is not an answer
+    """Builds a contestant by `make(*arguments, **keywords)` and serves it until input ends."""
+    responses = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # keeps what libraries print out of the responses
     run, parameters = make(*arguments, **keywords)
     run(WARM_UP)
-    print(json.dumps({"parameters": parameters}), file=answers)
+    print(json.dumps({"parameters": parameters}), file=responses)
     for line in sys.stdin:
         start = time.perf_counter()
         run(int(line))
         seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "peak_bytes": _peak_bytes()}), file=answers)
+        print(json.dumps({"seconds": seconds, "peak_bytes": _peak_bytes()}), file=responses)
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has had.
+    """Peak resident memory of this process.
 
-    As `cnnrnn.memory.peak`, which rivals must not import: it would set their kernels.
+    A copy of `cnnrnn.system.memory.peak`: importing cnnrnn sets environment variables, which would
+    change the kernels of the rivals, and the PyTorch environment does not have cnnrnn.
     """
     status = pathlib.Path("/proc/self/status")
-    if status.exists():  # on Linux, ru_maxrss begins at what the process that started it had
+    if status.exists():  # on Linux, ru_maxrss starts at the value of the parent process
         lines = status.read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

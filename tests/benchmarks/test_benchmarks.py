@@ -1,4 +1,4 @@
-"""benchmarks/: what it counts, measures and writes. At full size it is run by hand."""
+"""Tests of benchmarks/ without full-size measurements."""
 
 import json
 import os
@@ -16,10 +16,10 @@ import tensorflow as tf
 from benchmarks import arithmetic, contestants, main, peers, pipelines, process, table
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
-from cnnrnn.system import devices as devices_lib
 from tests import helpers, small_network
 
-# A contestant that trains nothing; its parameters tell which kernels it was given.
+# A worker that trains nothing. The number of parameters that it reports is the value of
+# TF_ENABLE_ONEDNN_OPTS, or 7.
 SCRIPT = """
 import os, sys
 sys.path.insert(0, "benchmarks")
@@ -41,7 +41,7 @@ def start(script: str = SCRIPT, **keywords) -> process.Contestant:
 
 
 def products(outputs) -> int:
-    """The operations of all matrix products that a graph needs for its outputs."""
+    """Operations of the matrix products that a graph computes for its outputs."""
     waiting, seen, total = [tensor.op for tensor in outputs], set(), 0
     while waiting:
         op = waiting.pop()
@@ -56,7 +56,7 @@ def products(outputs) -> int:
     return total
 
 
-def test_the_rnns_arithmetic_is_that_of_its_graph(monkeypatch):
+def test_rnn_operations_equal_those_of_the_graph(monkeypatch):
     sizes = {"TIMESTEPS": 3, "STEP_FEATURES": 5, "UNITS": 4, "CLASSES": 2}
     for name, value in sizes.items():
         monkeypatch.setattr(arithmetic, name, value)
@@ -74,12 +74,12 @@ def test_the_rnns_arithmetic_is_that_of_its_graph(monkeypatch):
     assert products(gradients.get_concrete_function().outputs) == arithmetic.rnn()
 
 
-def test_xceptions_arithmetic_is_as_published():
+def test_xception_operations_are_as_published():
     # 8.4 billion multiply-adds, a widely published figure.
     assert arithmetic.cnn_forward() == pytest.approx(2 * 8.4e9, rel=0.02)
 
 
-def test_the_cache_saves_the_cnn(monkeypatch):
+def test_cached_features_leave_out_the_cnn(monkeypatch):
     monkeypatch.setattr(arithmetic, "cnn_forward", lambda: 10e9)
     cached = arithmetic.per_image(1, cached=True)
     assert arithmetic.per_image(1, cached=False) == cached + 10e9
@@ -89,7 +89,7 @@ def test_the_cache_saves_the_cnn(monkeypatch):
 # --- contestants ---------------------------------------------------------------------------------
 
 
-def test_the_bench_itself_imports_nothing_that_sets_variables():
+def test_main_imports_neither_cnnrnn_nor_tensorflow():
     code = (
         "import sys, benchmarks.main; "
         "sys.exit(bool({'cnnrnn', 'tensorflow', 'keras'} & set(sys.modules)))"
@@ -97,7 +97,7 @@ def test_the_bench_itself_imports_nothing_that_sets_variables():
     subprocess.run([sys.executable, "-c", code], cwd=helpers.REPOSITORY, check=True)
 
 
-def test_a_contestant_trains_what_it_is_told():
+def test_a_contestant_trains_the_given_number_of_steps():
     contestant = start(parameters=7)
     assert 0 <= contestant.seconds(2) < 5
     contestant.seconds(3)
@@ -106,7 +106,7 @@ def test_a_contestant_trains_what_it_is_told():
     assert contestant._process.returncode == 0
 
 
-def test_a_contestants_memory_is_not_that_of_who_started_it():
+def test_peak_memory_is_not_that_of_the_parent_process():
     ballast = np.ones(150_000_000)  # 1.2 GB
     contestant = start(parameters=7)
     contestant.seconds(1)
@@ -114,42 +114,41 @@ def test_a_contestants_memory_is_not_that_of_who_started_it():
     contestant.close()
 
 
-def test_contestants_do_not_inherit_the_kernels(monkeypatch):
+def test_contestants_do_not_inherit_the_onednn_setting(monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
     start(parameters=7).close()
     start(parameters=0, onednn="0").close()
 
 
-def test_a_contestant_that_dies_at_work_says_why():
+def test_a_failure_while_training_is_reported():
     dying = SCRIPT.replace("return trained.append", "return lambda count: 3 / (count - 2)")
     contestant = start(dying, parameters=7)
     with pytest.raises(SystemExit, match="ZeroDivisionError"):
         contestant.seconds(2)
 
 
-def test_another_number_of_parameters_is_refused():
+def test_a_different_number_of_parameters_is_an_error():
     with pytest.raises(SystemExit, match="has 7 parameters, not 8"):
         start(parameters=8)
 
 
-def test_a_contestant_that_fails_says_why():
+def test_a_failure_at_the_start_is_reported():
     with pytest.raises(SystemExit, match="no such kernel\n\nfailed, exit 1: "):
         start("import sys; sys.exit('no such kernel')", parameters=7)
 
 
 @pytest.fixture
-def small_batches(small_network, one_replica, monkeypatch):
-    """Batches for the small network, of two images; this one is always given."""
+def small_batches(small_network, monkeypatch):
+    """The batch of two images that `contestants` trains the small network on."""
     batch = contestants.batch_of(2)
     batch["features"] = batch["features"][:, :6]
     monkeypatch.setattr(contestants, "BATCH", {1: 2, 2: 2})
     monkeypatch.setattr(contestants, "batch_of", lambda size: dict(batch))
-    monkeypatch.setattr(devices_lib, "strategy", lambda: one_replica)
     return batch
 
 
 @pytest.mark.parametrize("phase, cached", [(1, True), (1, False), (2, True)])
-def test_the_programs_step_trains(phase, cached, small_batches, monkeypatch):
+def test_program_trains(phase, cached, small_batches, monkeypatch):
     built = []
 
     def build(*arguments, **keywords):
@@ -167,26 +166,40 @@ def test_the_programs_step_trains(phase, cached, small_batches, monkeypatch):
     assert bool(network.cnn.trainable_variables) == (phase == 2)
 
 
-def test_a_loss_that_is_not_finite_ends_a_contestant(small_batches):
+def test_keras_fit_trains(monkeypatch):
+    def xception(**keywords):
+        return keras.Sequential(
+            [keras.Input((299, 299, 3)), keras.layers.AveragePooling2D(299), keras.layers.Flatten()]
+        )
+
+    monkeypatch.setattr(keras.applications, "Xception", xception)
+    monkeypatch.setattr(arithmetic, "UNITS", 3)
+    monkeypatch.setattr(contestants, "BATCH", {1: 2})
+    run, parameters = contestants.keras_fit(1, "float32")
+    assert parameters == 4 * 3 * (3887 + 3 + 1) + 4 * 3 * (3 + 3 + 1) + 100 * (3 + 1)
+    run(1)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(small_batches):
     small_batches["features"][0, 0] = np.nan
     run, _ = contestants.program(1, "float32")
     with pytest.raises(ArithmeticError, match="the loss is nan"):
         run(1)
 
 
-def test_work_apart_is_quiet_returns_and_raises(capfd):
-    assert main.apart(main._operations, 1) == arithmetic.rnn()
+def test_in_subprocess_is_quiet_returns_and_raises(capfd):
+    assert main.in_subprocess(main._operations, 1) == arithmetic.rnn()
     with pytest.raises(FileNotFoundError):
-        main.apart(os.listdir, "no such folder")
-    main.apart(os.write, 2, b"noise")
+        main.in_subprocess(os.listdir, "no such folder")
+    main.in_subprocess(os.write, 2, b"noise")
     assert capfd.readouterr().err == ""
 
 
-# --- the whole bench -----------------------------------------------------------------------------
+# --- all pairings --------------------------------------------------------------------------------
 
 
 class Fake:
-    """In the place of a process: steps take as long as it is told."""
+    """Stands in for a process: steps take the given seconds."""
 
     alive = 0
     most = 0
@@ -216,7 +229,7 @@ def fakes(monkeypatch):
 
     monkeypatch.setattr(main, "worker", worker)
     monkeypatch.setattr(main, "torch", lambda *arguments: Fake("torch", [6] * 3))
-    monkeypatch.setattr(main, "apart", lambda function, *arguments: 1e9)
+    monkeypatch.setattr(main, "in_subprocess", lambda function, *arguments: 1e9)
 
 
 def test_rivals_take_turns_and_ratios_are_of_medians(fakes):
@@ -233,20 +246,20 @@ def test_rivals_take_turns_and_ratios_are_of_medians(fakes):
     assert (rows[0].rate, rows[0].rival_rate) == (16, 3.2)
     peak = 2 * contestants.PEAK_SIZE**3 / 0.5
     assert rows[0].fraction == pytest.approx(16 * 1e9 / peak)
-    # The product, the program and one rival: more would not fit into memory.
+    # The matrix product, the program and one rival; two rivals would not fit into memory.
     assert (Fake.most, Fake.alive) == (3, 0)
 
 
-def test_bfloat16_is_set_against_both_precisions_and_peers(fakes):
-    found = main.pairings(pathlib.Path("python"), ["float32", "bfloat16"])
-    assert [pairing.rival for pairing in found if pairing.precision == "bfloat16"][:5] == [
+def test_bfloat16_is_paired_with_both_precisions_and_pytorch(fakes):
+    pairings = main.pairings(pathlib.Path("python"), ["float32", "bfloat16"])
+    assert [pairing.rival for pairing in pairings if pairing.precision == "bfloat16"][:5] == [
         "Keras fit, float32",
         "Keras fit, bfloat16",
         "Keras fit, float32, oneDNN on",
         "this program without the cache",
         "PyTorch, bfloat16",
     ]
-    assert len(main.steps(found)) == len(found) == 16
+    assert len(main.steps(pairings)) == len(pairings) == 16
 
 
 def test_the_table_is_written(tmp_path):
@@ -284,7 +297,7 @@ def test_pipelines_are_measured(monkeypatch, capfd):
     assert all(rate > 1 for rate in rates.values())
 
 
-def test_tiny_imagenets_zip_becomes_class_folders(tmp_path, monkeypatch):
+def test_a_tiny_imagenet_zip_is_unpacked_into_class_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(pipelines, "PER_CLASS", 1)  # of four classes; there are two
     archive = tmp_path / "tiny.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -293,40 +306,40 @@ def test_tiny_imagenets_zip_becomes_class_folders(tmp_path, monkeypatch):
                 file.writestr(f"tiny/train/{label}/images/{label}_{i}.JPEG", f"{label} {i}")
         file.writestr("tiny/val/images/val_0.JPEG", "not these")
     root = pipelines.unpacked(archive, tmp_path / "images")
-    found = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.JPEG")}
-    assert found == {
+    files = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.JPEG")}
+    assert files == {
         f"{label}/{label}_{i}.JPEG": f"{label} {i}" for label in ("n01", "n02") for i in range(2)
     }
 
 
-def test_another_zip_is_refused(tmp_path):
+def test_any_other_zip_is_an_error(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as file:
         file.writestr("a.JPEG", "")
     with pytest.raises(SystemExit, match="is it tiny-imagenet's"):
         pipelines.unpacked(tmp_path / "other.zip", tmp_path / "images")
 
 
-# --- the peers' environment ----------------------------------------------------------------------
+# --- the environment with PyTorch ----------------------------------------------------------------
 
 
 @pytest.fixture
 def commands(monkeypatch, tmp_path):
-    """What is run; nothing is."""
-    run = []
+    """The commands that would be run; none is."""
+    recorded = []
     monkeypatch.setattr(peers, "REQUIREMENTS", tmp_path / "requirements.txt")
     peers.REQUIREMENTS.write_text("torch==1\n")
 
     def pretend(command, **keywords):
-        run.append(command)
+        recorded.append(command)
         (tmp_path / "peers").mkdir(exist_ok=True)
         (tmp_path / "peers/pyvenv.cfg").touch()
         return types.SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(subprocess, "run", pretend)
-    return run
+    return recorded
 
 
-def test_the_peers_environment_is_made_once_and_anew_for_other_pins(commands, tmp_path):
+def test_the_environment_is_created_once_and_again_when_the_pins_change(commands, tmp_path):
     folder = tmp_path / "peers"
     python = peers.python(folder)
     assert python.parent.parent == folder
@@ -339,7 +352,7 @@ def test_the_peers_environment_is_made_once_and_anew_for_other_pins(commands, tm
     assert len(commands) == 4
 
 
-def test_a_failed_installation_is_not_trusted_afterwards(commands, tmp_path, monkeypatch):
+def test_a_failed_installation_is_repeated(commands, tmp_path, monkeypatch):
     failing = types.SimpleNamespace(returncode=1)
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", lambda command, **keywords: failing)
@@ -349,9 +362,9 @@ def test_a_failed_installation_is_not_trusted_afterwards(commands, tmp_path, mon
     assert len(commands) == 2
 
 
-def test_a_folder_that_is_no_environment_is_left_alone(commands, tmp_path):
+def test_a_folder_that_is_not_an_environment_is_left_unchanged(commands, tmp_path):
     (tmp_path / "peers").mkdir()
     (tmp_path / "peers/mine.txt").touch()
-    with pytest.raises(SystemExit, match="is no Python environment"):
+    with pytest.raises(SystemExit, match="is not a Python environment"):
         peers.python(tmp_path / "peers")
     assert (tmp_path / "peers/mine.txt").exists()
