@@ -145,7 +145,7 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> It
     return iter(strategy.experimental_distribute_dataset(batches))
 
 
-def explain_failure(
+def decoding_error(
     split: dataset_lib.Split, rows: np.ndarray, error: tf.errors.OpError
 ) -> errors.RunError:
     """Finds which image made a batch fail, by decoding the batch's images one at a time.

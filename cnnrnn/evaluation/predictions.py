@@ -68,7 +68,7 @@ def predict(
                 batch = next(iterator)
             except tf.errors.OpError as error:
                 rows = np.arange(done, min(done + batch_size, len(split)))
-                raise input_pipeline.explain_failure(split, rows, error) from error
+                raise input_pipeline.decoding_error(split, rows, error) from error
             outputs = {name: value.numpy() for name, value in eval_step(batch).items()}
             counted = outputs["weight"] > 0
             parts.append({name: value[counted] for name, value in outputs.items()})

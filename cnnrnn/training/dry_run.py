@@ -121,7 +121,7 @@ def _rates(
             rows = input_pipeline.indices_at(
                 0, (1 + _TIMED_STEPS) * batch_size, len(data.train), config.run.seed
             )
-            raise input_pipeline.explain_failure(data.train, rows, error) from error
+            raise input_pipeline.decoding_error(data.train, rows, error) from error
 
     features_part = None
     if extracted:

@@ -105,4 +105,4 @@ def _next(
         return next(batches)
     except tf.errors.OpError as error:
         rows = input_pipeline.indices_at(start, schedule.batch_size, len(split), seed)
-        raise input_pipeline.explain_failure(split, rows, error) from error
+        raise input_pipeline.decoding_error(split, rows, error) from error

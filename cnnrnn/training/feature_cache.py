@@ -179,7 +179,7 @@ class FeatureCache:
                 try:
                     batch = next(iterator)
                 except tf.errors.OpError as error:
-                    raise input_pipeline.explain_failure(split, in_batch, error) from error
+                    raise input_pipeline.decoding_error(split, in_batch, error) from error
                 pending = np.concatenate([pending, step(batch).numpy()[: len(in_batch)]])
                 while waiting and len(pending) >= (count := _rows_in(waiting[0], split)):
                     _write(_chunk(folder, waiting.pop(0)), pending[:count])

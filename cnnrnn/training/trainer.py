@@ -250,7 +250,7 @@ def _sample(setup: Setup) -> dict[str, np.ndarray]:
         return next(batches.as_numpy_iterator())
     except tf.errors.OpError as error:
         rows = input_pipeline.indices_at(0, count, len(setup.data.train), setup.config.run.seed)
-        raise input_pipeline.explain_failure(setup.data.train, rows, error) from error
+        raise input_pipeline.decoding_error(setup.data.train, rows, error) from error
 
 
 def _say_what_next(setup: Setup, phase: phases.Phase) -> None:

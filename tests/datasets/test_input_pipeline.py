@@ -99,7 +99,7 @@ def test_a_bad_image_is_named_with_its_class(data, content):
     )
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
-    told = input_pipeline.explain_failure(data.train, np.arange(18), caught.value)
+    told = input_pipeline.decoding_error(data.train, np.arange(18), caught.value)
     assert isinstance(told, errors.RunError)
     assert path in str(told) and "'black'" in str(told)
     assert "function_node" not in str(told) and "[Op:" not in str(told)
@@ -115,4 +115,4 @@ def test_a_image_that_went_missing_is_named(data):
     )
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
-    assert path in str(input_pipeline.explain_failure(data.train, np.arange(18), caught.value))
+    assert path in str(input_pipeline.decoding_error(data.train, np.arange(18), caught.value))
