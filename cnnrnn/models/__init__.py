@@ -1,1 +1,1 @@
-"""The two-branch network, its layers, its pretrained weights, its attribution maps."""
+"""The two-branch network: its layers, its pretrained weights and its attribution maps."""

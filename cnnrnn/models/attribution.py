@@ -1,9 +1,9 @@
-"""Where in an image the network found what it says: a map for each branch.
+"""Grad-CAM and input saliency: which parts of an image each branch based a class on.
 
-CNN: Grad-CAM (Selvaraju et al. 2017) over the last convolution's output, (10, 10). RNN: saliency
-(Simonyan et al. 2013), the size of the gradient in the input, over each of the 23 timesteps of
-thirteen pixel rows that are the timesteps. Both are of the log-odds of one class, and the branches
-are multiplied: each map is given what the other branch puts out.
+CNN: Grad-CAM (Selvaraju et al., 2017) over the output of the last convolution, (10, 10).
+RNN: saliency (Simonyan et al., 2013), the mean absolute gradient with respect to each of the 23
+timesteps. Both are of the log-odds of a class. Since the branches are multiplied, the gradient in
+one branch is weighted by the output of the other.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from cnnrnn.models import network as network_lib
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """One image and one class.
+    """The maps of one image and one class.
 
     Attributes:
-        cam: (h, w) from 0 to 1, 1 being where the CNN found the most; zeros if nowhere.
-        timesteps: (23,) from 0 to 1, likewise of the RNN.
+        cam: Grad-CAM of the CNN, (h, w) from 0 to 1. The maximum is 1, unless all values are 0.
+        timesteps: saliency of the RNN's timesteps, (23,), scaled likewise.
     """
 
     cam: np.ndarray
@@ -29,7 +29,7 @@ class Explanation:
 
 
 class Explainer:
-    """Explains batches of one network; compiled once."""
+    """Computes the maps of one network; compiled once."""
 
     def __init__(self, network: network_lib.Network):
         pooling = network.cnn.get_layer("cnn_features")
@@ -38,54 +38,68 @@ class Explainer:
         self._compiled = tf.function(self.maps, reduce_retracing=True)
 
     def explain(self, batch: dict[str, tf.Tensor], labels: np.ndarray) -> list[list[Explanation]]:
-        """Explains each image of a batch for some classes.
+        """Explains k classes of each image in a batch.
 
         Args:
             batch: "image" (B, 299, 299, 3) and "sequence" (B, 23, 3887).
-            labels: (B, k) int, the classes of each.
+            labels: (B, k) int.
 
         Returns:
-            B lists of k.
+            A list of k explanations for each image.
         """
-        of_rank = [tf.constant(column, tf.int32) for column in np.transpose(labels)]
-        cams, timesteps = self._compiled(batch, of_rank)
+        columns = [tf.constant(column, tf.int32) for column in np.transpose(labels)]
+        cams, timesteps = self._compiled(batch, columns)
         return [
-            [Explanation(*maps) for maps in zip(*of_image, strict=True)]
-            for of_image in zip(cams.numpy(), timesteps.numpy(), strict=True)
+            [Explanation(*maps) for maps in zip(*image_maps, strict=True)]
+            for image_maps in zip(cams.numpy(), timesteps.numpy(), strict=True)
         ]
 
     def maps(
         self, batch: dict[str, tf.Tensor], labels: list[tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same as tensors, of k times (B,) labels: (B, k, h, w) and (B, k, 23)."""
+        """The maps as tensors.
+
+        Args:
+            batch: as in `explain`.
+            labels: k tensors (B,) int32.
+
+        Returns:
+            Grad-CAM (B, k, h, w) and saliency (B, k, 23).
+        """
         convolutions = self._convolutions(batch["image"], training=False)  # (B, h, w, 2048)
-        rows = batch["sequence"]
+        sequence = batch["sequence"]
         with tf.GradientTape(persistent=True) as tape:
-            tape.watch([convolutions, rows])
-            outputs = [self._pooling(convolutions), self._network.rnn(rows, training=False)]
-            logits = self._network.fusion(outputs, training=False)
-            odds = [_log_odds(logits, label) for label in labels]
-        gradients = [tape.gradient(of_class, [convolutions, rows]) for of_class in odds]
-        cams = [_cam(convolutions, of_convolutions) for of_convolutions, _ in gradients]
-        timesteps = [_to_one(tf.reduce_mean(tf.abs(of_rows), axis=-1)) for _, of_rows in gradients]
+            tape.watch([convolutions, sequence])
+            features = [self._pooling(convolutions), self._network.rnn(sequence, training=False)]
+            logits = self._network.fusion(features, training=False)
+            log_odds = [_log_odds(logits, label) for label in labels]
+        gradients = [tape.gradient(of_class, [convolutions, sequence]) for of_class in log_odds]
+        cams = [_cam(convolutions, in_convolutions) for in_convolutions, _ in gradients]
+        timesteps = [
+            _scale_to_one(tf.reduce_mean(tf.abs(in_sequence), axis=-1))
+            for _, in_sequence in gradients
+        ]
         return tf.stack(cams, axis=1), tf.stack(timesteps, axis=1)
 
 
 def _log_odds(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
-    """(B,) of one class each. A logit alone says nothing: a softmax looks at differences, and all
-    logits of an image may lie below zero."""
+    """Log-odds (B,) of one class per image.
+
+    Not the logit itself: a softmax depends on differences of logits only, and all logits of an
+    image may be negative.
+    """
     others = tf.where(tf.one_hot(label, logits.shape[-1]) > 0, -np.inf, logits)
     return tf.gather(logits, label, batch_dims=1) - tf.reduce_logsumexp(others, axis=-1)
 
 
 def _cam(convolutions: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
-    """Grad-CAM of (B, h, w, 2048) values and their gradients: (B, h, w)."""
+    """Grad-CAM (B, h, w) of feature maps and their gradients, (B, h, w, 2048) each."""
     weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
     values = tf.cast(convolutions, tf.float32)
-    return _to_one(tf.nn.relu(tf.reduce_sum(weights * values, axis=-1)))
+    return _scale_to_one(tf.nn.relu(tf.reduce_sum(weights * values, axis=-1)))
 
 
-def _to_one(values: tf.Tensor) -> tf.Tensor:
-    """Scales (B, ...) of 0 and more so that the largest of each is 1; zeros stay zeros."""
-    largest = tf.reduce_max(values, axis=range(1, values.shape.rank), keepdims=True)
-    return tf.math.divide_no_nan(values, largest)
+def _scale_to_one(values: tf.Tensor) -> tf.Tensor:
+    """Divides each of (B, ...) non-negative maps by its maximum; zeros stay zeros."""
+    maximum = tf.reduce_max(values, axis=range(1, values.shape.rank), keepdims=True)
+    return tf.math.divide_no_nan(values, maximum)

@@ -1,4 +1,4 @@
-"""BatchNorm in one fused operation where Keras 3 composes it of a dozen."""
+"""BatchNorm as one fused operation; Keras 3 composes it of a dozen."""
 
 import keras
 import tensorflow as tf
@@ -6,15 +6,15 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="cnnrnn")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """keras.layers.BatchNormalization over the last axis: same variables, same values.
+    """keras.layers.BatchNormalization over the last axis, with the same variables and values.
 
-    Keras computes the statistics and the normalization of a training step by separate operations,
-    each of which reads and writes the whole activation, and under a mixed policy converts it to
-    float32 and back. Here it is TensorFlow's fused operation, which reads the compute dtype,
-    keeps its statistics in float32, and takes the ReLU that follows with it on a CPU.
+    In a training step Keras computes statistics and normalization by separate operations, each of
+    which reads and writes the activation, and under a mixed policy converts it to float32 and
+    back. TensorFlow's fused operation reads the compute dtype, keeps its statistics in float32,
+    and on a CPU includes the ReLU that follows.
 
-    Over several replicas (`synchronized`) and in inference it is Keras's: the first because the
-    fused operation knows one replica only, the second because nothing is gained there (measured:
+    With `synchronized` (several replicas) and in inference, Keras's own implementation runs: the
+    fused operation supports one replica only, and inference is no faster with it (measured in
     BUILD_NOTES.md, "Speed").
     """
 

@@ -8,23 +8,23 @@ from cnnrnn.models import batch_norm
 
 
 def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model:
-    """Builds the branch on an input, so that Xception's layers are reachable in the whole model.
+    """Builds the branch on an input, so that Xception's layers are layers of the model itself.
 
     Args:
         image: (B, 299, 299, 3) float32 in [-1, 1].
-        synchronized_batchnorm: see `models.build`.
+        synchronized_batchnorm: see `network.build`.
 
     Returns:
-        image -> pooled features (B, 2048); 20,861,480 random parameters, which
-        `xception_weights` fills.
+        image -> pooled features (B, 2048), with 20,861,480 random parameters;
+        `xception_weights` loads pretrained ones.
     """
     number = itertools.count(1)
 
     def clone(layer: keras.Layer) -> keras.Layer:
         config = layer.get_config()
         if not layer.name.startswith("block"):
-            # Keras numbers the shortcuts' layers by how many there are in the process. With names
-            # of their own a checkpoint can tell whether it is of this network.
+            # Keras numbers the layers of the shortcuts by the count of such layers in the process.
+            # Fixed names let a checkpoint verify that it is of this network.
             config["name"] = f"shortcut_{next(number)}_{type(layer).__name__}"
         if isinstance(layer, keras.layers.BatchNormalization):
             config["synchronized"] = synchronized_batchnorm

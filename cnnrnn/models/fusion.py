@@ -1,4 +1,4 @@
-"""Where the branches meet: their product, then one dense layer."""
+"""The fusion of the branches: their product, then one dense layer."""
 
 import keras
 
@@ -6,7 +6,7 @@ import keras
 def build(
     cnn_features: keras.KerasTensor, rnn_features: keras.KerasTensor, classes: int, seed: int
 ) -> keras.KerasTensor:
-    """Multiplies the branches value by value and classifies the product.
+    """Multiplies the branches elementwise and classifies the product.
 
     Args:
         cnn_features: (B, 2048).
@@ -15,7 +15,7 @@ def build(
         seed: seed of the initial weights.
 
     Returns:
-        Logits, (B, classes) float32; the softmax is applied where probabilities are wanted.
+        Logits, (B, classes) float32; callers that need probabilities apply the softmax.
     """
     product = keras.layers.Multiply(dtype="float32", name="product")([cnn_features, rnn_features])
     return keras.layers.Dense(

@@ -1,16 +1,16 @@
 """The LSTM layer: keras.layers.LSTM with its arithmetic arranged for a CPU.
 
-Keras multiplies one timestep at a time, forward and backward, so the weights (128 MB for this
-network's first layer) are read and packed anew for each, and their gradients are summed up in
-memory product by product. Here only what truly depends on the last timestep is done one by one.
-The rest is one large product each, which runs at the processor's full rate:
+Keras multiplies one timestep at a time, forward and backward: it reads and packs the weights
+(128 MB in this network's first layer) again for each timestep, and adds up their gradients in
+memory, product by product. Here only what depends on the previous timestep is computed timestep by
+timestep. The rest is one large product each, which runs at the processor's full rate:
 
   forward    z = W'x + b for all timesteps at once, then per timestep z_t += U'h_(t-1)
   backward   per timestep dh_(t-1) = U dz_t, then dW, dU, db and dx for all timesteps at once
 
-Within the kernel a timestep is a column block, (features, B): then the recurrent products are
-(8192, 2048) x (2048, B), whose large operand can be read as it lies. As (B, 2048) x (2048, 8192)
-they run at 50 to 87 GFLOP/s where these run at 97 to 128 and the machine's peak is 150 (B = 32).
+Inside the kernel a timestep is a block of columns, (features, B). The recurrent products are then
+(8192, 2048) x (2048, B), whose large operand is read in its memory order. They run at 97 to 128
+GFLOP/s; as (B, 2048) x (2048, 8192) they run at 50 to 87 (B = 32; the machine's peak is 150).
 
 Symbols: T timesteps, B batch, d input features, n units; gates in Keras's order i, f, g, o.
 """
@@ -20,7 +20,7 @@ import tensorflow as tf
 
 
 def kernel_name() -> str:
-    """Which implementation runs on this machine's devices, for the log."""
+    """The implementation that runs on this machine's devices, for messages."""
     return "cuDNN through Keras" if _on_gpu() else "one product for all timesteps (CPU)"
 
 
@@ -30,10 +30,10 @@ def _on_gpu() -> bool:
 
 @keras.saving.register_keras_serializable(package="cnnrnn")
 class LSTM(keras.layers.LSTM):
-    """keras.layers.LSTM without its options: same variables, same values, same gradients.
+    """keras.layers.LSTM without its options, with the same variables, values and gradients.
 
-    Under a mixed policy the operands of every product are in the compute dtype, while the sums
-    over timesteps, the state, the output and the gradients of the weights are float32.
+    Under a mixed policy the operands of every product are in the compute dtype. The sums over
+    timesteps, the state, the output and the gradients of the weights are float32.
 
     Args:
         units: n.
@@ -72,7 +72,7 @@ class LSTM(keras.layers.LSTM):
     def build(self, sequences_shape, initial_state_shape=None):
         if len(sequences_shape) != 3 or None in sequences_shape[1:]:
             raise ValueError(
-                f"{self.name} needs to know the number of timesteps and of features: expected a "
+                f"{self.name} needs a static number of timesteps and of features: expected a "
                 f"shape (B, T, d). Received: {tuple(sequences_shape)}."
             )
         super().build(sequences_shape)
@@ -82,26 +82,25 @@ class LSTM(keras.layers.LSTM):
 
         Args:
             sequences: (B, T, d); T is static.
-            initial_state, mask: refused; they are arguments because Keras passes them.
-            training: without effect, there being no dropout.
+            initial_state, mask: not supported; Keras passes them.
+            training: has no effect, since there is no dropout.
 
         Returns:
-            (B, T, n) or, without return_sequences, the last timestep's (B, n). float32 under a
+            (B, T, n), or (B, n) of the last timestep without return_sequences. float32 under a
             mixed policy.
 
         Raises:
-            ValueError: a mask or an initial state is given.
+            ValueError: if a mask or an initial state is given.
         """
         if mask is not None or initial_state is not None:
             given = "mask" if mask is not None else "initial_state"
-            raise ValueError(
-                f"{self.name} reads every timestep from a state of zeros and takes no {given}: "
-                "use keras.layers.LSTM. Received one."
-            )
+            raise ValueError(f"{self.name} does not support {given}: use keras.layers.LSTM.")
         if _on_gpu():
             outputs = super().call(sequences, training=training)
             return tf.cast(outputs, self.variable_dtype)
-        with keras.src.backend.AutocastScope(None):  # the kernel casts, to keep gradients float32
+        with keras.src.backend.AutocastScope(
+            None
+        ):  # the kernel casts, so that gradients stay float32
             weights = [
                 tf.convert_to_tensor(v)
                 for v in (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
@@ -115,17 +114,17 @@ class LSTM(keras.layers.LSTM):
 
 
 def _lstm(x, kernel, recurrent_kernel, bias, *, compute_dtype: tf.DType) -> tf.Tensor:
-    """All timesteps of an LSTM, differentiable once in all arguments.
+    """The LSTM over all timesteps, differentiable once with respect to every argument.
 
     Args:
         x: (B, T, d).
         kernel: W (d, 4n).
         recurrent_kernel: U (n, 4n).
         bias: b (4n,).
-        compute_dtype: of the operands of every product.
+        compute_dtype: data type of the operands of every product.
 
     Returns:
-        Every timestep's output, (B, T, n), in the weights' dtype.
+        The outputs of all timesteps, (B, T, n), in the dtype of the weights.
     """
     timesteps, units = x.shape[1], recurrent_kernel.shape[0]
 
@@ -137,12 +136,12 @@ def _lstm(x, kernel, recurrent_kernel, bias, *, compute_dtype: tf.DType) -> tf.T
     def run(x, kernel, recurrent_kernel, bias):
         batch = tf.shape(x)[0]
         steps = tf.transpose(x, (1, 0, 2))  # (T, B, d)
-        rows = tf.reshape(tf.cast(steps, compute_dtype), (timesteps * batch, x.shape[2]))
-        z = product(kernel, rows, transpose_a=True, transpose_b=True) + bias[:, tf.newaxis]
+        flat = tf.reshape(tf.cast(steps, compute_dtype), (timesteps * batch, x.shape[2]))
+        z = product(kernel, flat, transpose_a=True, transpose_b=True) + bias[:, tf.newaxis]
         z = tf.unstack(tf.reshape(z, (4 * units, timesteps, batch)), axis=1)
         recurrent = tf.cast(recurrent_kernel, compute_dtype)  # (n, 4n)
-        # Moved once, so that all the timesteps read it as it lies. By way of three dimensions,
-        # because TensorFlow would fold a plain transpose into each product again, at half the rate.
+        # Transposed once, so that every timestep reads it in memory order. Through three dimensions,
+        # because TensorFlow folds a plain transpose into each product, which halves their rate.
         by_gate = tf.reshape(recurrent, (units, 4, units))
         transposed = tf.reshape(tf.transpose(by_gate, (1, 2, 0)), (4 * units, units))
         gates, cells, hiddens = [], [], []
@@ -179,15 +178,15 @@ def _lstm(x, kernel, recurrent_kernel, bias, *, compute_dtype: tf.DType) -> tf.T
                     dh = product(recurrent, dz[t])
                     dc *= f
             dz_all = tf.reshape(tf.stack(dz, axis=1), (4 * units, timesteps * batch))
-            d_kernel = product(rows, dz_all, transpose_a=True, transpose_b=True)
+            d_kernel = product(flat, dz_all, transpose_a=True, transpose_b=True)
             if timesteps > 1:
-                # h_(t-1) beside dz_t: the first timestep has nothing before it.
+                # h_(t-1) with dz_t; the first timestep has no previous one.
                 before = tf.reshape(outputs[:, :-1], (units, (timesteps - 1) * batch))
                 d_recurrent = product(before, dz_all[:, batch:], transpose_b=True)
             else:
                 d_recurrent = tf.zeros_like(recurrent_kernel)
             d_bias = tf.reduce_sum(tf.cast(dz_all, kernel.dtype), axis=1)
-            # Where nobody asks for it, as for the first layer, the graph drops this product.
+            # The graph prunes this product where it is not needed, as in the first layer.
             dx = tf.reshape(product(kernel, dz_all), (x.shape[2], timesteps, batch))
             return tf.cast(tf.transpose(dx, (2, 1, 0)), x.dtype), d_kernel, d_recurrent, d_bias
 

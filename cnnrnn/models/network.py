@@ -1,8 +1,8 @@
-"""The two-branch network, both branches on one screen.
+"""The two-branch network.
 
-image (B, 299, 299, 3) -> Xception -> average (B, 2048) -+
-                                                         x -> Dense -> logits (B, classes)
-rows  (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
+image    (B, 299, 299, 3) -> Xception -> average (B, 2048) -+
+                                                            x -> Dense -> logits (B, classes)
+sequence (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
 """
 
 import contextlib
@@ -15,18 +15,23 @@ import tensorflow as tf
 from cnnrnn import shapes
 from cnnrnn.models import cnn_branch, fusion, rnn_branch
 
+# The name of the sequence's input layer. Keras writes layer names into weight files, and existing
+# ones have this name.
+SEQUENCE_INPUT = "rows"
+
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The whole model and its three parts, which share their layers with it.
+    """The model and its three parts, which share its layers and weights.
 
-    `model` takes {"image": (B, 299, 299, 3), "sequence": (B, 23, 3887)} and returns logits
-    (B, classes). `cnn` is Xception with its pooling, image -> (B, 2048); `rnn` is the two LSTM
-    layers, rows -> (B, 2048); `fusion` takes both outputs and returns the logits. Freezing or
-    filling a part does so to the model. `precision` is that of the products: "float32",
-    "bfloat16" or "float16".
+    Attributes:
+        model: {"image": (B, 299, 299, 3), SEQUENCE_INPUT: (B, 23, 3887)} -> logits (B, classes).
+        cnn: Xception with pooling, image -> (B, 2048).
+        rnn: the two LSTM layers, sequence -> (B, 2048).
+        fusion: [output of cnn, output of rnn] -> logits (B, classes).
+        precision: data type of the operands of products, "float32", "bfloat16" or "float16".
     """
 
     model: keras.Model
@@ -36,12 +41,12 @@ class Network:
     precision: str = "float32"
 
     def branches(self, batch: dict[str, tf.Tensor], training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """Both branches' outputs, each (B, 2048).
+        """The outputs of both branches, (B, 2048) each.
 
         Args:
-            batch: has "sequence", and either "image" or "features", the CNN's outputs computed
-                earlier; with these the CNN is not run.
-            training: whether BatchNorm takes the batch's statistics.
+            batch: "sequence", and "image" or "features". Features are outputs of the CNN that
+                were computed earlier; the CNN is not run if they are given.
+            training: whether BatchNorm uses the statistics of the batch.
         """
         if "features" in batch:
             cnn = batch["features"]
@@ -69,50 +74,59 @@ def build(
     Args:
         classes: number of classes.
         seed: seed of the initial weights.
-        synchronized_batchnorm: take batch statistics over all replicas. With several replicas
-            this is what makes them equal to one: the statistics are those of the global batch,
-            and the moving averages cannot drift apart.
-        precision: "float32", "bfloat16" or "float16", of the operands of products. Weights, sums
-            over timesteps, statistics, features, head and logits are float32 in each, so weight
-            files and checkpoints interchange.
+        synchronized_batchnorm: compute batch statistics over all replicas. With several replicas
+            it makes training equivalent to training on one: the statistics are those of the
+            global batch, and the moving averages of the replicas stay equal.
+        precision: data type of the operands of products, "float32", "bfloat16" or "float16".
+            Weights, sums over timesteps, statistics, features, head and logits are always
+            float32, so weight files and checkpoints are interchangeable.
 
     Returns:
         The network, 103,256,716 parameters with 100 classes.
     """
-    # A user's keras.json may say otherwise, and would change the network.
+    # The user's keras.json may have other values, which would change the network.
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
-    keras.utils.set_random_seed(seed)  # for Xception, whose initializers take no seed of their own
+    keras.utils.set_random_seed(seed)  # Xception's initializers have no seed of their own
     with policy(precision):
         return _build(classes, seed, synchronized_batchnorm, precision)
 
 
 @contextlib.contextmanager
 def policy(precision: str) -> Iterator[None]:
-    """Layers made in this context compute in a precision; the user's own policy comes back."""
-    users = keras.config.dtype_policy()
+    """Sets the dtype policy of the layers created in this context; restores it afterwards."""
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(_POLICIES[precision])
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(users)
+        keras.config.set_dtype_policy(previous)
 
 
 def _build(classes: int, seed: int, synchronized_batchnorm: bool, precision: str) -> Network:
     image = keras.Input(
         (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image", dtype="float32"
     )
-    rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="rows", dtype="float32")
+    sequence = keras.Input(
+        (shapes.TIMESTEPS, shapes.STEP_FEATURES), name=SEQUENCE_INPUT, dtype="float32"
+    )
     cnn = cnn_branch.build(image, synchronized_batchnorm)
-    rnn_features = rnn_branch.build(rows, shapes.LSTM_UNITS, seed)
+    rnn_features = rnn_branch.build(sequence, shapes.LSTM_UNITS, seed)
     logits = fusion.build(cnn.output, rnn_features, classes, seed + 4)
-    model = keras.Model({"image": image, "rows": rows}, logits, name="cnnrnn")
+    model = keras.Model({"image": image, SEQUENCE_INPUT: sequence}, logits, name="cnnrnn")
     return parts_of(model, cnn, precision)
 
 
 def parts_of(model: keras.Model, cnn: keras.Model, precision: str) -> Network:
-    """Cuts a model into its parts, by the names of the layers where they meet."""
-    rnn = keras.Model(model.input["rows"], model.get_layer("rnn_features").output, name="rnn")
+    """Divides a model into its parts.
+
+    Args:
+        model: has layers "rnn_features", "product" and "logits", and an input SEQUENCE_INPUT.
+        cnn: the CNN branch of the model.
+        precision: recorded in the Network.
+    """
+    rnn_features = model.get_layer("rnn_features").output
+    rnn = keras.Model(model.input[SEQUENCE_INPUT], rnn_features, name="rnn")
     outputs = [
         keras.Input(part.output.shape[1:], name=name, dtype="float32")
         for part, name in ((cnn, "cnn_output"), (rnn, "rnn_output"))

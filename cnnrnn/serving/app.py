@@ -1,13 +1,17 @@
-"""The export over HTTP, in the format of TensorFlow Serving's REST interface.
+"""The web application: TensorFlow Serving's REST interface, and a page for people.
 
   POST /v1/models/NAME:predict   {"instances": [{"b64": "..."}, ...]} -> {"predictions": [...]}
-  GET  /v1/models/NAME           whether it can be asked
-  GET  /health                   the same, in a word
+  GET  /v1/models/NAME           the status of the model
+  GET  /health                   "ok"
   GET  /                         a page to drop an image on
-  POST /explain                  an image's bytes -> its classes, and a PNG of the explanation
+  POST /explain                  an image file -> its classes, and a PNG of the explanation
 
-The format is https://www.tensorflow.org/tfx/serving/api_rest, by rows, for the one input that
-there is, so TensorFlow Serving can take this server's place.
+The format is the row format of https://www.tensorflow.org/tfx/serving/api_rest for a model with a
+single input, so TensorFlow Serving can replace this server.
+
+A web page that is open in a browser can send requests to any server on the same machine. So the
+Host header is checked against a list of names (DNS rebinding), and a request whose Origin header
+is that of another site is refused. Clients other than browsers send no Origin.
 """
 
 import asyncio
@@ -15,45 +19,71 @@ import base64
 import binascii
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from starlette import applications, requests, responses, routing
+from starlette import applications, datastructures, middleware, requests, responses, routing, types
+from starlette.middleware import trustedhost
 
 from cnnrnn.serving import batcher
 
 _PAGE = pathlib.Path(__file__).with_name("page.html")
-_MOST_INSTANCES = 64
-_BODY_SECONDS = 30
+_MAX_INSTANCES = 64
+_BODY_TIMEOUT_S = 30
 
 
 class _Refused(Exception):
-    """A request that is not carried out: what to say, under which status."""
+    """A request that is not processed: the message and the HTTP status of the response."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
         self.status = status
 
 
+class _SameOrigin:
+    """Middleware that refuses requests sent by pages of other sites."""
+
+    def __init__(self, app: types.ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        app = self._app
+        if scope["type"] == "http":
+            headers = datastructures.Headers(scope=scope)
+            origin = headers.get("origin")
+            if origin is not None and origin.partition("://")[2] != headers.get("host"):
+                message = f"cross-origin requests are refused: this one comes from {origin}"
+                app = responses.JSONResponse({"error": message}, status_code=403)
+        await app(scope, receive, send)
+
+
 def application(
-    name: str, predictions: batcher.Batcher, explanations: batcher.Batcher, max_body_bytes: int
+    name: str,
+    predictions: batcher.Batcher,
+    explanations: batcher.Batcher,
+    *,
+    max_body_bytes: int,
+    allowed_hosts: Sequence[str],
 ) -> applications.Starlette:
-    """The web application.
+    """Builds the web application.
 
     Args:
-        name: of the model, in its address.
-        predictions: answers images by classes and probabilities.
-        explanations: answers images by "classes" and "figure", or "error".
-        max_body_bytes: a request with a larger body is refused before it is read to its end.
+        name: name of the model in the URL.
+        predictions: images -> "classes", "probabilities" and "error" each.
+        explanations: images -> "classes" and "figure" each, or "error".
+        max_body_bytes: larger requests are refused, without reading the rest.
+        allowed_hosts: accepted host names of the Host header, without port; "*" accepts any.
     """
 
     async def predict(request: requests.Request) -> responses.Response:
         instances = _instances(await _body(request, max_body_bytes))
-        return responses.JSONResponse({"predictions": await predictions.answers(instances)})
+        return responses.JSONResponse({"predictions": await predictions.compute(instances)})
 
-    async def explained(request: requests.Request) -> responses.Response:
+    async def explain(request: requests.Request) -> responses.Response:
         image = await _body(request, max_body_bytes)
-        (answer,) = await explanations.answers([image])
-        return responses.JSONResponse(answer, status_code=400 if "error" in answer else 200)
+        (explanation,) = await explanations.compute([image])
+        status = 400 if "error" in explanation else 200
+        return responses.JSONResponse(explanation, status_code=status)
 
     async def status(request: requests.Request) -> responses.Response:
         version = {"version": "1", "state": "AVAILABLE"}
@@ -76,9 +106,9 @@ def application(
     def refused(request: requests.Request, error: Exception) -> responses.Response:
         return responses.JSONResponse({"error": str(error)}, status_code=error.status)
 
-    def full(request: requests.Request, error: Exception) -> responses.Response:
+    def queue_full(request: requests.Request, error: Exception) -> responses.Response:
         return responses.JSONResponse(
-            {"error": "too many images are waiting; ask again"},
+            {"error": "the queue is full: try again later"},
             status_code=503,
             headers={"Retry-After": "1"},
         )
@@ -87,48 +117,55 @@ def application(
         routes=[
             routing.Route("/", page),
             routing.Route("/health", health),
-            routing.Route("/explain", explained, methods=["POST"]),
+            routing.Route("/explain", explain, methods=["POST"]),
             routing.Route(f"/v1/models/{name}", status),
             routing.Route(f"/v1/models/{name}:predict", predict, methods=["POST"]),
         ],
-        exception_handlers={_Refused: refused, batcher.Full: full},
+        middleware=[
+            middleware.Middleware(
+                trustedhost.TrustedHostMiddleware, allowed_hosts=allowed_hosts, www_redirect=False
+            ),
+            middleware.Middleware(_SameOrigin),
+        ],
+        exception_handlers={_Refused: refused, batcher.QueueFull: queue_full},
     )
 
 
-async def _body(request: requests.Request, most: int) -> bytes:
-    """A request's body, read no further than it may be long, and no longer than it may take."""
+async def _body(request: requests.Request, max_bytes: int) -> bytes:
+    """Reads a request's body, within limits of size and time."""
     parts, length = [], 0
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
             async for part in request.stream():
                 length += len(part)
-                if length > most:
-                    raise _Refused(413, f"the body is larger than {most / 1e6:g} MB")
+                if length > max_bytes:
+                    raise _Refused(413, f"the body is larger than {max_bytes / 1e6:g} MB")
                 parts.append(part)
     except TimeoutError as error:
-        raise _Refused(408, f"the body did not come within {_BODY_SECONDS} s") from error
-    except requests.ClientDisconnect as error:
-        raise _Refused(400, "the body has no end") from error  # nobody is there to read it
+        raise _Refused(408, f"the body did not arrive within {_BODY_TIMEOUT_S} s") from error
+    except requests.ClientDisconnect as error:  # nobody reads this response
+        raise _Refused(400, "the body is incomplete") from error
     return b"".join(parts)
 
 
 def _instances(body: bytes) -> list[bytes]:
-    """The images of a request for prediction."""
+    """The image files in the body of a predict request."""
     try:
-        wanted = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _Refused(400, f"the body is no JSON: {error}") from error
-    instances = wanted.get("instances") if isinstance(wanted, dict) else None
+        raise _Refused(400, f"the body is not JSON: {error}") from error
+    instances = content.get("instances") if isinstance(content, dict) else None
     if not isinstance(instances, list):
         raise _Refused(400, 'expected {"instances": [{"b64": "..."}, ...]}')
-    if len(instances) > _MOST_INSTANCES:
-        raise _Refused(400, f"{len(instances)} instances; at most {_MOST_INSTANCES} at a time")
-    if wanted.get("signature_name", "serving_default") != "serving_default":
-        raise _Refused(400, "there is no signature but 'serving_default'")
+    if len(instances) > _MAX_INSTANCES:
+        raise _Refused(400, f"expected at most {_MAX_INSTANCES} instances, got {len(instances)}")
+    if content.get("signature_name", "serving_default") != "serving_default":
+        raise _Refused(400, "the only signature available is 'serving_default'")
     return [_image(instance) for instance in instances]
 
 
 def _image(instance: Any) -> bytes:
+    """The image file in one instance."""
     if isinstance(instance, dict) and set(instance) == {"image_bytes"}:
         instance = instance["image_bytes"]
     encoded = instance.get("b64") if isinstance(instance, dict) else None
@@ -137,4 +174,4 @@ def _image(instance: Any) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _Refused(400, f"an instance is no base64: {error}") from error
+        raise _Refused(400, f"an instance is not valid base64: {error}") from error

@@ -1,4 +1,4 @@
-"""Requests that come at the same time, answered together."""
+"""Combines concurrent requests into batches."""
 
 import asyncio
 import concurrent.futures
@@ -6,70 +6,72 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-Answer = dict[str, Any]
-Function = Callable[[list[bytes]], list[Answer]]
+Result = dict[str, Any]
+Function = Callable[[list[bytes]], list[Result]]
 
-# Of the last batch's time, that one which is not full waits for company: clients that have just
-# been answered ask again within it, and would else find that the first of them left alone.
-_WAIT_SHARE = 0.02
+# How long a batch that is not full waits for more images, as a fraction of the last batch's
+# duration. Clients that were answered together send their next requests within this time; without
+# the wait the first of them would be processed alone, and the others one batch later.
+_WAIT_FRACTION = 0.02
 
 
-class Full(Exception):
-    """More images wait than may."""
+class QueueFull(Exception):
+    """The images would exceed the length of the queue."""
 
 
 class Batcher:
-    """Gathers images of several requests into batches for a function that takes many.
+    """Collects images from several requests into batches for a function.
 
-    While a batch is answered the next one gathers, so under load batches grow by themselves, and
-    a lone request waits for next to nothing.
+    While one batch is processed the next one is collected, so batches grow with the load, and a
+    single request hardly waits.
 
     Args:
-        function: images -> their answers, in order; called in a thread, never twice at a time.
-        batch_size: the most at a time.
-        waiting: the most that may wait; more are turned away.
+        function: images -> one result each, in order. Called in a thread, one call at a time.
+        batch_size: largest number of images per call.
+        queue_size: largest number of images that wait.
     """
 
-    def __init__(self, function: Function, batch_size: int, waiting: int):
-        self._function, self._batch_size, self._most = function, batch_size, waiting
-        self._waiting: list[tuple[bytes, asyncio.Future]] = []
+    def __init__(self, function: Function, batch_size: int, queue_size: int):
+        self._function, self._batch_size, self._queue_size = function, batch_size, queue_size
+        self._queue: list[tuple[bytes, asyncio.Future]] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1)
         self._running: asyncio.Task | None = None
-        self._seconds = 0.0  # that the last batch took
+        self._seconds = 0.0  # duration of the last batch
 
-    async def answers(self, images: list[bytes]) -> list[Answer]:
-        """The images' answers, in order.
+    async def compute(self, images: list[bytes]) -> list[Result]:
+        """The function's results for some images, in order.
 
         Raises:
-            Full: too many wait already.
+            QueueFull: too many images are waiting.
         """
-        if len(self._waiting) + len(images) > self._most:
-            raise Full
+        if len(self._queue) + len(images) > self._queue_size:
+            raise QueueFull
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in images]
-        self._waiting += zip(images, futures, strict=True)
+        self._queue += zip(images, futures, strict=True)
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
         return await asyncio.gather(*futures)
 
     async def _run(self) -> None:
+        """Processes the queue until it is empty."""
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            if len(self._waiting) < self._batch_size:
-                await asyncio.sleep(_WAIT_SHARE * self._seconds)
+        while self._queue:
+            if len(self._queue) < self._batch_size:
+                await asyncio.sleep(_WAIT_FRACTION * self._seconds)
             start = time.monotonic()
-            batch = self._waiting[: self._batch_size]
-            del self._waiting[: self._batch_size]
+            batch = self._queue[: self._batch_size]
+            del self._queue[: self._batch_size]
             try:
-                answers = await loop.run_in_executor(
+                results = await loop.run_in_executor(
                     self._thread, self._function, [image for image, _ in batch]
                 )
-            except Exception as error:  # of the function: whoever asked is told, the rest go on
+            except Exception as error:  # fails the requests of this batch, and no others
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
                 continue
             self._seconds = time.monotonic() - start
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():  # one that asked may have gone
-                    future.set_result(answer)
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():  # cancelled when its client disconnects
+                    future.set_result(result)

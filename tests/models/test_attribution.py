@@ -1,4 +1,4 @@
-"""The maps, on networks of which it is known where the evidence lies."""
+"""Attribution maps of a network whose evidence for a class is at a known place."""
 
 import keras
 import numpy as np
@@ -14,64 +14,62 @@ CLASSES = 2
 
 @pytest.fixture(scope="module")
 def network():
-    """A CNN that finds white (class 1), and an RNN that reads three timesteps of the rows."""
+    """A CNN that detects white (class 1), and an RNN that depends on three timesteps only."""
     image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, 3), name="image")
-    rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="sequence")
+    sequence = keras.Input(
+        (shapes.TIMESTEPS, shapes.STEP_FEATURES), name=network_lib.SEQUENCE_INPUT
+    )
     white = keras.layers.Conv2D(2, 23, strides=23, activation="relu", name="white")(image)
     cnn = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="cnn_features")(white))
-    seen = np.zeros((shapes.TIMESTEPS, 1), np.float32)
-    seen[10:13] = 1
-    masked = keras.layers.Rescaling(seen, name="three_bands")(rows)
+    mask = np.zeros((shapes.TIMESTEPS, 1), np.float32)
+    mask[10:13] = 1
+    masked = keras.layers.Rescaling(mask, name="three_timesteps")(sequence)
     few = keras.layers.AveragePooling1D(1, name="few")(masked)
     rnn = lstm.LSTM(2, name="rnn_features")(few)
     logits = fusion.build(cnn.output, rnn, CLASSES, 0)
-    model = keras.Model({"image": image, "sequence": rows}, logits)
+    model = keras.Model({"image": image, network_lib.SEQUENCE_INPUT: sequence}, logits)
     kernel = np.zeros((23, 23, 3, 2), np.float32)
     kernel[..., 0], kernel[..., 1] = -1, 1
     model.get_layer("white").set_weights([kernel, np.zeros(2)])
     parts = network_lib.parts_of(model, cnn, "float32")
-    # Class 1 is white times what the RNN says, whatever its sign is.
-    said = np.sign(parts.rnn(tf.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES))).numpy()[0])
-    model.get_layer("logits").set_weights([np.diag(said), np.zeros(CLASSES)])
+    # The logit of class 1 is white times |RNN|: the RNN's sign is divided out.
+    signs = np.sign(parts.rnn(tf.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES))).numpy()[0])
+    model.get_layer("logits").set_weights([np.diag(signs), np.zeros(CLASSES)])
     return parts
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_the_cnns_map_lies_where_the_evidence_is(network, corner):
+def test_grad_cam_covers_the_evidence(network, corner):
     image = np.full((1, 299, 299, 3), -1.0, np.float32)
     y, x = corner[0] * 184, corner[1] * 184
     image[:, y : y + 115, x : x + 115] = 1.0
-    rows = np.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES), np.float32)
-    batch = {"image": tf.constant(image), "sequence": tf.constant(rows)}
-    ((found,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
-    assert found.cam.shape == (13, 13) and found.cam.max() == 1
-    inside = found.cam[y // 23 : y // 23 + 5, x // 23 : x // 23 + 5]
-    assert inside.min() > 0.99 and found.cam.sum() == pytest.approx(inside.sum())
+    sequence = np.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES), np.float32)
+    batch = {"image": tf.constant(image), "sequence": tf.constant(sequence)}
+    ((explanation,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
+    assert explanation.cam.shape == (13, 13) and explanation.cam.max() == 1
+    inside = explanation.cam[y // 23 : y // 23 + 5, x // 23 : x // 23 + 5]
+    assert inside.min() > 0.99 and explanation.cam.sum() == pytest.approx(inside.sum())
 
 
-def test_the_rnns_map_lies_in_the_bands_that_it_reads(network):
+def test_saliency_covers_the_timesteps_that_the_rnn_depends_on(network):
     rng = np.random.default_rng(0)
     batch = {
         "image": tf.constant(rng.uniform(0, 1, (2, 299, 299, 3)), tf.float32),
         "sequence": tf.constant(rng.uniform(0, 1, (2, 23, 3887)), tf.float32),
     }
-    for (found,) in attribution.Explainer(network).explain(batch, np.array([[1], [1]])):
-        read = np.arange(shapes.TIMESTEPS)
-        assert found.timesteps.max() == 1
-        assert (
-            not found.timesteps[(read < 10) | (read > 12)].any()
-            and (found.timesteps[10:13] > 0).all()
-        )
+    for (explanation,) in attribution.Explainer(network).explain(batch, np.array([[1], [1]])):
+        assert explanation.timesteps.max() == 1
+        assert np.flatnonzero(explanation.timesteps).tolist() == [10, 11, 12]
 
 
-def test_where_nothing_speaks_for_a_class_the_map_is_empty(network):
+def test_grad_cam_is_zero_without_evidence(network):
     image = tf.fill((1, 299, 299, 3), -1.0)
     batch = {"image": image, "sequence": tf.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES))}
-    ((found,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
-    assert not found.cam.any() and np.isfinite(found.cam).all()
+    ((explanation,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
+    assert not explanation.cam.any() and np.isfinite(explanation.cam).all()
 
 
-def test_several_classes_at_once_are_explained_as_one_by_one(network):
+def test_several_classes_are_explained_like_single_ones(network):
     rng = np.random.default_rng(0)
     batch = {
         "image": tf.constant(rng.uniform(-1, 1, (2, 299, 299, 3)), tf.float32),

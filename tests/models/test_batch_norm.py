@@ -1,4 +1,4 @@
-"""The fused BatchNorm against keras.layers.BatchNormalization."""
+"""The fused BatchNorm compared with keras.layers.BatchNormalization."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def layer_pair(**kwargs):
 
 
 def run(layer, x, upstream, training=True):
-    """Outputs, gradients in x and in the weights, and the weights afterwards."""
+    """Outputs, gradients with respect to x and the weights, and the weights afterwards."""
 
     @tf.function
     def step(x):
@@ -37,7 +37,7 @@ def run(layer, x, upstream, training=True):
 
 
 @pytest.mark.parametrize("training, trainable", [(True, True), (False, True), (True, False)])
-def test_values_gradients_and_moving_averages_are_those_of_keras(training, trainable):
+def test_values_gradients_and_moving_averages_match_keras(training, trainable):
     ours, theirs = layer_pair(momentum=0.8)
     ours.trainable = theirs.trainable = trainable
     rng = np.random.default_rng(1)
@@ -51,7 +51,7 @@ def test_values_gradients_and_moving_averages_are_those_of_keras(training, train
     assert moved == (training and trainable)
 
 
-def test_under_a_mixed_policy_the_statistics_are_float32():
+def test_statistics_are_float32_under_a_mixed_policy():
     ours, _ = layer_pair(dtype="mixed_bfloat16", momentum=0.0)
     x = tf.cast(tf.random.stateless_normal((4, 16, 16, 6), (0, 0), mean=1.0), tf.bfloat16)
     exact = tf.cast(x, tf.float32).numpy()
@@ -64,7 +64,7 @@ def test_under_a_mixed_policy_the_statistics_are_float32():
     np.testing.assert_allclose(tf.cast(outputs, tf.float32), right, rtol=0.01, atol=0.01)
 
 
-def test_synchronized_statistics_are_those_of_the_global_batch(two_replicas):
+def test_synchronized_statistics_are_of_the_global_batch(two_replicas):
     x = np.random.default_rng(0).normal(2, 3, (8, 4, 4, 6)).astype(np.float32)
     x[4:] += 5  # the replicas' own statistics differ
     with two_replicas.scope():

@@ -1,4 +1,4 @@
-"""The LSTM layer against keras.layers.LSTM: values, gradients, weights."""
+"""The LSTM layer compared with keras.layers.LSTM: values, gradients, weights."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from cnnrnn.models import lstm
 
 
 def pair(dtype, *, units=5, features=7, sequences=True):
-    """Our layer and Keras's, with the same weights, none of them zero."""
+    """Our layer and Keras's with the same non-zero weights."""
     ours = lstm.LSTM(units, return_sequences=sequences, dtype=dtype)
     theirs = keras.layers.LSTM(units, return_sequences=sequences, dtype=dtype)
     for layer in (ours, theirs):
@@ -22,7 +22,7 @@ def pair(dtype, *, units=5, features=7, sequences=True):
 
 
 def values_and_gradients(layer, x, upstream):
-    """The outputs, and the gradients of sum(outputs x upstream) in x and in each weight."""
+    """Outputs, and gradients of sum(outputs * upstream) with respect to x and each weight."""
 
     @tf.function
     def run(x):
@@ -38,9 +38,7 @@ def values_and_gradients(layer, x, upstream):
 @pytest.mark.parametrize("sequences", [True, False])
 @pytest.mark.parametrize("batch, timesteps", [(3, 4), (1, 4), (6, 1), (1, 1), (2, 23)])
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
-def test_values_and_every_gradient_are_those_of_keras(
-    dtype, tolerance, batch, timesteps, sequences
-):
+def test_values_and_gradients_match_keras(dtype, tolerance, batch, timesteps, sequences):
     ours, theirs = pair(dtype, sequences=sequences)
     rng = np.random.default_rng(1)
     x = tf.constant(rng.normal(size=(batch, timesteps, 7)), dtype)
@@ -52,8 +50,8 @@ def test_values_and_every_gradient_are_those_of_keras(
         np.testing.assert_allclose(value, right, rtol=0, atol=tolerance * max(1, abs(right).max()))
 
 
-def test_two_layers_in_a_model_train_as_those_of_keras():
-    """The gradient of the second layer's input is what trains the first."""
+def test_two_layers_train_like_those_of_keras():
+    """The first layer is trained by the gradient of the second layer's input."""
 
     def model(layer):
         inputs = keras.Input((6, 7))
@@ -70,7 +68,7 @@ def test_two_layers_in_a_model_train_as_those_of_keras():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_batch_size_may_be_unknown_when_it_is_traced():
+def test_the_batch_size_may_be_unknown_in_tracing():
     ours, theirs = pair("float32")
     run = tf.function(ours, input_signature=[tf.TensorSpec((None, 4, 7), tf.float32)])
     for batch in (1, 5):
@@ -79,7 +77,7 @@ def test_batch_size_may_be_unknown_when_it_is_traced():
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
-def test_weight_files_interchange_with_keras(tmp_path, suffix):
+def test_weight_files_are_interchangeable_with_keras(tmp_path, suffix):
     def model(layer):
         inputs = keras.Input((4, 7))
         return keras.Model(inputs, layer(5, name="lstm")(inputs))
@@ -99,7 +97,7 @@ def test_weight_files_interchange_with_keras(tmp_path, suffix):
             np.testing.assert_array_equal(a, b)
 
 
-def test_checkpoints_interchange_with_keras(tmp_path):
+def test_checkpoints_are_interchangeable_with_keras(tmp_path):
     ours, theirs = pair("float32")
     theirs.set_weights([w + 1 for w in theirs.get_weights()])
     path = tf.train.Checkpoint(layer=theirs).write(str(tmp_path / "ckpt"))
@@ -108,7 +106,7 @@ def test_checkpoints_interchange_with_keras(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_bfloat16_rounds_the_operands_and_nothing_else():
+def test_bfloat16_rounds_only_the_operands():
     ours, theirs = pair("mixed_bfloat16", units=64, features=64)
     exact, _ = pair("float32", units=64, features=64)
     x = tf.constant(np.random.default_rng(1).normal(size=(4, 4, 64)), tf.float32)
@@ -118,19 +116,19 @@ def test_bfloat16_rounds_the_operands_and_nothing_else():
     kerass = values_and_gradients(theirs, x, tf.cast(upstream, tf.bfloat16))
     for value, keras_value, expected in zip(got, kerass, right, strict=True):
         assert value.dtype == np.float32
-        # Keras keeps the state in bfloat16 too: ours must be nearer to the truth.
+        # Keras keeps the state in bfloat16, too: ours must be more accurate.
         error = np.abs(value - expected).mean()
         assert error < np.abs(keras_value.astype("float32") - expected).mean()
         assert error < 0.02 * np.abs(expected).mean()
 
 
-def test_mask_initial_state_and_unknown_length_are_refused():
+def test_mask_initial_state_and_unknown_length_are_not_supported():
     layer, x = lstm.LSTM(5, name="reader"), tf.zeros((2, 4, 7))
-    with pytest.raises(ValueError, match="reader reads every timestep.*takes no mask"):
+    with pytest.raises(ValueError, match="reader does not support mask"):
         layer(x, mask=tf.ones((2, 4), tf.bool))
-    with pytest.raises(ValueError, match="takes no mask"):
+    with pytest.raises(ValueError, match="does not support mask"):
         keras.Sequential([keras.layers.Masking(), lstm.LSTM(5, name="reader")])(x)
-    with pytest.raises(ValueError, match="takes no initial_state"):
+    with pytest.raises(ValueError, match="does not support initial_state"):
         layer(x, initial_state=[tf.zeros((2, 5))] * 2)
     with pytest.raises(ValueError, match="number of timesteps"):
         lstm.LSTM(5)(keras.Input((None, 7)))

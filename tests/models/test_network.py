@@ -1,3 +1,5 @@
+"""The network: parameter counts, parts, trainable layers, initial weights."""
+
 import keras
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ def network():
     return network_lib.build(100)
 
 
-def test_parameter_counts_are_those_of_the_design(network):
+def test_parameter_counts(network):
     count = {layer.name: layer.count_params() for layer in network.model.layers}
     assert network.cnn.count_params() == 20_861_480
     assert count["lstm_1"] == 48_627_712
@@ -23,11 +25,15 @@ def test_parameter_counts_are_those_of_the_design(network):
     assert network.model.count_params() == 103_256_716
 
 
-def test_xceptions_layers_are_reachable_by_name(network):
+def test_layers_of_xception_are_found_by_name(network):
     assert network.model.get_layer("block14_sepconv2_act") in network.cnn.layers
 
 
-def test_shapes_meet_in_the_product(network):
+def test_input_layers_have_the_names_in_existing_weight_files(network):
+    assert sorted(network.model.input) == ["image", "rows"]
+
+
+def test_shapes_of_the_branches_match_in_the_product(network):
     for name in ("cnn_features", "rnn_features", "product"):
         assert network.model.get_layer(name).output.shape == (None, 2048)
     assert network.model.output.shape == (None, 100)
@@ -38,7 +44,7 @@ def test_logits_are_not_probabilities(network):
     assert network.model.get_layer("logits").activation is keras.activations.linear
 
 
-def test_phases_train_what_they_should(network):
+def test_trainable_parameters_of_each_phase(network):
     settings = config.Config()
 
     def trained():
@@ -55,32 +61,33 @@ def test_phases_train_what_they_should(network):
     assert trained() == 103_256_716 - 2 * moving
 
 
-def test_the_seed_decides_the_initial_weights():
-    """On the branch and the head apart: the whole network takes ten seconds to initialize."""
+def test_the_seed_determines_the_initial_weights():
+    """On the branch and the head only: the full network takes ten seconds to initialize."""
 
     def weights(seed):
-        rows, features = keras.Input((2, 3)), keras.Input((4,))
-        rnn_features = rnn_branch.build(rows, 4, seed)
+        sequence, features = keras.Input((2, 3)), keras.Input((4,))
+        rnn_features = rnn_branch.build(sequence, 4, seed)
         logits = fusion.build(features, rnn_features, 5, seed + 4)
-        return keras.Model([rows, features], logits).get_weights()
+        return keras.Model([sequence, features], logits).get_weights()
 
     first, same, other = weights(3), weights(3), weights(4)
     assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
     assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[-2], other[-2])
-    assert not np.array_equal(first[1], first[4])  # the layers do not share their draw
+    assert not np.array_equal(first[1], first[4])  # each layer has its own seed
 
 
-def test_the_parts_make_up_the_model():
+def test_the_parts_together_are_the_model():
     network = small_network.small_build(3)
     batch = {
         "image": tf.random.stateless_uniform((2, 299, 299, 3), (0, 0), -1),
         "sequence": tf.random.stateless_uniform((2, 23, 3887), (0, 1), -1),
     }
-    whole = network.model(batch, training=False)
-    np.testing.assert_array_equal(whole, network.logits(batch, training=False))
+    inputs = {"image": batch["image"], network_lib.SEQUENCE_INPUT: batch["sequence"]}
+    logits = network.model(inputs, training=False)
+    np.testing.assert_array_equal(logits, network.logits(batch, training=False))
     features = network.cnn(batch["image"], training=False)
     parts = network.logits({"features": features, "sequence": batch["sequence"]}, training=False)
-    np.testing.assert_array_equal(whole, parts)
+    np.testing.assert_array_equal(logits, parts)
     weights = {id(v) for v in network.model.weights}
     parts = network.cnn.weights + network.rnn.weights + network.fusion.weights
     assert {id(v) for v in parts} == weights and len(parts) == len(weights)

