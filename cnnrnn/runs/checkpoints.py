@@ -8,6 +8,7 @@ the open epoch, the best figure so far, float16's loss scale. Each is a sealed f
   checkpoints/phase1/00000007/seal.json     their sizes and hashes, the network, the classes
 """
 
+import dataclasses
 import pathlib
 import shutil
 import time
@@ -22,65 +23,124 @@ from absl import logging
 from cnnrnn import errors, phases
 from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import loss_scale as loss_scale_lib
 
 _KEEP = 2
 _PREFIX = "variables"
 
 
 class Position:
-    """Where a phase stands, as variables, so that a checkpoint holds it.
+    """How far a phase has come, in variables that a checkpoint contains.
 
-    `epoch` and `step` count what is done: step 3 of epoch 2 means two whole epochs and three
-    steps. `totals` are the sums of the open epoch (`metrics.sums`).
+    Attributes:
+        epoch: finished epochs.
+        step: finished steps of the current epoch.
+        totals: (4,) float64, the sums of the current epoch (`metrics.sums`).
+        best: the best validation value so far, of the figure that the phase selects by.
     """
 
     def __init__(self, phase: phases.Phase):
-        self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self.totals = tf.Variable(np.zeros(4), dtype=tf.float64, trainable=False)
-        self.best = tf.Variable(phase.worst, dtype=tf.float64, trainable=False)
+        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._totals = tf.Variable(np.zeros(4), dtype=tf.float64, trainable=False)
+        self._best = tf.Variable(phase.worst, dtype=tf.float64, trainable=False)
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch.numpy())
+
+    @property
+    def step(self) -> int:
+        return int(self._step.numpy())
+
+    @property
+    def totals(self) -> np.ndarray:
+        return self._totals.numpy()
+
+    @property
+    def best(self) -> float:
+        return float(self._best.numpy())
+
+    @best.setter
+    def best(self, value: float) -> None:
+        self._best.assign(value)
+
+    def advance(self, sums: np.ndarray) -> None:
+        """Counts a finished step and adds its (4,) sums to the totals."""
+        self._totals.assign(self.totals + sums)
+        self._step.assign(self.step + 1)
+
+    def end_epoch(self) -> None:
+        """Counts a finished epoch and resets step and totals."""
+        self._epoch.assign(self.epoch + 1)
+        self._step.assign(0)
+        self._totals.assign(np.zeros(4))
 
     def trackables(self) -> dict[str, tf.Variable]:
-        return dict(vars(self))
+        """The variables by their keys in a checkpoint."""
+        return {
+            "epoch": self._epoch,
+            "step": self._step,
+            "totals": self._totals,
+            "best": self._best,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Everything that decides the next training step.
+
+    Attributes:
+        model: all its variables are saved, frozen ones too.
+        optimizer: built; TensorFlow silently leaves out the state of an unbuilt one.
+        position: how far the phase has come.
+        extra: further variables by their keys in a checkpoint, e.g. the loss scale of float16.
+    """
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    position: Position
+    extra: dict[str, tf.Variable] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavePolicy:
+    """When checkpoints are due, and what happens if one cannot be written.
+
+    Attributes:
+        minutes: time between checkpoints.
+        on_failure: "stop" or "continue".
+    """
+
+    minutes: float
+    on_failure: str
 
 
 class Checkpoints:
-    """Saves and restores one phase.
+    """Saves and restores the checkpoints of one phase.
 
     Args:
-        directory: where; made if need be.
-        model: its variables are saved, frozen ones too.
-        optimizer: built, or its state would be left out without a word.
-        position: where the phase stands.
-        class_names: what the outputs mean.
-        minutes: a save `is_due` when this long has passed since the last.
-        on_failure: "stop" or "continue", where a checkpoint cannot be written.
-        loss_scale: float16's, if there is one.
+        directory: the folder of the checkpoints; created by the first save.
+        state: what is saved and restored.
+        class_names: the classes of the model's outputs, in order.
+        policy: when to save, and what to do if that fails.
     """
 
     def __init__(
         self,
         directory: pathlib.Path,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        position: Position,
-        *,
+        state: State,
         class_names: tuple[str, ...],
-        minutes: float,
-        on_failure: str,
-        loss_scale: loss_scale_lib.LossScale | None = None,
+        policy: SavePolicy,
     ):
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(
-            model=model,
-            optimizer=optimizer,
-            **position.trackables(),
-            **(loss_scale.trackables() if loss_scale else {}),
+            model=state.model,
+            optimizer=state.optimizer,
+            **state.position.trackables(),
+            **state.extra,
         )
         self._class_names = list(class_names)
-        self._on_failure = on_failure
-        self._seconds = minutes * 60
+        self._policy = policy
         self._saved_at = time.monotonic()
 
     def restore(self) -> pathlib.Path | None:
@@ -144,7 +204,7 @@ class Checkpoints:
         try:
             save()
         except errors.RunError as error:
-            if self._on_failure == "stop":
+            if self._policy.on_failure == "stop":
                 raise
             logging.warning(f"{error} Going on without, as --on_save_failure says")
             return False
@@ -153,7 +213,7 @@ class Checkpoints:
     @property
     def is_due(self) -> bool:
         """Whether `minutes` have passed since the last."""
-        return time.monotonic() - self._saved_at >= self._seconds
+        return time.monotonic() - self._saved_at >= 60 * self._policy.minutes
 
     def _save(self) -> None:
         before = self._folders()

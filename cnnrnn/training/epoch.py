@@ -55,8 +55,7 @@ def train(
     Raises:
         RunError: the loss or a gradient is not finite, or an image cannot be decoded.
     """
-    epoch, first = int(position.epoch.numpy()), int(position.step.numpy())
-    totals = position.totals.numpy()
+    epoch, first = position.epoch, position.step
     images = schedule.steps_per_epoch * schedule.batch_size
     later = (schedule.epochs - epoch - 1) * images
     label = f"{phase.name} epoch {epoch + 1}/{schedule.epochs}"
@@ -80,18 +79,18 @@ def train(
                     f"at step {step + 1} of epoch {epoch + 1} of {phase.name}. Nothing of that "
                     "step was saved. A lower --learning_rate, with another --run, usually mends it."
                 )
-            totals += sums
-            position.totals.assign(totals)
-            position.step.assign(step + 1)
+            position.advance(sums)
             if (steps_done + 1) % _BATCH_LOSS_EVERY == 0:
                 writer.batch_loss(sums[0] / sums[3], steps_done + 1)
-            bar.update((step + 1) * schedule.batch_size, str(metrics.Means.of_sums(totals)))
+            bar.update(
+                (step + 1) * schedule.batch_size, str(metrics.Means.of_sums(position.totals))
+            )
             stop_signals.check()
             if saver.is_due:
                 writer.flush()
                 saver.save()
         seconds = max(time.monotonic() - start, 1e-9)
-        return Outcome(metrics.Means.of_sums(totals), bar.rate, waited / seconds)
+        return Outcome(metrics.Means.of_sums(position.totals), bar.rate, waited / seconds)
 
 
 def _next(

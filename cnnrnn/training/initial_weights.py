@@ -39,8 +39,8 @@ def restore(
         _note_other_phase1(phase, config, folder)
         folder.record(phase, config, data)
         print(
-            f"{phase.name}: goes on from {own}, {int(position.epoch.numpy())} epochs and "
-            f"{int(position.step.numpy())} steps done"
+            f"{phase.name}: goes on from {own}, {position.epoch} epochs and "
+            f"{position.step} steps done"
         )
         return
     _check_nothing_is_lost(folder, phase)

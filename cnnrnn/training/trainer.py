@@ -45,13 +45,11 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         scale = loss_scale_lib.LossScale() if config.training.precision == "float16" else None
     saver = checkpoints.Checkpoints(
         setup.folder.checkpoints(phase),
-        network.model,
-        optimizer,
-        position,
-        class_names=setup.data.class_names,
-        minutes=config.run.checkpoint_minutes,
-        on_failure=config.run.on_save_failure,
-        loss_scale=scale,
+        checkpoints.State(
+            network.model, optimizer, position, extra=scale.trackables() if scale else {}
+        ),
+        setup.data.class_names,
+        checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
     )
     initial_weights.restore(
         phase,
@@ -63,7 +61,7 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         position,
         devices_lib.describe(config.run.logical_cpus),
     )
-    if int(position.epoch.numpy()) >= schedule.epochs:
+    if position.epoch >= schedule.epochs:
         print(
             f"{phase.name}: all {schedule.epochs} epochs are done in {setup.folder.root}. For "
             "more give --epochs, to start afresh --run=NAME."
@@ -83,8 +81,7 @@ def train_phase(setup: Setup, phase: phases.Phase) -> None:
         train_step,
         phase,
         schedule,
-        steps_done=int(position.epoch.numpy()) * schedule.steps_per_epoch
-        + int(position.step.numpy()),
+        steps_done=position.epoch * schedule.steps_per_epoch + position.step,
         validation_images=len(setup.data.validation),
     )
     _run_epochs(setup, phase, schedule, train_step, position, saver)
@@ -103,7 +100,7 @@ def _run_epochs(
     config, data, strategy = setup.config, setup.data, setup.strategy
     network = setup.network
     eval_step = steps.make_eval_step(network, strategy)
-    first_epoch, step = int(position.epoch.numpy()), int(position.step.numpy())
+    first_epoch, step = position.epoch, position.step
     steps_done = first_epoch * schedule.steps_per_epoch + step
     writer = tensorboard.Summaries(
         setup.folder,
@@ -168,7 +165,7 @@ def _end_epoch(
     predictions: predictions_lib.Predictions,
 ) -> None:
     """Keeps the weights if they are the best so far, writes the curves, moves on, saves."""
-    epoch, validation = int(position.epoch.numpy()) + 1, predictions.means
+    epoch, validation = position.epoch + 1, predictions.means
     if not np.isfinite(validation.loss):
         raise errors.RunError(
             f"the validation loss after epoch {epoch} of {phase.name} is not finite. Nothing of "
@@ -176,7 +173,7 @@ def _end_epoch(
             "mends it."
         )
     value = getattr(validation, phase.best_by)
-    better = phase.is_better(value, float(position.best.numpy()))
+    better = phase.is_better(value, position.best)
     if better and saver.attempt(
         lambda: best_weights.save(
             setup.folder.best,
@@ -187,7 +184,7 @@ def _end_epoch(
             validation,
         )
     ):
-        position.best.assign(value)
+        position.best = value
     steps_done = epoch * schedule.steps_per_epoch
     writer.epoch(
         outcome.means,
@@ -204,9 +201,7 @@ def _end_epoch(
         views_lib.Preprocessing(setup.config.data.resize_method),
         steps_done,
     )
-    position.epoch.assign(epoch)
-    position.step.assign(0)
-    position.totals.assign(np.zeros(4))
+    position.end_epoch()
     writer.flush()
     saver.save()
     print(

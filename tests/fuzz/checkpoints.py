@@ -32,25 +32,18 @@ def make(seed, folder):
     position = checkpoints.Position(phases.PHASE1)
 
     def saver(directory):
-        return checkpoints.Checkpoints(
-            directory,
-            model,
-            optimizer,
-            position,
-            class_names=CLASSES,
-            minutes=10.0,
-            on_failure="stop",
-            log=lambda line: None,
-        )
+        state = checkpoints.State(model, optimizer, position)
+        policy = checkpoints.SavePolicy(minutes=10.0, on_failure="stop")
+        return checkpoints.Checkpoints(directory, state, CLASSES, policy)
 
     def fill(value):
         for variable in model.weights:
             variable.assign(np.full(variable.shape, value))
-        position.epoch.assign(value)
+        position._epoch.assign(value)
 
     def is_filled(value):
         same = all(np.all(variable.numpy() == value) for variable in model.weights)
-        return same and (value == 0 or position.epoch.numpy() == value)
+        return same and (value == 0 or position.epoch == value)
 
     whole = folder / "whole"
     for value in (1, 2):

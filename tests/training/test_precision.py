@@ -164,16 +164,11 @@ def test_a_checkpoint_holds_the_scale(one_replica, tmp_path):
     position = checkpoints.Position(phases.PHASE2)
 
     def saver(scale):
-        return checkpoints.Checkpoints(
-            tmp_path,
-            training.network.model,
-            training.optimizer,
-            position,
-            class_names=("a", "b"),
-            minutes=10.0,
-            on_failure="stop",
-            loss_scale=scale,
+        state = checkpoints.State(
+            training.network.model, training.optimizer, position, extra=scale.trackables()
         )
+        policy = checkpoints.SavePolicy(minutes=10.0, on_failure="stop")
+        return checkpoints.Checkpoints(tmp_path, state, ("a", "b"), policy)
 
     first = saver(training.scale)
     first.restore()
