@@ -48,11 +48,13 @@ def sync(path: pathlib.Path) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
+    r"""Writes UTF-8; bytes of a file name that are not UTF-8 become escapes such as `\udcff`."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON. Its escapes are those of `write_text`: any file name is read back as it was."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 

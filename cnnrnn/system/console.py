@@ -15,7 +15,9 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        print(prefix + record.getMessage(), flush=True)
+        line = prefix + record.getMessage()
+        # File names may hold bytes that are not UTF-8, which a strict stdout refuses.
+        print(line.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 class _Messages(logging.Handler):
@@ -41,7 +43,10 @@ _lines.addFilter(_is_ours)
 def install() -> None:
     """Shows what is logged by absl.logging from here on. Idempotent."""
     absl.logging.set_verbosity(absl.logging.INFO)
-    absl.logging.get_absl_logger().addHandler(_lines)
+    logger = absl.logging.get_absl_logger()
+    logger.addHandler(_lines)
+    # absl gives the root logger a handler, which would print each message to stderr once more.
+    logger.propagate = False
 
 
 @contextlib.contextmanager

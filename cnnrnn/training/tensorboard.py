@@ -14,6 +14,7 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import event_files, run_folder
+from cnnrnn.system import text as text_lib
 
 _INPUTS = 4
 _PREDICTIONS = 8
@@ -76,7 +77,7 @@ class Summaries:
         """
         with self._train.as_default(step=0):
             rows = "".join(
-                f"| `--{name}` | `{json.dumps(value, ensure_ascii=False)}` |\n"
+                f"| `--{name}` | `{text_lib.printable(json.dumps(value, ensure_ascii=False))}` |\n"
                 for name, value in config.to_json().items()
             )
             tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{rows}")

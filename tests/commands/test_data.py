@@ -1,0 +1,70 @@
+"""`data`, and every command on a data set whose path is not UTF-8."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors
+from cnnrnn.commands import data
+from tests import helpers
+
+
+def test_the_images_of_each_class_are_counted(images, capsys):
+    data.run((), config_lib.Config.of(dataset=str(images)))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-3:] == [["6", "3", name] for name in helpers.CLASSES]
+
+
+@pytest.mark.parametrize("arguments", [["restructure"], ["restructure", "a"], ["other"]])
+def test_unknown_arguments_are_refused(arguments):
+    with pytest.raises(errors.UsageError, match="restructure SRC DST"):
+        data.run(arguments, config_lib.Config.of())
+
+
+@pytest.fixture
+def not_utf8(tmp_path) -> str:
+    """A data set in a folder whose name is not UTF-8."""
+    root = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/bilder-\xff"))
+    try:
+        root.mkdir()
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    helpers.write_classes(root / "train", 6, seed=1)
+    helpers.write_classes(root / "val", 3, seed=2)
+    return str(root)
+
+
+def _run(*command: str) -> str:
+    """The output of a command whose standard output takes only UTF-8."""
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": "."}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=helpers.REPOSITORY,
+        env=environment,
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_a_path_that_is_not_utf8_is_printed_with_escapes(not_utf8):
+    out = _run("-m", "cnnrnn.main", "data", f"--dataset={not_utf8}")
+    assert r"bilder-\udcff, 3 classes, 18 training" in out
+
+
+def test_a_run_on_a_path_that_is_not_utf8_is_recorded(not_utf8, tmp_path):
+    flags = [
+        f"--dataset={not_utf8}", f"--runs_dir={tmp_path}", "--run=r", "--xception_weights=none",
+        "--precision=float32", "--epochs=1", "--batch_size=4",
+    ]  # fmt: skip
+    _run("tests/small_network.py", "phase1", *flags)
+    _run("tests/small_network.py", "evaluate", *flags)
+    recorded = json.loads((tmp_path / "r" / "config.json").read_text(encoding="utf-8"))
+    assert recorded["data"]["dataset"] == not_utf8  # JSON escapes give back the same path
+    assert r"bilder-\udcff" in (tmp_path / "r" / "results.json").read_text(encoding="utf-8")
