@@ -330,15 +330,32 @@ class Config:
 
 
 def from_json(settings: dict[str, Any]) -> Config:
-    """The Config that `to_json` made `settings` from; unknown settings are ignored."""
-    known = {_flag(field) for _, field, _ in Config()._settings()}
-    return Config.of(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-            if name in known
-        }
-    )
+    """The Config that `to_json` made `settings` from; unknown settings are ignored.
+
+    Raises:
+        UsageError: a value is of another type than its setting, or not valid.
+    """
+    values = {}
+    for _, field, default in Config()._settings():
+        name = _flag(field)
+        if name not in settings:
+            continue
+        value = tuple(settings[name]) if isinstance(settings[name], list) else settings[name]
+        if not _same_type(value, default):
+            raise errors.UsageError(f"{name}={settings[name]!r} is not valid.")
+        values[name] = value
+    return Config.of(**values)
+
+
+def _same_type(value: Any, example: Any) -> bool:
+    if isinstance(example, tuple):
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(example)
+            and all(map(_same_type, value, example))
+        )
+    accepted = (int, float) if isinstance(example, float) else type(example)
+    return isinstance(value, accepted) and not isinstance(value, bool)
 
 
 def _flag(field: dataclasses.Field) -> str:

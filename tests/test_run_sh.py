@@ -1,4 +1,4 @@
-"""run.sh, tried on a copy of it beside a stand-in program and requirements that install nothing."""
+"""run.sh: a copy of it runs a stand-in program, with requirements that need no network."""
 
 import os
 import pathlib
@@ -12,11 +12,8 @@ import zipfile
 import pytest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-WORDS = (
-    "phase1 phase2 train evaluate predict explain export serve preflight doctor verify-resume "
-    "reproduce data bench tensorboard test check help"
-).split()
-# What run.sh needs of the system; a PATH of these alone holds no Python and no uv.
+TABLE = "cnnrnn/commands/commands.tsv"
+# The programs that run.sh needs; a PATH of these alone has no Python and no uv.
 TOOLS = "bash cat cp cut dirname grep ln mkdir readlink rm rmdir sed sleep tail touch".split()
 STAND_IN = """import os, sys
 print(os.getcwd(), sys.argv[1:])
@@ -26,10 +23,11 @@ sys.exit(int(os.environ.get("STAND_IN_EXIT", "0")))
 
 def make_project(folder: pathlib.Path) -> pathlib.Path:
     """A copy of run.sh with stand-ins for the program, TensorBoard, pytest, ruff and a package."""
-    (folder / "cnnrnn").mkdir(parents=True)
+    (folder / TABLE).parent.mkdir(parents=True)
     (folder / "benchmarks").mkdir()
     (folder / "tensorboard").mkdir()
     shutil.copy(REPOSITORY / "run.sh", folder)
+    shutil.copy(REPOSITORY / TABLE, folder / TABLE)
     modules = "cnnrnn/main.py", "benchmarks/main.py", "tensorboard/main.py", "pytest.py", "ruff.py"
     for name in modules:
         (folder / name).write_text(STAND_IN)
@@ -40,7 +38,7 @@ def make_project(folder: pathlib.Path) -> pathlib.Path:
 
 
 def make_wheel(folder: pathlib.Path, version: str) -> None:
-    """A package of one line, so that pip has something to install without a network."""
+    """A package that pip can install without a network."""
     info = f"standin-{version}.dist-info"
     with zipfile.ZipFile(folder / f"standin-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr("standin.py", f"version = {version!r}\n")
@@ -63,7 +61,7 @@ def environment(tools: pathlib.Path, **changes: str) -> dict[str, str]:
         "PATH": str(tools),
         "PYTHON": sys.executable,
         "PIP_CONFIG_FILE": os.devnull,
-        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",  # where nothing listens
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",  # nothing listens there
         "PIP_RETRIES": "1",
     }
     return kept | isolated | changes
@@ -88,41 +86,42 @@ def fake(tools: pathlib.Path, name: str, body: str) -> None:
 
 @pytest.fixture
 def tools(tmp_path):
-    """A PATH of its own, for the test to add its fakes to."""
+    """A PATH that the test adds its fakes to."""
     return make_tools(tmp_path / "tools")
 
 
 def make_tools(folder: pathlib.Path) -> pathlib.Path:
     folder.mkdir()
     for name in TOOLS:
-        # /usr/bin/env, which run.sh begins with, is found by its full path.
+        # run.sh starts with the full path of /usr/bin/env.
         os.symlink(shutil.which(name), folder / name)
     return folder
 
 
 @pytest.fixture
 def fresh(tmp_path):
-    """A project in which nothing is installed; the space in its path is meant."""
+    """A project in which nothing is installed; the space in its path is intended."""
     return make_project(tmp_path / "a clone")
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A project with its environment, made once: (project, tools, what the first run printed)."""
+    """A project with its environment: (project, tools, result of the first run)."""
     folder = tmp_path_factory.mktemp("installed")
     project, tools = make_project(folder / "a clone"), make_tools(folder / "tools")
     return project, tools, run(project, tools, "phase1", "--samples=3")
 
 
-# --- words ---------------------------------------------------------------------------------------
+# --- commands ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [[], ["help"], ["-h"], ["--help"]])
-def test_help_lists_the_words_and_needs_no_environment(fresh, tools, arguments):
+def test_help_lists_the_commands_and_needs_no_python(fresh, tools, arguments):
     result = run(fresh, tools, *arguments, PYTHON="")
     assert result.returncode == 0
-    listed = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
-    assert listed == WORDS
+    listed = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line[:2] == "  "]
+    rows = [row.split("\t") for row in (REPOSITORY / TABLE).read_text().splitlines()[1:]]
+    assert listed == [[word, text] for word, _, _, text in rows]
     assert not (fresh / ".venv").exists()
 
 
@@ -134,18 +133,19 @@ def test_help_lists_the_words_and_needs_no_environment(fresh, tools, arguments):
         ("tests", "'test'"),
         ("trian", "'train'"),
         ("xyz", None),
+        ("#", None),
     ],
 )
-def test_an_unknown_word_is_named_with_the_nearest(fresh, tools, word, suggested):
+def test_an_unknown_command_is_named_with_similar_ones(fresh, tools, word, suggested):
     result = run(fresh, tools, word)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
-    assert f"no word '{word}'" in result.stderr
-    assert (f"did you mean {suggested}?" if suggested else "no word") in result.stderr
+    assert f"unknown command '{word}'" in result.stderr
+    assert (f"did you mean {suggested}?" if suggested else "unknown") in result.stderr
     assert ("did you mean" in result.stderr) == bool(suggested)
 
 
-def test_a_flag_in_the_place_of_the_word(fresh, tools):
+def test_a_flag_in_the_place_of_the_command(fresh, tools):
     result = run(fresh, tools, "--dataset=digits")
     assert result.returncode == 2
     assert "./run.sh phase1 --dataset=digits" in result.stderr
@@ -162,7 +162,7 @@ def test_no_python(fresh, tools):
     assert not (fresh / ".venv").exists() and not (fresh / ".venv.lock").exists()
 
 
-def test_a_python_too_old_or_that_does_not_run(fresh, tools):
+def test_interpreters_that_are_too_old_or_do_not_run(fresh, tools):
     fake(tools, "python3.13", "echo 'command not found here' >&2; exit 127")  # as pyenv's shims do
     fake(tools, "python3", "echo 3.9 /usr/bin/python3")
     fake(tools, "python", "echo 2.7 /usr/bin/python")
@@ -180,11 +180,11 @@ def test_a_python_without_its_venv_package(fresh, tools):
     assert "apt install python3.12-venv" in result.stderr.splitlines()[-1]
 
 
-def test_uv_is_asked_for_a_python_and_its_failure_told(fresh, tools):
+def test_uv_is_asked_for_a_python_and_its_failure_is_reported(fresh, tools):
     fake(tools, "uv", 'echo "uv $*"; exit 2')
     result = run(fresh, tools, "phase1", PYTHON="")
     assert result.returncode == 2
-    assert "uv could not fetch one" in result.stderr
+    assert "uv could not download one" in result.stderr
     log = (fresh / ".venv/install.log").read_text()
     assert "uv venv --quiet --seed --allow-existing --python 3.12" in log
 
@@ -192,10 +192,10 @@ def test_uv_is_asked_for_a_python_and_its_failure_told(fresh, tools):
 # --- the environment -----------------------------------------------------------------------------
 
 
-def test_the_first_run_installs_says_so_and_runs(installed):
+def test_the_first_run_installs_and_then_runs_the_program(installed):
     project, _, first = installed
     assert first.returncode == 0, first.stderr
-    assert f"making {project}/.venv with Python 3.1" in first.stderr
+    assert f"creating {project}/.venv with Python 3.1" in first.stderr
     assert "installing TensorFlow" in first.stderr and "minutes" in first.stderr
     assert first.stdout == (
         f"{project} {['phase1', f'--flagfile={project}/flags.txt', '--samples=3']}\n"
@@ -217,15 +217,17 @@ def test_changed_requirements_are_installed_in_place(installed):
     (project / "requirements.txt").write_text(requirement(project, "2.0"))
     result = run(project, tools, "phase1", PYTHON="")
     assert result.returncode == 0, result.stderr
-    assert "installing" in result.stderr and "making" not in result.stderr
+    assert "installing" in result.stderr and "creating" not in result.stderr
     version = [project / ".venv/bin/python", "-c", "import standin; print(standin.version)"]
     assert subprocess.check_output(version, text=True) == "2.0\n"
     assert run(project, tools, "phase1").stderr == ""
 
 
-def test_what_the_shell_or_pip_set_for_other_environments_does_no_harm(installed, tmp_path):
+def test_settings_of_other_environments_have_no_effect(installed, tmp_path):
     project, tools, _ = installed
-    (tmp_path / "tensorflow.py").write_text("raise SystemExit('taken from the caller')\n")
+    (tmp_path / "tensorflow.py").write_text(
+        "raise SystemExit('imported from the current folder')\n"
+    )
     requirements = project / "requirements.txt"
     requirements.write_text(requirements.read_text() + "# changed\n")
     result = run(
@@ -257,7 +259,7 @@ def test_without_a_network(fresh, tools, installed):
     assert not (fresh / ".venv.lock").exists()
 
 
-def test_a_failed_update_is_told_and_leaves_the_old_environment_usable(installed):
+def test_a_failed_update_is_reported_and_leaves_the_old_environment_usable(installed):
     project, tools, _ = installed
     requirements = project / "requirements.txt"
     before = requirements.read_text()
@@ -266,10 +268,10 @@ def test_a_failed_update_is_told_and_leaves_the_old_environment_usable(installed
         results = [run(project, tools, "phase1") for _ in range(2)]
     finally:
         requirements.write_text(before)
-    for result in results:  # twice: the first must not pass for done
+    for result in results:  # twice: the first must not be recorded as installed
         assert (result.returncode, result.stdout) == (1, "")
         assert "standin==9.0" in result.stderr
-        assert "requirements.txt failed: mend what the lines above say" in result.stderr
+        assert "requirements.txt failed: fix the problem shown above" in result.stderr
     assert run(project, tools, "phase1").stderr == ""
 
 
@@ -291,22 +293,22 @@ def test_dev_requirements_only_for_the_tests(installed):
     assert result.returncode == 4 and len(result.stdout.splitlines()) == 1
 
 
-def test_an_interrupted_installation_is_made_anew(fresh, tools, installed):
-    # A uv that dies of an interrupt, which at a terminal goes to the whole group, in mid-work.
+def test_an_interrupted_installation_starts_again(fresh, tools, installed):
+    # This uv is interrupted while it works; a terminal sends the signal to the process group.
     fake(tools, "uv", "touch .venv/half-made; kill -INT 0; sleep 5")
     interrupted = subprocess.run(
         [str(fresh / "run.sh"), "phase1"],
         cwd=fresh,
         env=environment(tools),
         start_new_session=True,
-        # Tests that a shell started in the background would hand on its ignoring of interrupts.
+        # A shell that runs the tests in the background ignores interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stderr=subprocess.DEVNULL,
     )
     assert interrupted.returncode in (130, -signal.SIGINT)
     assert (fresh / ".venv/half-made").exists()
     assert not (fresh / ".venv.lock").exists()
-    # Now a uv that makes environments, but cannot install: pip does that.
+    # This uv creates environments but cannot install packages: pip does.
     made = f'cp -R "{installed[0]}/.venv/." .venv'
     fake(tools, "uv", f'case $1 in venv) {made};; *) echo "uv cannot $*"; exit 1; esac')
     result = run(fresh, tools, "phase1")
@@ -318,15 +320,15 @@ def test_an_interrupted_installation_is_made_anew(fresh, tools, installed):
     assert "satisfied: standin" in log or "installed standin" in log
 
 
-def test_a_folder_that_is_no_environment_is_not_removed(fresh, tools, tmp_path):
+def test_a_folder_that_is_not_an_environment_is_not_removed(fresh, tools, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").touch()
     result = run(fresh, tools, "phase1", CNNRNN_VENV=str(tmp_path / "mine"))
-    assert result.returncode == 2 and "is no Python environment" in result.stderr
+    assert result.returncode == 2 and "is not a Python environment" in result.stderr
     assert (tmp_path / "mine/thesis.txt").exists()
 
 
-def test_a_second_run_waits_and_a_lock_left_behind_is_taken_over(installed):
+def test_a_second_run_waits_and_takes_over_the_lock_of_a_dead_process(installed):
     project, tools, _ = installed
     requirements = project / "requirements.txt"
     requirements.write_text(requirements.read_text() + "# once more\n")
@@ -345,20 +347,20 @@ def test_a_second_run_waits_and_a_lock_left_behind_is_taken_over(installed):
         time.sleep(1.5)
         assert waiting.poll() is None
     finally:
-        holder.kill()  # and its lock stays behind
+        holder.kill()  # its lock remains
         holder.wait()
-    _, told = waiting.communicate(timeout=120)
-    assert waiting.returncode == 0, told
-    assert told.count("waiting for another run.sh") == 1 and str(holder.pid) in told
+    _, messages = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, messages
+    assert messages.count("waiting for another run.sh") == 1 and str(holder.pid) in messages
     assert not lock.exists()
 
 
-# --- handing over --------------------------------------------------------------------------------
+# --- running the program -------------------------------------------------------------------------
 
 
-def test_arguments_paths_and_folder_are_the_callers(installed, tmp_path):
+def test_arguments_and_current_folder_are_passed_on(installed, tmp_path):
     project, tools, _ = installed
-    (tmp_path / "cnnrnn").mkdir()  # must not stand in for the program
+    (tmp_path / "cnnrnn").mkdir()  # must not be imported
     (tmp_path / "cnnrnn/main.py").write_text("raise SystemExit('the wrong program')\n")
     os.symlink(os.path.relpath(project / "run.sh", tmp_path), tmp_path / "linked")
     result = subprocess.run(
@@ -376,7 +378,7 @@ def test_arguments_paths_and_folder_are_the_callers(installed, tmp_path):
 @pytest.mark.parametrize(
     "arguments", [["--dataset=images"], ["--dataset", "x"], ["--seed=1", "--flagfile=mine.txt"]]
 )
-def test_the_samples_flags_are_for_the_sample_alone(installed, arguments):
+def test_the_flagfile_of_the_sample_is_not_used_for_other_data_sets(installed, arguments):
     project, tools, _ = installed
     result = run(project, tools, "phase1", *arguments)
     assert result.stdout == f"{project} {['phase1', *arguments]}\n"
@@ -394,7 +396,7 @@ def test_tensorboard_opens_on_the_callers_runs(installed, tmp_path):
     assert result.stdout == f"{tmp_path} {['--logdir', 'runs', '--logdir=elsewhere']}\n"
 
 
-def test_exit_code_passes_through(installed):
+def test_the_exit_code_is_passed_on(installed):
     project, tools, _ = installed
     assert run(project, tools, "train", STAND_IN_EXIT="7").returncode == 7
 

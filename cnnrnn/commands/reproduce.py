@@ -1,9 +1,9 @@
-"""`reproduce RUN`: compares what made a run with this machine, makes it again, compares both."""
+"""`reproduce RUN`: trains a recorded run again and compares environment, figures and weights."""
 
 import pathlib
 import subprocess
-import sys
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from absl import logging
@@ -13,67 +13,83 @@ from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import cnn_branch, xception_weights
 from cnnrnn.runs import best_weights, manifest, run_folder
-from cnnrnn.system import console
+from cnnrnn.system import child_process, console
 from cnnrnn.system import devices as devices_lib
-
-_PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
 
 
 def run(
     arguments: Sequence[str],
     config: config_lib.Config,
-    program: Sequence[str] = _PROGRAM,
+    program: Sequence[str] = child_process.PROGRAM,
 ) -> None:
-    """Makes a run again, beside it under its name with '-reproduced', and prints the verdict.
+    """Reproduces a run in a folder beside it, NAME-reproduced, and prints the verdict.
 
     Args:
         arguments: the run's folder, or its name in --runs_dir.
         config: for --runs_dir.
-        program: what is run, up to the command's name.
+        program: the command line of the child processes, up to the command word.
 
     Raises:
-        UsageError: there is no such run.
-        RunError: the run came out otherwise, or could not be made.
+        UsageError: there is no such run, or its records are damaged.
+        RunError: a phase failed, or its weights differ from the recorded ones.
     """
     if len(arguments) != 1:
-        raise errors.UsageError("expected one run: ./run.sh reproduce RUN")
+        raise errors.UsageError("expected one run: reproduce RUN")
     original = _find(arguments[0], config)
-    again = run_folder.RunFolder(original.root.with_name(f"{original.root.name}-reproduced"))
+    reproduced = run_folder.RunFolder(original.root.with_name(f"{original.root.name}-reproduced"))
     todo = [phase for phase in phases.BY_NAME.values() if best_weights.find(original.best, phase)]
     if not todo:
         raise errors.UsageError(f"{original.root} holds no trained weights: nothing to reproduce.")
-    settings = {phase: _settings(original, phase, again.root) for phase in todo}
+    manifests = {phase: _recorded(original, phase, "manifest.json") for phase in todo}
+    settings = {phase: _settings(original, phase, reproduced.root) for phase in todo}
     for phase in todo:
-        recorded = original.manifest()[phase.name]
-        for line in manifest.differences(recorded, _now(phase, settings[phase])) or ["none"]:
-            logging.info(f"{phase.name}, difference of this machine: {line}")
+        differences = manifest.differences(manifests[phase], _today(phase, settings[phase]))
+        for line in differences or ["none"]:
+            logging.info(f"{phase.name}, differences of this machine: {line}")
     for phase in todo:
-        _call([*program, phase.name, *settings[phase].to_flags()])
+        _call(program, [phase.name, *settings[phase].to_flags()])
     if original.results.exists():
-        _call([*program, "evaluate", *settings[todo[-1]].to_flags()])
-    _compare(original, again, todo)
+        _call(program, ["evaluate", *settings[todo[-1]].to_flags()])
+    _compare(original, reproduced, todo)
 
 
 def _find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
-    for root in (pathlib.Path(name).expanduser(), pathlib.Path(config.run.runs_dir) / name):
+    runs_dir = pathlib.Path(config.run.runs_dir).expanduser()
+    for root in (pathlib.Path(name).expanduser(), runs_dir / name):
         if (root / "manifest.json").is_file():
             return run_folder.RunFolder(root.resolve())
     raise errors.UsageError(
-        f"{name} is no run: expected a folder with a manifest.json, or the name of one in "
+        f"{name} is not a run: expected a folder with a manifest.json, or the name of one in "
         f"--runs_dir={config.run.runs_dir}."
     )
+
+
+def _recorded(folder: run_folder.RunFolder, phase: phases.Phase, name: str) -> dict[str, Any]:
+    """What manifest.json or config.json holds of a phase."""
+    records = folder.manifest() if name == "manifest.json" else folder.config()
+    record = records.get(phase.name)
+    if not isinstance(record, dict):
+        raise errors.UsageError(
+            f"{folder.root / name} is damaged: it does not describe {phase.name}. Restore the "
+            "file; without it the run cannot be reproduced."
+        )
+    return record
 
 
 def _settings(
     original: run_folder.RunFolder, phase: phases.Phase, root: pathlib.Path
 ) -> config_lib.Config:
-    recorded = config_lib.from_json(original.config()[phase.name])
-    return recorded.replace(runs_dir=str(root.parent), run=root.name)
+    """The recorded settings of a phase, for a run folder at `root`."""
+    try:
+        config = config_lib.from_json(_recorded(original, phase, "config.json"))
+    except ValueError as error:
+        raise errors.UsageError(f"{original.root / 'config.json'} is damaged: {error}") from error
+    return config.replace(runs_dir=str(root.parent), run=root.name)
 
 
-def _now(phase: phases.Phase, config: config_lib.Config) -> dict:
-    """The manifest that a phase would have here and now."""
-    with console.captured():  # the children report on the data set themselves
+def _today(phase: phases.Phase, config: config_lib.Config) -> dict[str, Any]:
+    """The manifest that a phase would have if it were trained on this machine now."""
+    with console.captured():  # the child processes report on the data set
         data = dataset_lib.load(config)
     weights = None
     if phase is phases.PHASE1 and not config.training.init_from:
@@ -84,34 +100,30 @@ def _now(phase: phases.Phase, config: config_lib.Config) -> dict:
     return manifest.describe(phase, config, data, devices, "", weights)
 
 
-def _call(command: Sequence[str]) -> None:
-    code = subprocess.run(command).returncode
+def _call(program: Sequence[str], arguments: Sequence[str]) -> None:
+    code = subprocess.run([*program, *arguments], env=child_process.environment()).returncode
     if code:
-        raise errors.RunError(
-            f"`{' '.join(command[len(_PROGRAM) :])}` ended with exit code {code}."
-        )
+        raise errors.RunError(f"`{' '.join(arguments)}` ended with exit code {code}.")
 
 
 def _compare(
     original: run_folder.RunFolder,
-    again: run_folder.RunFolder,
-    done: Sequence[phases.Phase],
+    reproduced: run_folder.RunFolder,
+    todo: Sequence[phases.Phase],
 ) -> None:
-    """Prints both runs' figures; raises RunError unless their weights are the same to the bit."""
+    """Prints both runs' figures; raises RunError unless their weights are identical."""
     different = []
-    for phase in done:
-        before, now = (best_weights.find(folder.best, phase) for folder in (original, again))
-        same = before.sha256 == now.sha256
-        logging.info(f"{phase.name} then   epoch {before.epoch}  {before.validation}")
-        logging.info(f"{phase.name} again  epoch {now.epoch}  {now.validation}")
-        logging.info(
-            f"{phase.name}        weights {'the same to the bit' if same else 'DIFFERENT'}"
-        )
-        different += [] if same else [phase.name]
+    for phase in todo:
+        before, now = (best_weights.find(folder.best, phase) for folder in (original, reproduced))
+        identical = before.sha256 == now.sha256
+        logging.info(f"{phase.name} original    epoch {before.epoch}  {before.validation}")
+        logging.info(f"{phase.name} reproduced  epoch {now.epoch}  {now.validation}")
+        logging.info(f"{phase.name}: the weights are {'identical' if identical else 'DIFFERENT'}")
+        different += [] if identical else [phase.name]
     if different:
         raise errors.RunError(
-            f"{original.root} was not reproduced to the bit: {', '.join(different)}. The "
-            "differences of this machine are above; across processors and versions small ones of "
-            "the figures are to be expected."
+            f"{original.root} was not reproduced bit for bit: {', '.join(different)}. Differences "
+            "of this machine are listed above; across processors and versions, expect small "
+            "differences in the figures."
         )
-    logging.info(f"verdict  {original.root} was reproduced, to the bit")
+    logging.info(f"verdict: {original.root} was reproduced bit for bit")

@@ -1,152 +1,198 @@
-"""`verify-resume`: proves on this machine, with these images, that a killed run resumes exactly.
+"""`verify-resume`: compares a run killed at random moments with an uninterrupted one, bit by bit.
 
-The whole recipe, cut to a few steps at full size, is run once straight on and once with SIGKILL
-at random moments, started again after each with the same command. Then everything that decides a
-run's result is compared, to the bit.
+Both are the whole recipe shortened to a few steps at full size. One runs without interruption; the
+other is killed (SIGKILL) at random moments and started again with the same command each time. Then
+everything that a run's result depends on is compared.
 """
 
 import contextlib
 import dataclasses
 import hashlib
-import json
 import math
-import os
 import pathlib
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
+import tensorflow as tf
 from absl import logging
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors
-from cnnrnn.system import progress
+from cnnrnn import errors, phases
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.runs import best_weights, event_files, run_folder
+from cnnrnn.system import atomic_files, checksummed, child_process, progress
 
-_PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
-_IMAGES = 64  # of training, or one of each class
-_KILLS_A_RUN = 5  # about; more take more runs
-_KILLS_AT_START = 0.2  # the share of kills before a run works; the others come within its work
-_WORKS = "parameters train"  # what a run says as it begins to work
+_IMAGES = 64  # in training, or one of each class
+_KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
+_KILLS_DURING_START = 0.2  # the fraction of kills before training starts
 _POLL_SECONDS = 0.1
-_GIGABYTES = 6.0  # what one run of both phases takes while it trains
-_TIMINGS = ("images_per_second", "waiting_for_input")  # these do differ
-Digests = dict[str, str]
+_BYTES = 6e9  # on disk, of a run with both phases while it trains
+_TIMINGS = ("images_per_second", "waiting_for_input")  # curves that differ from run to run
+Digests = dict[str, str]  # name of a part of a run -> SHA-256
 
 
 def run(
-    arguments: Sequence[str], config: config_lib.Config, program: Sequence[str] = _PROGRAM
+    arguments: Sequence[str],
+    config: config_lib.Config,
+    program: Sequence[str] = child_process.PROGRAM,
 ) -> None:
     """Runs the comparison and prints the verdict.
 
     Args:
-        config: names the data set; `kills` says how many there are to be.
-        program: what is run, up to the command's name.
+        arguments: none.
+        config: names the data set, and --kills.
+        program: the command line of the child processes, up to the command word.
 
     Raises:
-        RunError: the two runs differ, or one of them failed.
+        RunError: the two runs differ, one of them failed, or the disk is too small.
     """
-    from cnnrnn.datasets import dataset as dataset_lib
-
     classes = len(dataset_lib.load(config).class_names)
     rng = random.Random(config.run.seed)
     with tempfile.TemporaryDirectory(prefix="cnnrnn-verify-resume-") as folder:
-        trial = _Trial(pathlib.Path(folder), _shortened(config, classes), tuple(program))
-        _check_room(trial.folder)
-        timing = trial.run_straight()
-        straight = trial.take_digests("straight")
-        logging.info(f"straight {progress.duration(timing.total)}")
-        killed, rounds = 0, 0
-        while killed < config.verification.kills:
-            killed += trial.run_with_kills(config.verification.kills - killed, timing, rng)
-            rounds += 1
-            _compare(straight, trial.take_digests("killed"))
+        atomic_files.check_free_space(
+            pathlib.Path(folder), _BYTES, "verify-resume",
+            "make room, or choose another folder with TMPDIR.",
+        )  # fmt: skip
+        short = _shortened(config, classes)
+        uninterrupted = ShortRun(pathlib.Path(folder, "uninterrupted"), short, tuple(program))
+        durations = uninterrupted.run()
+        expected = uninterrupted.digests()
+        uninterrupted.remove()
+        logging.info(f"uninterrupted run: {progress.duration(durations.total)}")
+        kills, runs = 0, 0
+        while kills < config.verification.kills:
+            killed = ShortRun(pathlib.Path(folder, "killed"), short, tuple(program))
+            kills += killed.run_with_kills(config.verification.kills - kills, durations, rng)
+            runs += 1
+            _compare(expected, killed.digests())
+            killed.remove()
     logging.info(
-        f"verdict  {killed} kills in {rounds} run(s) of both phases, and all of the above is the "
-        "same to the bit as in one go"
+        f"verdict: killed {kills} times in {runs} run(s) of both phases; everything above is "
+        "identical, bit for bit, to the uninterrupted run"
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Timing:
-    """Seconds that a run takes until it begins to work, and in all."""
+class Durations:
+    """Seconds that a run takes until it trains, and in total."""
 
     start: float
     total: float
 
 
 @dataclasses.dataclass(frozen=True)
-class _Trial:
+class ShortRun:
+    """A run of the shortened recipe, in child processes.
+
+    Attributes:
+        folder: holds the run, its feature cache and its log.
+        config: the shortened recipe.
+        program: the command line up to the command word.
+    """
+
     folder: pathlib.Path
     config: config_lib.Config
     program: tuple[str, ...]
 
-    def run_straight(self) -> _Timing:
-        """Runs the recipe in one go."""
+    def run(self) -> Durations:
+        """Runs the recipe without interruption."""
         began = time.monotonic()
-        with self._started("straight") as process:
-            self._wait_for_work("straight", process)
+        with self._started() as process:
+            self._wait_for_training(process)
             start = time.monotonic() - began
-            _check_ended(process.wait(), self._log("straight"))
-        return _Timing(start, time.monotonic() - began)
+            self._check_exit_code(process.wait())
+        return Durations(start, time.monotonic() - began)
 
-    def run_with_kills(self, most: int, timing: _Timing, rng: random.Random) -> int:
-        """Runs the recipe, killing it so often at most; returns how often it was killed."""
-        stretch = 2 * (timing.total - timing.start) / (_KILLS_A_RUN + 1)
-        most = min(most, 2 * _KILLS_A_RUN)
-        for kill in range(most):
-            with self._started("killed") as process, contextlib.suppress(subprocess.TimeoutExpired):
-                began = time.monotonic()
-                if rng.random() < _KILLS_AT_START:
-                    process.wait(rng.uniform(0, timing.start))
-                else:
-                    self._wait_for_work("killed", process)
-                    process.wait(rng.uniform(0, stretch))
-                _check_ended(process.returncode, self._log("killed"))
-                return kill
-            after = time.monotonic() - began
-            logging.info(f"kill     after {after:.1f} s, at: {_last_line(self._log('killed'))}")
-        with self._started("killed") as process:
-            _check_ended(process.wait(), self._log("killed"))
+    def run_with_kills(self, most: int, durations: Durations, rng: random.Random) -> int:
+        """Runs the recipe and kills it repeatedly.
+
+        Args:
+            most: how often it is killed at most.
+            durations: of the uninterrupted run.
+            rng: chooses the moments.
+
+        Returns:
+            How often it was killed before it was complete.
+        """
+        most = min(most, 2 * _KILLS_PER_RUN)
+        for kills in range(most):
+            code, seconds = self._run_and_kill(durations, rng)
+            if code is not None:
+                self._check_exit_code(code)
+                return kills
+            logging.info(f"killed after {seconds:.1f} s, at: {self._last_line()}")
+        with self._started() as process:
+            self._check_exit_code(process.wait())
         return most
 
-    def take_digests(self, name: str) -> Digests:
-        """A hash of each thing that a run has left and that no kill may change; removes the run."""
-        from cnnrnn.runs import event_files
-
-        root = self.folder / name / "run"
-        found = {"results": _sha256((root / "results.json").read_bytes())}
-        for phase in ("phase1", "phase2"):
-            best = json.loads((root / "best" / f"{phase}.json").read_text(encoding="utf-8"))
-            found[f"{phase} best weights"] = _sha256((root / "best" / best["weights"]).read_bytes())
-            found[f"{phase} best figures"] = _sha256(json.dumps(best).encode())
-            last = max((root / "checkpoints" / phase).iterdir())
-            found |= {f"{phase} {part}": digest for part, digest in _checkpoint(last).items()}
+    def digests(self) -> Digests:
+        """The digest of each part of the run that a kill must not change."""
+        folder = run_folder.RunFolder(self._root)
+        parts = {"results": checksummed.file_digest(folder.results)}
+        for phase in phases.BY_NAME.values():
+            best = best_weights.find(folder.best, phase)
+            figures = repr((best.epoch, best.validation))
+            parts[f"{phase.name} best weights"] = checksummed.file_digest(best.weights)
+            parts[f"{phase.name} best figures"] = _digest(figures.encode())
+            last = max(folder.checkpoints(phase).glob("[0-9]*"))
+            for part, digest in _checkpoint_digests(last).items():
+                parts[f"{phase.name} {part}"] = digest
             for split in ("train", "validation"):
-                points = event_files.scalars(root / "events" / phase / split)
-                kept = [point for point in points if point[0] not in _TIMINGS]
-                found[f"{phase} curves, {split}"] = _sha256(repr(kept).encode())
-        shutil.rmtree(self.folder / name)
-        return found
+                points = event_files.scalars(folder.events(phase, split))
+                points = [point for point in points if point[0] not in _TIMINGS]
+                parts[f"{phase.name} curves, {split}"] = _digest(repr(points).encode())
+        return parts
+
+    def remove(self) -> None:
+        """Deletes everything that the run has written."""
+        shutil.rmtree(self.folder)
+
+    @property
+    def _root(self) -> pathlib.Path:
+        return self.folder / "run"
+
+    @property
+    def _log(self) -> pathlib.Path:
+        return self.folder / "log.txt"
+
+    def _run_and_kill(self, durations: Durations, rng: random.Random) -> tuple[int | None, float]:
+        """Starts the recipe and kills it at a random moment.
+
+        Returns:
+            The exit code, None if it was killed; the seconds until then.
+        """
+        longest = 2 * (durations.total - durations.start) / (_KILLS_PER_RUN + 1)
+        began = time.monotonic()
+        with self._started() as process:
+            if rng.random() < _KILLS_DURING_START:
+                timeout = rng.uniform(0, durations.start)
+            else:
+                self._wait_for_training(process)
+                timeout = rng.uniform(0, longest)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout)
+            return process.returncode, time.monotonic() - began
 
     @contextlib.contextmanager
-    def _started(self, name: str) -> Iterator[subprocess.Popen]:
-        """Runs the recipe while the block runs; what is left of it then gets SIGKILL."""
+    def _started(self) -> Iterator[subprocess.Popen]:
+        """Runs the recipe during the block; kills the process at its end."""
+        self.folder.mkdir(exist_ok=True)
         config = self.config.replace(
-            runs_dir=str(self.folder / name),
-            run="run",
-            feature_cache=str(self.folder / name / "features"),
+            runs_dir=str(self.folder),
+            run=self._root.name,
+            feature_cache=str(self.folder / "features"),
         )
-        with open(self._log(name), "wb") as log:
+        with open(self._log, "wb") as log:
             process = subprocess.Popen(
                 [*self.program, "train", *config.to_flags()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},  # the log says how far it is
+                env=child_process.environment(PYTHONUNBUFFERED="1"),
             )
         try:
             yield process
@@ -154,26 +200,43 @@ class _Trial:
             process.kill()
             process.wait()
 
-    def _wait_for_work(self, name: str, process: subprocess.Popen) -> None:
-        """Returns when a run says that it begins to work, or has ended."""
-        while process.poll() is None:
-            if _WORKS in self._log(name).read_text(encoding="utf-8", errors="replace"):
-                return
+    def _wait_for_training(self, process: subprocess.Popen) -> None:
+        """Returns once a phase starts or resumes, or the process has ended.
+
+        Each process writes config.json again at that moment.
+        """
+        before = self._time_of_config()
+        while process.poll() is None and self._time_of_config() == before:
             time.sleep(_POLL_SECONDS)
 
-    def _log(self, name: str) -> pathlib.Path:
-        return self.folder / f"{name}.log"
+    def _time_of_config(self) -> int | None:
+        try:
+            return (self._root / "config.json").stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def _check_exit_code(self, code: int) -> None:
+        if code != 0:
+            raise errors.RunError(
+                f"a run failed with exit code {code}; its last message is: {self._last_line()}"
+            )
+
+    def _last_line(self) -> str:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "(no output)")
 
 
-def _compare(straight: Digests, killed: Digests) -> None:
-    """Prints both runs' digests side by side; raises RunError if one differs."""
-    names = sorted(straight | killed)
-    different = [name for name in names if straight.get(name) != killed.get(name)]
+def _compare(expected: Digests, actual: Digests) -> None:
+    """Prints the digests of both runs; raises RunError if one differs."""
+    names = sorted(expected | actual)
+    different = [name for name in names if expected.get(name) != actual.get(name)]
     for name in names:
-        same = "DIFFERENT" if name in different else "the same"
-        logging.info(f"  {name:<26}  {straight.get(name, 'none')[:12]:<12}  {same}")
+        verdict = "DIFFERENT" if name in different else "identical"
+        logging.info(f"  {name:<26}  {expected.get(name, 'missing')[:12]:<12}  {verdict}")
     if different:
-        raise errors.RunError(f"a killed run differs from one in one go: {', '.join(different)}.")
+        raise errors.RunError(
+            f"a killed run differs from the uninterrupted one: {', '.join(different)}."
+        )
 
 
 def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
@@ -190,31 +253,8 @@ def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
     )
 
 
-def _check_room(folder: pathlib.Path) -> None:
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < _GIGABYTES:
-        raise errors.RunError(
-            f"verify-resume needs {_GIGABYTES:.0f} GB in {folder}, where {free:.1f} GB are free: "
-            "make room, or name another place by TMPDIR."
-        )
-
-
-def _check_ended(code: int, log: pathlib.Path) -> None:
-    if code != 0:
-        raise errors.RunError(
-            f"a run ended by itself with exit code {code}, saying: {_last_line(log)}"
-        )
-
-
-def _last_line(log: pathlib.Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing yet")
-
-
-def _checkpoint(folder: pathlib.Path) -> Digests:
-    """A hash of each part of a checkpoint."""
-    import tensorflow as tf
-
+def _checkpoint_digests(folder: pathlib.Path) -> Digests:
+    """The digest of each part of a checkpoint: weights, optimizer, position."""
     reader = tf.train.load_checkpoint(str(folder / "variables"))
     parts: dict[str, list[bytes]] = {}
     for key in sorted(reader.get_variable_to_shape_map()):
@@ -222,8 +262,8 @@ def _checkpoint(folder: pathlib.Path) -> Digests:
         if not part.startswith("_"):
             name = {"model": "last weights", "optimizer": "optimizer"}.get(part, "position")
             parts.setdefault(name, []).append(key.encode() + reader.get_tensor(key).tobytes())
-    return {name: _sha256(b"".join(values)) for name, values in parts.items()}
+    return {name: _digest(b"".join(values)) for name, values in parts.items()}
 
 
-def _sha256(content: bytes) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

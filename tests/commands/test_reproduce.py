@@ -1,4 +1,4 @@
-"""Making a run again: that it compares, and that it can fail."""
+"""`reproduce`: its comparison succeeds, and it can fail."""
 
 import json
 import sys
@@ -7,52 +7,57 @@ import pytest
 
 from cnnrnn import config, errors
 from cnnrnn.commands import reproduce, train
-from cnnrnn.runs import run_folder
 from tests import helpers
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
 
 
 @pytest.fixture
-def trained(small_network, small_config, one_replica, monkeypatch):
-    monkeypatch.setattr(reproduce, "_PROGRAM", SMALL)
-    monkeypatch.setenv("PYTHONPATH", f"{helpers.REPOSITORY}:{helpers.REPOSITORY / 'tests'}")
-    wanted = small_config.replace(epochs=(1, 1))
-    train.phase1((), wanted)
-    return wanted
+def trained(small_network, small_config, monkeypatch) -> config.Config:
+    """A run with phase 1; children find the package without PYTHONPATH."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    settings = small_config.replace(epochs=(1, 1))
+    train.phase1((), settings)
+    return settings
 
 
-def reproduced(wanted):
-    lines = []
-    try:
-        reproduce.run([wanted.run], wanted, SMALL, lines.append)
-    except errors.RunError as error:
-        lines.append(str(error))
-    return "\n".join(lines)
+def test_a_reproduced_run_has_the_same_weights_to_the_bit(trained, capsys):
+    reproduce.run([trained.run.name], trained, SMALL)
+    output = capsys.readouterr().out
+    assert "phase1, differences of this machine: none" in output
+    assert "phase1: the weights are identical" in output
+    assert output.endswith(f"verdict: {trained.run_dir} was reproduced bit for bit\n")
 
 
-def test_a_run_that_is_made_again_is_the_same_to_the_bit(trained):
-    told = reproduced(trained)
-    assert (
-        told.endswith("was reproduced, to the bit") and "difference of this machine: none" in told
-    )
-
-
-def test_what_has_changed_is_named_and_so_is_what_came_of_it(trained):
-    folder = run_folder.RunFolder(trained.run_dir)
+def test_differences_of_the_machine_and_of_the_weights_are_reported(trained, capsys):
+    root = trained.run_dir
     for name, change in (
         ("manifest.json", lambda m: m["phase1"]["packages"].update(keras="3.0.0")),
         ("config.json", lambda c: c["phase1"].update(seed=5)),
     ):
-        record = json.loads((folder.root / name).read_text())
+        record = json.loads((root / name).read_text())
         change(record)
-        (folder.root / name).write_text(json.dumps(record))
-    told = reproduced(trained)
-    assert "packages.keras: 3.0.0 then, 3.15" in told and "seed: 0 then, 5 now" in told
-    assert "was not reproduced to the bit: phase1" in told
+        (root / name).write_text(json.dumps(record))
+    with pytest.raises(errors.RunError, match="not reproduced bit for bit: phase1"):
+        reproduce.run([root.name], trained, SMALL)
+    output = capsys.readouterr().out
+    assert "packages.keras: 3.0.0 then, 3.15" in output
+    assert "seed: 0 then, 5 now" in output
 
 
-def test_what_is_no_run_is_refused(tmp_path):
-    for arguments in ([], ["a", "b"], [str(tmp_path)]):
-        with pytest.raises(errors.UsageError):
-            reproduce.run(arguments, config.Config.of(runs_dir=str(tmp_path)))
+def test_a_damaged_record_is_reported_by_its_name(trained):
+    contents = ("", "{", "[]", "{}", '{"phase1": 3}', '{"phase1": {"epochs": "many"}}')
+    for name in ("manifest.json", "config.json"):
+        path = trained.run_dir / name
+        before = path.read_text()
+        for content in contents[: -1 if name == "manifest.json" else None]:
+            path.write_text(content)
+            with pytest.raises((errors.UsageError, errors.RunError), match=name):
+                reproduce.run([trained.run.name], trained, SMALL)
+        path.write_text(before)
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["no-such-run"]])
+def test_anything_but_one_run_is_refused(tmp_path, arguments):
+    with pytest.raises(errors.UsageError):
+        reproduce.run(arguments, config.Config.of(runs_dir=str(tmp_path)))

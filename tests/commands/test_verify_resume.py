@@ -1,50 +1,89 @@
-"""The proof of exact resume: that it proves, and that it can fail."""
+"""`verify-resume`: it succeeds for exact resume, and it can fail."""
 
-import os
+import random
 import sys
 
 import pytest
 
 from cnnrnn import config, errors
 from cnnrnn.commands import verify_resume
+from cnnrnn.system import child_process
 from tests import helpers
 
-SMALL = (sys.executable, str(helpers.REPOSITORY / "tests" / "small_network.py"))
+SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
 DIGESTS = {"results": "a", "phase1 optimizer": "b"}
 
 
-def test_two_runs_that_differ_are_told_of():
-    told = []
-    verify_resume._compare(DIGESTS, dict(DIGESTS), told.append)
-    assert len(told) == 2 and all("the same" in line for line in told)
+@pytest.fixture(autouse=True)
+def no_pythonpath(monkeypatch):
+    """Child processes find the package by themselves."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
+def test_each_difference_of_the_digests_is_reported(capsys):
+    verify_resume._compare(DIGESTS, dict(DIGESTS))
+    assert capsys.readouterr().out.count("identical") == 2
     for other in ({**DIGESTS, "results": "x"}, {"phase1 optimizer": "b"}, {**DIGESTS, "new": "c"}):
-        with pytest.raises(errors.RunError, match="a killed run differs from one in one go: "):
-            verify_resume._compare(DIGESTS, other, told.append)
+        with pytest.raises(errors.RunError, match="differs from the uninterrupted one: "):
+            verify_resume._compare(DIGESTS, other)
 
 
-def test_a_run_that_fails_is_told_of(images):
+def test_a_run_that_fails_is_reported_with_its_last_message(images):
     failing = (sys.executable, "-c", "print('no disk'); raise SystemExit(1)")
-    with pytest.raises(errors.RunError, match="exit code 1, saying: no disk"):
+    with pytest.raises(errors.RunError, match="exit code 1; its last message is: no disk"):
         verify_resume.run((), config.Config.of(dataset=str(images)), failing)
 
 
+def test_the_default_program_is_found_without_pythonpath(tmp_path):
+    """It gets as far as refusing the data set."""
+    short = config.Config.of(dataset="/no/such/folder")
+    run = verify_resume.ShortRun(tmp_path / "short", short, child_process.PROGRAM)
+    with pytest.raises(errors.RunError, match="exit code 2; .*/no/such/folder"):
+        run.run()
+
+
+def test_kills_are_counted_and_the_last_start_is_left_alone(tmp_path, monkeypatch, capsys):
+    """A stand-in counts its starts; it marks the start of training as a phase does."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, pathlib, sys, time\n"
+        "root = pathlib.Path(sys.argv[1]); (root / 'run').mkdir(exist_ok=True)\n"
+        "starts = root / 'starts'\n"
+        "count = int(starts.read_text()) + 1 if starts.exists() else 1\n"
+        "starts.write_text(str(count))\n"
+        "print('step', count, flush=True)\n"
+        "(root / 'run/config.json').write_text(str(count))\n"
+        "time.sleep(60 if count <= 3 else 0)\n"
+    )
+    monkeypatch.setattr(verify_resume, "_KILLS_DURING_START", 0)
+    folder = tmp_path / "killed"
+    command = (sys.executable, str(program), str(folder))
+    run = verify_resume.ShortRun(folder, config.Config(), command)
+    durations = verify_resume.Durations(start=0.5, total=1.1)
+    assert run.run_with_kills(3, durations, random.Random(1)) == 3
+    output = capsys.readouterr().out
+    assert output.count("killed after") == 3 and output.count("at: step") == 3
+
+
 @pytest.mark.slow
-def test_a_killed_run_of_the_small_network_equals_one_in_one_go(images, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(helpers.REPOSITORY))
-    told = []
+def test_a_killed_run_of_the_small_network_equals_an_uninterrupted_one(images, capsys):
     settings = config.Config.of(dataset=str(images), xception_weights="none", kills=6)
-    verify_resume.run((), settings, SMALL, told.append)
-    assert told[-1].startswith("verdict  6 kills") and "DIFFERENT" not in "".join(told)
+    verify_resume.run((), settings, SMALL)
+    output = capsys.readouterr().out
+    assert "verdict: killed 6 times" in output and "DIFFERENT" not in output
 
 
 @pytest.mark.slow
-def test_a_run_that_resumes_wrongly_is_found_out(images, monkeypatch, tmp_path):
+def test_a_run_that_resumes_wrongly_is_detected(images, tmp_path):
     forgetful = tmp_path / "forgetful.py"
     forgetful.write_text(
-        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "import numpy as np, small_network\n"
-        "from cnnrnn import checkpoints, main, models\n"
-        "models.build = small_network.small_build\n"
+        "import sys\n"
+        "from tests import small_network\n"
+        "import numpy as np\n"
+        "from cnnrnn import main\n"
+        "from cnnrnn.models import network\n"
+        "from cnnrnn.runs import checkpoints\n"
+        "network.build = small_network.small_build\n"
         "restore = checkpoints.Checkpoints.restore\n"
         "def forget(self):\n"
         "    folder = restore(self)\n"
@@ -54,8 +93,7 @@ def test_a_run_that_resumes_wrongly_is_found_out(images, monkeypatch, tmp_path):
         "checkpoints.Checkpoints.restore = forget\n"
         "sys.exit(main.main(sys.argv))\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(helpers.REPOSITORY))
-    program = (sys.executable, str(forgetful), os.path.dirname(SMALL[1]))
+    program = (sys.executable, "-P", str(forgetful))
     settings = config.Config.of(dataset=str(images), xception_weights="none", kills=12)
-    with pytest.raises(errors.RunError, match="differs from one in one go: .*optimizer"):
+    with pytest.raises(errors.RunError, match="uninterrupted one: .*optimizer"):
         verify_resume.run((), settings, program)
