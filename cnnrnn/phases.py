@@ -1,4 +1,4 @@
-"""The two phases of training: what trains, with which optimizer, and what 'best' means."""
+"""The two phases of training: what is trained, by which optimizer, and what 'best' means."""
 
 import dataclasses
 from typing import Literal
@@ -12,13 +12,21 @@ from cnnrnn.models import network as network_lib
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What sets one phase apart. The numbers of a run (epochs, rates) are in `Config`."""
+    """What distinguishes one phase. The numbers of a run (epochs, rates) are in `Config`.
+
+    Attributes:
+        name: as on the command line.
+        index: into the pairs of `Config`.
+        train_cnn: whether the CNN is trained or frozen.
+        optimizer: its class.
+        best_by: the validation metric that decides which epoch is best.
+    """
 
     name: str
-    index: int  # position in the pairs of `Config`
+    index: int
     train_cnn: bool
     optimizer: type[keras.optimizers.Optimizer]
-    best_by: Literal["loss", "top1"]  # of validation
+    best_by: Literal["loss", "top1"]
 
     def is_better(self, value: float, best: float) -> bool:
         return value < best if self.best_by == "loss" else value > best
@@ -35,38 +43,46 @@ BY_NAME = {phase.name: phase for phase in (PHASE1, PHASE2)}
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """One phase's numbers: how long, how many, how fast."""
+    """The numbers of one phase of a run.
+
+    Attributes:
+        epochs: number of epochs.
+        batch_size: images per step, summed over all replicas.
+        learning_rate: constant.
+        steps_per_epoch: training steps between two validations.
+    """
 
     epochs: int
-    batch_size: int  # over all replicas together
+    batch_size: int
     learning_rate: float
     steps_per_epoch: int
 
 
-def schedule(phase: Phase, config: config_lib.Config, training_examples: int) -> Schedule:
-    """Picks a phase's numbers out of a config.
+def schedule(phase: Phase, config: config_lib.Config, training_images: int) -> Schedule:
+    """Takes a phase's numbers from a config.
 
-    An epoch is a whole number of batches; what is left over comes first in the next one.
+    An epoch is a whole number of batches; the next epoch continues in the shuffled order.
 
     Raises:
-        UsageError: there is not one batch in an epoch, or among the images.
+        UsageError: an epoch, or the training split, is smaller than one batch.
     """
-    batch_size = config.training.batch_size[phase.index]
-    samples = config.training.samples_per_epoch[phase.index] or training_examples
-    if training_examples < batch_size:
+    settings = config.training
+    batch_size = settings.batch_size[phase.index]
+    images = settings.samples_per_epoch[phase.index] or training_images
+    if training_images < batch_size:
         raise errors.UsageError(
-            f"there are {training_examples} training images, fewer than one batch of "
+            f"there are {training_images} training images, fewer than one batch of "
             f"{batch_size} ({phase.name}): give a smaller --batch_size."
         )
-    if samples < batch_size:
+    if images < batch_size:
         raise errors.UsageError(
-            f"--samples_per_epoch={samples} is less than one batch of {batch_size} ({phase.name})."
+            f"--samples_per_epoch={images} is less than one batch of {batch_size} ({phase.name})."
         )
     return Schedule(
-        epochs=config.training.epochs[phase.index],
+        epochs=settings.epochs[phase.index],
         batch_size=batch_size,
-        learning_rate=config.training.learning_rate[phase.index],
-        steps_per_epoch=samples // batch_size,
+        learning_rate=settings.learning_rate[phase.index],
+        steps_per_epoch=images // batch_size,
     )
 
 
@@ -80,7 +96,6 @@ def set_trainable(network: network_lib.Network, phase: Phase, config: config_lib
 
 
 def batchnorm_layers(network: network_lib.Network) -> list[keras.layers.BatchNormalization]:
-    return [
-        layer for layer in network.cnn.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]  # fmt: skip
+    """The BatchNorm layers of the CNN."""
+    kind = keras.layers.BatchNormalization
+    return [layer for layer in network.cnn.layers if isinstance(layer, kind)]

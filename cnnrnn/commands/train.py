@@ -10,9 +10,9 @@ from cnnrnn import phases
 from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
-from cnnrnn.runs import run_folder
+from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.training import initial_weights, trainer
+from cnnrnn.training import initial_weights, train_state, trainer
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -62,19 +62,37 @@ def train(
             schedule = phases.schedule(phase, config, len(data.train))
             devices_lib.check_batch(schedule.batch_size, strategy)
         logging.info("network: building it, about ten seconds")
-        with strategy.scope():
-            network = (build or network_lib.build)(
-                len(data.class_names),
-                seed=config.run.seed,
-                synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
-                precision=config.training.precision,
-            )
+        network = train_state.build_network(len(data.class_names), config, strategy, build)
         logging.info(
             f"network: {network.model.count_params():,} parameters, {config.training.precision}, "
             f"on {devices_lib.describe(config.run.logical_cpus)}"
         )
         for phase, own in zip(todo, configs, strict=True):
-            setup = trainer.Setup(own, folder, strategy, data, network, evaluates)
-            trainer.train_phase(setup, phase)
+            trainer.PhaseTrainer(phase, own, folder, data, network, strategy).train()
+            _report_best(folder, phase)
         if evaluates:
             evaluate.evaluate(folder, config, data, network, strategy)
+        else:
+            _report_next_command(folder, todo[-1], config)
+
+
+def _report_best(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
+    best = best_weights.find(folder.best, phase)
+    if best is not None:  # None: it could not be written, which --on_save_failure tolerates
+        logging.info(
+            f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}"
+        )
+
+
+def _report_next_command(
+    folder: run_folder.RunFolder, phase: phases.Phase, config: config_lib.Config
+) -> None:
+    following = "phase2" if phase is phases.PHASE1 else "evaluate"
+    without = " except --init_from" if config.training.init_from else ""
+    runs_dir = config.run.runs_dir
+    logdir = "" if runs_dir == "runs" else f" --logdir={runs_dir}"
+    logging.info(
+        f"  results   {folder.root}\n"
+        f"  next      ./run.sh {following}, with the same flags{without}\n"
+        f"  curves    ./run.sh tensorboard{logdir}\n"
+    )

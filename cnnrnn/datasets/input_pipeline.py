@@ -100,6 +100,14 @@ def evaluation(
     return _batches(split, rows_and_weights, batch_size, preprocessing, features)
 
 
+def examples(
+    split: dataset_lib.Split, preprocessing: views_lib.Preprocessing
+) -> dict[str, np.ndarray]:
+    """All examples of a small split as one batch; see `training`."""
+    batches = evaluation(split, batch_size=len(split), preprocessing=preprocessing)
+    return next(batches.as_numpy_iterator())
+
+
 def _batches(split, rows_and_weights, batch_size, preprocessing, features) -> tf.data.Dataset:
     def views(row, weight):
         encoded, label = split.fetch(row)

@@ -1,52 +1,71 @@
-"""What training takes: time and memory of each phase, measured or estimated. No TensorFlow."""
+"""Cost of training: measured time and memory of each phase, estimated memory of phase 2.
+
+Needs no TensorFlow: preflight's parent process leaves the memory to its children.
+"""
 
 import dataclasses
 from collections.abc import Callable
 
 from cnnrnn.system import memory, progress
 
-# What phase 2 takes on a CPU: the peaks of whole training steps in float32 with 100 classes were
-# 4.2, 7.6 and 12.3 GB at batches of 4, 16 and 32, on one line within 0.1 GB.
+PHASES = ("phase1", "phase2")
+
+# Peak memory of whole training steps of phase 2 on a CPU in float32 with 100 classes: 4.2, 7.6 and
+# 12.3 GB at batch sizes 4, 16 and 32, linear within 0.1 GB.
 #
-# What does not depend on the batch: four arrays of the size of all parameters (the weights, their
-# gradients, Adam's two moments), 1.65 GB with 103 million of them in float32, and beside them
-# Python, TensorFlow and the copies that its kernels repack weights into.
+# Independent of the batch size: four arrays of the size of all parameters (weights, gradients,
+# Adam's two moments), 1.65 GB for 103 million parameters in float32; Python, TensorFlow, and the
+# copies into which its kernels repack weights.
 _PARAMETER_ARRAYS = 4
 _PROGRAM_BYTES = 1.35e9
-# An image: every layer's output in the CNN, kept for its backward pass, and what that pass and
-# the pipeline hold at the same time. In bfloat16 3.5 GB were measured at a batch of 2.
+# Per image: the outputs of all layers of the CNN, kept for the backward pass, and the temporaries
+# of that pass and of the pipeline. In bfloat16 3.5 GB were measured at batch size 2.
 _IMAGE_BYTES = 0.29e9
-
-PHASES = ("phase1", "phase2")
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One kind of work in a phase: how fast it goes and how much there is of it."""
+    """One kind of work in a phase.
 
-    rate: float  # images/s
+    Attributes:
+        rate: images/s.
+        images: per pass.
+        passes: over these images.
+    """
+
+    rate: float
     images: int
-    times: int  # how often they are gone through
+    passes: int
 
     @property
     def seconds(self) -> float:
-        return self.images * self.times / self.rate
+        return self.images * self.passes / self.rate
 
 
 @dataclasses.dataclass(frozen=True)
 class PhaseCost:
-    """What the trial of a phase found."""
+    """What a dry run of a phase measured.
+
+    Attributes:
+        phase: its name.
+        devices: that it ran on.
+        precision: of the products.
+        kernel: implementation of the LSTM layers.
+        batch_size: images per step.
+        peak: memory in bytes, None if unknown.
+        available: memory in bytes before the dry run, None if unknown.
+        features: None if the feature cache is not used.
+        training, validation: the other parts.
+    """
 
     phase: str
     devices: str
-    replicas: int
     precision: str
-    kernel: str  # of the LSTM layers
-    parameters: int
+    kernel: str
     batch_size: int
-    peak: int | None  # bytes
-    available: int | None  # bytes, before the trial took any
-    features: Part | None  # None where the cache of features is not used
+    peak: int | None
+    available: int | None
+    features: Part | None
     training: Part
     validation: Part
 
@@ -56,79 +75,80 @@ class PhaseCost:
 
 
 def phase_title(phase: str) -> str:
+    """'phase1' -> 'phase 1'."""
     return f"{phase[:-1]} {phase[-1]}"
 
 
-def table(trials: list[PhaseCost]) -> str:
-    """The trials side by side, a column a phase, and the time of the whole run."""
-    rows: list[tuple[str, Callable[[PhaseCost], str]]] = [
-        ("images per step", lambda t: f"{t.batch_size} images"),
-        ("on", lambda t: f"{t.devices}, {t.precision}"),
-        ("LSTM kernel", lambda t: t.kernel),
-        ("peak memory", lambda t: memory.text(t.peak)),
-        ("available memory", lambda t: memory.text(t.available)),
+def table(costs: list[PhaseCost]) -> str:
+    """A column for each phase, and the time of the whole run."""
+    lines: list[tuple[str, Callable[[PhaseCost], str]]] = [
+        ("batch size", lambda c: f"{c.batch_size} images"),
+        ("devices", lambda c: f"{c.devices}, {c.precision}"),
+        ("LSTM kernel", lambda c: c.kernel),
+        ("peak memory", lambda c: memory.text(c.peak)),
+        ("available memory", lambda c: memory.text(c.available)),
     ]
     for name, title in (
         ("features", "CNN features, once"),
         ("training", "training"),
         ("validation", "validation"),
     ):
-        rows.append((title, lambda t, name=name: _rate(getattr(t, name))))
-        rows.append(("  in all", lambda t, name=name: _work(getattr(t, name))))
-    rows.append(("time (estimate)", lambda t: progress.duration(t.seconds)))
-    cells = [["", *(phase_title(trial.phase) for trial in trials)]]
-    cells += [[title, *(describe(trial) for trial in trials)] for title, describe in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
+        lines.append((title, lambda c, name=name: _rate(getattr(c, name))))
+        lines.append(("  total", lambda c, name=name: _total(getattr(c, name))))
+    lines.append(("time (estimate)", lambda c: progress.duration(c.seconds)))
+    cells = [["", *(phase_title(c.phase) for c in costs)]]
+    cells += [[title, *(describe(c) for c in costs)] for title, describe in lines]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    text = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
     ]
-    if len(trials) == len(PHASES):
-        lines += ["", *_whole_run(trials)]
-    return "\n" + "\n".join(lines) + "\n"
+    if len(costs) == len(PHASES):
+        text += ["", *_whole_run(costs)]
+    return "\n" + "\n".join(text) + "\n"
 
 
 def _rate(part: Part | None) -> str:
     return "-" if part is None else f"{part.rate:.1f} images/s"
 
 
-def _work(part: Part | None) -> str:
+def _total(part: Part | None) -> str:
     if part is None:
         return "-"
-    times = f"{part.times} x " if part.times > 1 else ""
-    return f"{times}{part.images:,} images: {progress.duration(part.seconds)}"
+    passes = f"{part.passes} x " if part.passes > 1 else ""
+    return f"{passes}{part.images:,} images: {progress.duration(part.seconds)}"
 
 
-def _whole_run(trials: list[PhaseCost]) -> list[str]:
+def _whole_run(costs: list[PhaseCost]) -> list[str]:
     # The evaluation runs the whole network once over the validation images, as phase 2's
     # validation does.
-    last = trials[-1].validation
+    last = costs[-1].validation
     evaluation = last.images / last.rate
-    seconds = sum(trial.seconds for trial in trials) + evaluation
+    seconds = sum(c.seconds for c in costs) + evaluation
     return [
         f"evaluation: {progress.duration(evaluation)}",
-        f"whole run:  {progress.duration(seconds)} (estimate; features that an earlier run left "
+        f"whole run:  {progress.duration(seconds)} (estimate; features cached by an earlier run "
         "are not computed again)",
     ]
 
 
 def phase2_memory(batch_size: int, parameters: int, *, half: bool, replicas: int = 1) -> float:
-    """An estimate of the peak resident memory of phase 2 on a CPU, in bytes.
+    """Estimated peak memory of phase 2 on a CPU, in bytes.
 
     Args:
-        batch_size: images per step, over all replicas together.
-        parameters: how many the network has.
-        half: whether its products are of 16 bits.
-        replicas: each has its own copy of the parameters and all that goes with them.
+        batch_size: images per step, summed over all replicas.
+        parameters: of the network.
+        half: whether products are computed in 16 bits.
+        replicas: each has its own copy of the parameters, gradients and moments.
     """
-    # In a half precision the images' share is half, and the weights are there as copies too.
+    # In 16 bits an image takes half as much, and the weights exist as 16-bit copies, too.
     bytes_per_parameter = _PARAMETER_ARRAYS * 4 + (2 if half else 0)
     images = batch_size * _IMAGE_BYTES / (2 if half else 1)
     return bytes_per_parameter * parameters * replicas + _PROGRAM_BYTES + images
 
 
 def largest_phase2_batch(size: float, parameters: int, *, half: bool, replicas: int = 1) -> int:
-    """The largest batch for which the estimate of phase 2 stays below a size; 0: there is none."""
+    """The largest batch size whose estimate stays below `size` bytes; 0 if there is none."""
     fixed = phase2_memory(0, parameters, half=half, replicas=replicas)
     per_image = phase2_memory(1, parameters, half=half, replicas=replicas) - fixed
     return max(int((size - fixed) / (per_image * replicas)), 0) * replicas

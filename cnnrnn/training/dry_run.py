@@ -1,9 +1,11 @@
-"""A trial of one phase: a few real steps at full size, in a process that does nothing else."""
+"""A dry run of one phase: a few real steps at full size, timed, in a process of its own."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
@@ -15,146 +17,125 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import memory
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import cost, feature_cache, steps
-from cnnrnn.training import loss_scale as loss_scale_lib
+from cnnrnn.training import cost, feature_cache, startup_report, steps, train_state
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
 
 
-class _AnyFeatures:
-    """Stands in for features of the cache: what a step costs does not depend on their values."""
+class ConstantFeatures:
+    """Stands in for cached features: the cost of a step does not depend on their values."""
 
     def __init__(self, width: int):
         self._width = width
 
-    def of(self, rows: tf.Tensor) -> tf.Tensor:
-        return tf.fill((rows.shape[0], self._width), 0.5)
+    def of(self, indices: tf.Tensor) -> tf.Tensor:
+        return tf.fill((indices.shape[0], self._width), 0.5)
 
 
-def measure(phase_name: str, config: config_lib.Config) -> cost.PhaseCost:
-    """Builds the network as training does and takes a few steps of a phase.
+def measure(
+    phase_name: str, config: config_lib.Config, build: network_lib.Build | None = None
+) -> cost.PhaseCost:
+    """Builds the network as training does and times a few steps of a phase.
 
-    The network keeps its random weights, since neither time nor memory depends on them. Nothing
-    is written but what preparing the data set leaves.
+    The weights stay random, since neither time nor memory depends on them. Nothing is written
+    except prepared data sets.
+
+    Args:
+        phase_name: 'phase1' or 'phase2'.
+        config: of the run.
+        build: `models.network.build` or a replacement.
 
     Raises:
-        UsageError, RunError: as training would at its start.
-        MemoryError: TensorFlow got no memory.
+        UsageError, RunError: what training would raise at its start.
+        MemoryError: TensorFlow could not allocate memory.
     """
-    available = memory.available()
-    if available is not None:
-        available += memory.resident()  # what this process has taken already is its own
     phase = phases.BY_NAME[phase_name]
     strategy = devices_lib.strategy(config.run.logical_cpus)
-    precision = devices_lib.precision(config.training.precision)
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    available = None if on_gpu else memory.available()
+    if available is not None:
+        available += memory.resident()  # this process's memory counts as available to it
+    config = config.replace(precision=devices_lib.precision(config.training.precision))
     data = dataset_lib.load(config)
     schedule = phases.schedule(phase, config, len(data.train))
     devices_lib.check_batch(schedule.batch_size, strategy)
-    print(f"{phase_name}: trying it, about a minute at full size", flush=True)
-    with strategy.scope():
-        network = network_lib.build(
-            len(data.class_names),
-            seed=config.run.seed,
-            synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
-            precision=precision,
-        )
-    phases.set_trainable(network, phase, config)
-    with strategy.scope():
-        optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
-        optimizer.build(network.model.trainable_variables)
-        scale = loss_scale_lib.LossScale() if precision == "float16" else None
-    train_step = steps.make_train_step(
-        network, optimizer, strategy, schedule.batch_size, loss_scale=scale
-    )
+    logging.info(f"{phase_name}: timing a few steps, about a minute at full size")
+    network = train_state.build_network(len(data.class_names), config, strategy, build)
+    state = train_state.create(network, phase, config, strategy)
+    run = _DryRun(phase, config, data, state, strategy)
     try:
-        rates = _rates(phase, schedule, config, data, network, train_step, strategy)
+        parts = run.parts(schedule)
     except tf.errors.ResourceExhaustedError as error:
         raise MemoryError(text_lib.first_line(error)) from error
     return cost.PhaseCost(
         phase=phase_name,
         devices=devices_lib.describe(config.run.logical_cpus),
-        replicas=strategy.num_replicas_in_sync,
         precision=network.precision,
         kernel=lstm.kernel_name(),
-        parameters=network.model.count_params(),
         batch_size=schedule.batch_size,
-        peak=memory.peak(),
+        peak=startup_report.gpu_peak_memory() if on_gpu else memory.peak(),
         available=available,
-        **rates,
+        **parts,
     )
 
 
-def _rates(
-    phase: phases.Phase,
-    schedule: phases.Schedule,
-    config: config_lib.Config,
-    data: dataset_lib.Dataset,
-    network: network_lib.Network,
-    train_step: Callable,
-    strategy: tf.distribute.Strategy,
-) -> dict[str, cost.Part | None]:
-    """Times the parts of a phase: "features", "training" and "validation"."""
-    samples = schedule.steps_per_epoch * schedule.batch_size
-    extracted = []  # the splits whose features would be computed, once
-    if not phase.train_cnn and config.training.feature_cache_dir is not None:
-        if feature_cache.pays(schedule.epochs * samples / len(data.train)):
-            extracted.append(data.train)
-        if feature_cache.pays(schedule.epochs):
-            extracted.append(data.validation)
+@dataclasses.dataclass(frozen=True)
+class _DryRun:
+    phase: phases.Phase
+    config: config_lib.Config
+    data: dataset_lib.Dataset
+    state: train_state.TrainState
+    strategy: tf.distribute.Strategy
 
-    def rate(step: Callable, batch_size: int, cached: bool) -> float:
-        features = _AnyFeatures(network.cnn.output.shape[-1]) if cached else None
+    def parts(self, schedule: phases.Schedule) -> dict[str, cost.Part | None]:
+        """Times the parts of the phase: "features", "training" and "validation"."""
+        train, validation = self.data.train, self.data.validation
+        images = schedule.steps_per_epoch * schedule.batch_size
+        caches = not self.phase.train_cnn and self.config.training.feature_cache_dir is not None
+        cache_train = caches and feature_cache.pays(schedule.epochs * images / len(train))
+        cache_validation = caches and feature_cache.pays(schedule.epochs)
+        cached = len(train) * cache_train + len(validation) * cache_validation
+        network, strategy = self.state.network, self.strategy
+        features = None
+        if cached:
+            step = steps.make_feature_step(network, strategy)
+            batch_size = feature_cache.batch_size(strategy)
+            rate = self._rate(step, batch_size, cached=False)
+            features = cost.Part(rate, images=cached, passes=1)
+        train_step = steps.make_train_step(self.state, strategy, schedule.batch_size)
+        train_rate = self._rate(train_step, schedule.batch_size, cached=cache_train)
+        eval_step = steps.make_eval_step(network, strategy)
+        eval_rate = self._rate(eval_step, schedule.batch_size, cached=cache_validation)
+        return {
+            "features": features,
+            "training": cost.Part(train_rate, images, passes=schedule.epochs),
+            "validation": cost.Part(eval_rate, len(validation), passes=schedule.epochs),
+        }
+
+    def _rate(self, step: Callable, batch_size: int, cached: bool) -> float:
+        """Images/s of a step and its pipeline, with or without cached features."""
+        train, seed = self.data.train, self.config.run.seed
+        width = self.state.network.cnn.output.shape[-1]
         batches = input_pipeline.training(
-            data.train,
+            train,
             batch_size=batch_size,
             start=0,
-            seed=config.run.seed,
-            preprocessing=views_lib.Preprocessing(config.data.resize_method),
-            features=features,
+            seed=seed,
+            preprocessing=views_lib.Preprocessing(self.config.data.resize_method),
+            features=ConstantFeatures(width) if cached else None,
         )
-        distributed = input_pipeline.distribute(batches, strategy)
         try:
-            return _images_per_second(step, distributed, batch_size)
+            return _time(step, input_pipeline.distribute(batches, self.strategy), batch_size)
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:
-            rows = input_pipeline.indices_at(
-                0, (1 + _TIMED_STEPS) * batch_size, len(data.train), config.run.seed
-            )
-            raise input_pipeline.decoding_error(data.train, rows, error) from error
-
-    features_part = None
-    if extracted:
-        features_part = cost.Part(
-            rate(
-                steps.make_feature_step(network, strategy),
-                feature_cache.batch_size(strategy),
-                cached=False,
-            ),
-            images=sum(len(split) for split in extracted),
-            times=1,
-        )
-    return {
-        "features": features_part,
-        "training": cost.Part(
-            rate(train_step, schedule.batch_size, cached=data.train in extracted),
-            images=samples,
-            times=schedule.epochs,
-        ),
-        "validation": cost.Part(
-            rate(
-                steps.make_eval_step(network, strategy),
-                schedule.batch_size,
-                cached=data.validation in extracted,
-            ),
-            images=len(data.validation),
-            times=schedule.epochs,
-        ),
-    }
+            count = (1 + _TIMED_STEPS) * batch_size
+            indices = input_pipeline.indices_at(0, count, len(train), seed)
+            raise input_pipeline.decoding_error(train, indices, error) from error
 
 
-def _images_per_second(step: Callable, batches: Iterator[steps.Batch], batch_size: int) -> float:
-    """The rate of a step and its pipeline, once the step is compiled."""
+def _time(step: Callable, batches: Iterator[steps.Batch], batch_size: int) -> float:
+    """Images/s of a step, once it is compiled."""
     _finish(step(next(batches)))
     start = time.monotonic()
     for _ in range(_TIMED_STEPS):

@@ -1,35 +1,44 @@
-"""Dynamic loss scaling, for float16: gradients below 6e-8 would otherwise be zero.
+"""Dynamic loss scaling for float16, whose gradients underflow below 6e-8.
 
-The loss is multiplied by a large number before the gradients are taken, and the gradients are
-divided by it. If one is not finite the step is left out and the scale halved; after many good
-steps in a row it is doubled. What counts as finite is decided over all replicas together: Keras's
-LossScaleOptimizer asks the first one only, so that an overflow on another reaches the weights.
+The loss is multiplied by the scale before differentiation and the gradients are divided by it. A
+step with a non-finite gradient is skipped and the scale halved; after many finite steps in a row
+the scale is doubled. Finiteness is decided over all replicas together: Keras's LossScaleOptimizer
+checks the first replica only, so an overflow on another one reaches the weights.
 """
 
 import tensorflow as tf
 
 INITIAL = 2.0**15
-GROW_AFTER = 2000  # good steps in a row
+MINIMUM = 1.0  # gradients that overflow unscaled are not saved by scaling
+GROWTH_INTERVAL = 2000  # finite steps in a row
 
 
 class LossScale:
-    """The scale and its history, as variables, so that a checkpoint holds them.
+    """The scale and its history, as variables, so that checkpoints contain them.
 
     Attributes:
-        scale: () float32, what the loss is multiplied by.
-        good_steps: () int64, finite steps since the scale changed last.
+        scale: () float32, the factor of the loss.
+        good_steps: () int64, finite steps since the scale last changed.
     """
 
     def __init__(self):
         self.scale = tf.Variable(INITIAL, dtype=tf.float32, trainable=False)
         self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
 
+    @property
+    def is_at_minimum(self) -> bool:
+        return float(self.scale.numpy()) <= MINIMUM
+
     def update(self, finite: tf.Tensor) -> None:
-        """Notes whether a step's gradients, () bool, were finite on every replica."""
+        """Adjusts the scale after a step.
+
+        Args:
+            finite: () bool, whether all gradients were finite on every replica.
+        """
         good_steps = tf.where(finite, self.good_steps + 1, 0)
-        grow = good_steps >= GROW_AFTER
+        grow = good_steps >= GROWTH_INTERVAL
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
-        self.scale.assign(self.scale * factor)
+        self.scale.assign(tf.maximum(self.scale * factor, MINIMUM))
         self.good_steps.assign(tf.where(grow, tf.zeros_like(good_steps), good_steps))
 
     def trackables(self) -> dict[str, tf.Variable]:

@@ -1,7 +1,6 @@
-"""What a phase says as it opens: its pace and memory, and whether what follows will fit."""
+"""The lines at a phase's start: speed, memory and time left; whether phase 2 will fit."""
 
 import time
-from collections.abc import Callable
 
 import tensorflow as tf
 from absl import logging
@@ -11,86 +10,90 @@ from cnnrnn import phases
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import memory, progress
-from cnnrnn.training import cost, steps
+from cnnrnn.training import cost
 
 _TIMED_STEPS = 3
-# What an image costs in validation, where there is no backward pass, in images of training.
+# Time of a validation image, which has no backward pass, relative to a training image.
 _VALIDATION_COST = 1 / 3
 
 
-class TellingStep:
-    """A training step that tells once how the phase runs, when its fourth step is done.
+class SpeedReport:
+    """Times the first steps of a phase and reports its speed once.
 
-    The first step is not timed, since TensorFlow compiles in it, nor is what lies between two
-    epochs. Otherwise it is the step itself: the loop that calls it sees no difference.
+    The first step is not timed, since TensorFlow compiles in it; nor is the pause between two
+    epochs.
 
     Args:
-        step: what `steps.make_train_step` returns.
-        phase: which phase.
+        phase: for the message.
         schedule: its numbers.
-        steps_done: how many steps of the phase were done before.
-        validation_images: how many are gone through after each epoch.
+        steps_done: steps of the phase done by earlier processes.
+        validation_images: images evaluated after each epoch.
     """
 
     def __init__(
         self,
-        step: Callable[[steps.Batch], tuple[tf.Tensor, tf.Tensor]],
         phase: phases.Phase,
         schedule: phases.Schedule,
         *,
         steps_done: int,
         validation_images: int,
     ):
-        self._step, self._phase, self._schedule = step, phase, schedule
-        self._next, self._validation_images = steps_done, validation_images
-        self._timed = -1  # steps since `_since`; the next call's starts the clock where below 0
+        self._phase, self._schedule = phase, schedule
+        self._steps_done, self._validation_images = steps_done, validation_images
+        self._timed = -1  # steps since `_since`; -1: the clock has not been started
         self._since = 0.0
-        self._told = False
 
-    def __call__(self, batch: steps.Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = self._step(batch)
-        self._next += 1
-        if not self._told:
-            outputs[0].numpy()  # on a GPU a step returns before it is done
-            self._note()
-        return outputs
-
-    def _note(self) -> None:
+    def step_ended(self) -> None:
+        """Called after each step, once its result is available on the host."""
+        if self._timed == _TIMED_STEPS:
+            return
+        self._steps_done += 1
         now = time.monotonic()
         self._timed += 1
-        if self._timed == 0 or (self._next - 1) % self._schedule.steps_per_epoch == 0:
+        if self._timed == 0 or (self._steps_done - 1) % self._schedule.steps_per_epoch == 0:
             self._timed, self._since = 0, now
         elif self._timed == _TIMED_STEPS:
-            logging.info(self._line(_TIMED_STEPS * self._schedule.batch_size / (now - self._since)))
-            self._told = True
+            seconds = now - self._since
+            logging.info(self._line(_TIMED_STEPS * self._schedule.batch_size / seconds))
 
     def _line(self, rate: float) -> str:
         schedule = self._schedule
-        steps_left = schedule.epochs * schedule.steps_per_epoch - self._next
-        epochs_left = schedule.epochs - (self._next - 1) // schedule.steps_per_epoch
+        steps_left = schedule.epochs * schedule.steps_per_epoch - self._steps_done
+        epochs_left = schedule.epochs - (self._steps_done - 1) // schedule.steps_per_epoch
         validation = epochs_left * self._validation_images * _VALIDATION_COST
         left = (steps_left * schedule.batch_size + validation) / rate
         return (
-            f"{self._phase.name}: {rate:.1f} images/s, peak memory {memory.text(memory.peak())} "
-            f"of {memory.text(memory.total())}, LSTM kernel: {lstm.kernel_name()}, about "
-            f"{progress.duration(left)} to go"
+            f"{self._phase.name}: {rate:.1f} images/s, {_peak_memory()}, LSTM kernel: "
+            f"{lstm.kernel_name()}, about {progress.duration(left)} left"
         )
 
 
-def tell_of_phase2(
-    config: config_lib.Config,
-    network: network_lib.Network,
-    strategy: tf.distribute.Strategy,
-) -> None:
-    """Tells before phase 1 whether phase 2 will fit into memory, by estimate.
+def _peak_memory() -> str:
+    on_gpus = gpu_peak_memory()
+    if on_gpus is not None:
+        return f"peak GPU memory {memory.text(on_gpus)}"
+    return f"peak memory {memory.text(memory.peak())} of {memory.text(memory.total())}"
 
-    Nothing is told where it cannot be: on GPUs, whose memory is another, and on systems that do
-    not say what is available.
+
+def gpu_peak_memory() -> int | None:
+    """The most memory that TensorFlow has used on any GPU, in bytes; None without a GPU."""
+    gpus = tf.config.list_logical_devices("GPU")
+    peaks = [tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus]
+    return max(peaks, default=None)
+
+
+def report_phase2_memory(
+    config: config_lib.Config, network: network_lib.Network, strategy: tf.distribute.Strategy
+) -> None:
+    """Reports before phase 1 whether phase 2 is estimated to fit into memory.
+
+    Reports nothing on GPUs, whose memory the estimate does not cover, and on systems that do not
+    tell how much memory is available.
     """
     available = memory.available()
     if available is None or tf.config.list_physical_devices("GPU"):
         return
-    available += memory.resident()  # it is used again, or given back, once phase 1 is done
+    available += memory.resident()  # what phase 1 uses is free again for phase 2
     batch_size = config.training.batch_size[phases.PHASE2.index]
     size = {
         "parameters": network.model.count_params(),
@@ -98,15 +101,16 @@ def tell_of_phase2(
         "replicas": strategy.num_replicas_in_sync,
     }
     need = cost.phase2_memory(batch_size, **size)
-    told = (
+    estimate = (
         f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate); "
         f"{memory.text(available)} are available"
     )
     if need <= available:
-        logging.info(f"memory: {told}")
+        logging.info(f"memory: {estimate}")
         return
     largest = cost.largest_phase2_batch(available, **size)
-    mend = f"give --batch_size={config.training.batch_size[phases.PHASE1.index]},{largest} at most"
+    phase1_batch = config.training.batch_size[phases.PHASE1.index]
+    fix = f"give --batch_size={phase1_batch},{largest} at most"
     logging.warning(
-        f"{told}. It will not fit: {mend if largest else 'close other programs first'}."
+        f"{estimate}. It will not fit: {fix if largest else 'close other programs first'}."
     )

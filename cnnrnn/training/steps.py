@@ -1,45 +1,41 @@
-"""The two functions that run on the accelerator: one training step, one evaluation step.
+"""The compiled functions: one training step, one evaluation step, one step of the CNN alone.
 
-Both take a batch as `input_pipeline.distribute` hands it out. Gradients are summed over the
-replicas by the optimizer, so each replica divides its loss by the global batch; a mean per
-replica would train at N times the learning rate without any error.
+Each takes a batch from `input_pipeline.distribute`. The optimizer sums gradients over replicas, so
+each replica divides its loss by the global batch size; a mean per replica would train at N times
+the learning rate without any error.
 """
 
 from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 
 from cnnrnn import metrics
 from cnnrnn.models import network as network_lib
-from cnnrnn.training import loss_scale as loss_scale_lib
+from cnnrnn.training import train_state
 
-Batch = dict[str, tf.Tensor]  # rows, image or features, label, row, weight
+Batch = dict[str, tf.Tensor]  # sequence, image or features, label, index, weight
+TrainStep = Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]
+EvalStep = Callable[[Batch], dict[str, tf.Tensor]]
 
 
 def make_train_step(
-    network: network_lib.Network,
-    optimizer: keras.optimizers.Optimizer,
-    strategy: tf.distribute.Strategy,
-    global_batch: int,
-    loss_scale: loss_scale_lib.LossScale | None = None,
-) -> Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]:
-    """Compiles one step of training.
+    state: train_state.TrainState, strategy: tf.distribute.Strategy, global_batch: int
+) -> TrainStep:
+    """Compiles one training step.
 
     Args:
-        network: its trainable variables are trained.
-        optimizer: built.
-        strategy: the one that both were made in.
-        global_batch: examples per step, over all replicas.
-        loss_scale: for float16: a step that overflows on any replica is left out on all.
+        state: updated in place.
+        strategy: the one that `state` was created under.
+        global_batch: examples per step, summed over all replicas.
 
     Returns:
-        step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, how many
-        replicas had a gradient that was not finite.
+        step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, the number
+        of replicas with a non-finite gradient. With a loss scale such a step is skipped on all.
     """
+    network, optimizer, loss_scale = state.network, state.optimizer, state.loss_scale
 
     def compute(batch: Batch):
-        """This replica's sums, whether it has a gradient that is not finite, and the gradients."""
+        """This replica's sums, whether it has a non-finite gradient, and its gradients."""
         with tf.GradientTape() as tape:
             logits = network.logits(batch, training=True)
             scores = metrics.per_example(logits, batch["label"])
@@ -49,8 +45,8 @@ def make_train_step(
         gradients = tape.gradient(loss, network.model.trainable_variables)
         if loss_scale is not None:
             gradients = [gradient / loss_scale.scale for gradient in gradients]
-        # A finite loss can have a gradient that is not: seen here, it is named before a
-        # checkpoint of the weights it ruins can be written.
+        # A finite loss can have non-finite gradients: detected here, they stop the run before a
+        # checkpoint of the weights that they ruined is written.
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
         return metrics.sums(scores, batch["weight"]), tf.cast(~finite, tf.float32), gradients
 
@@ -58,46 +54,44 @@ def make_train_step(
         optimizer.apply(gradients, network.model.trainable_variables)
 
     def compute_and_apply(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, bad, gradients = compute(batch)
+        sums, non_finite, gradients = compute(batch)
         apply(gradients)
-        return sums, bad
+        return sums, non_finite
 
     def total(value: tf.Tensor) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
 
     @tf.function
     def train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, bad = strategy.run(compute_and_apply, args=(batch,))
-        return total(sums), total(bad)
+        sums, non_finite = strategy.run(compute_and_apply, args=(batch,))
+        return total(sums), total(non_finite)
 
     @tf.function
     def scaled_train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, bad, gradients = strategy.run(compute, args=(batch,))
-        sums, bad = total(sums), total(bad)
-        if bad == 0:  # the same answer for all replicas, hence outside of them
+        sums, non_finite, gradients = strategy.run(compute, args=(batch,))
+        sums, non_finite = total(sums), total(non_finite)
+        if non_finite == 0:  # outside of strategy.run, so that all replicas decide the same
             strategy.run(apply, args=(gradients,))
-        loss_scale.update(bad == 0)
-        return sums, bad
+        loss_scale.update(non_finite == 0)
+        return sums, non_finite
 
-    if loss_scale is not None:
-        return scaled_train_step
-
-    return train_step
+    return train_step if loss_scale is None else scaled_train_step
 
 
 def make_eval_step(
     network: network_lib.Network, strategy: tf.distribute.Strategy, *, branches: bool = False
-) -> Callable[[Batch], dict[str, tf.Tensor]]:
-    """Compiles one step of evaluation.
+) -> EvalStep:
+    """Compiles one evaluation step.
 
     Args:
-        network: what is evaluated.
-        strategy: the one that it was made in.
-        branches: return what the branches put out too.
+        network: to evaluate.
+        strategy: the one that it was built under.
+        branches: also return the outputs of both branches.
 
     Returns:
-        step(batch) -> the global batch's "loss", "top", "top1", "top5", "probability" (B,) of the
-        first of "top", "label", "index" and "weight"; with `branches`, "cnn" and "rnn" (B, 2048).
+        step(batch) -> the global batch's "loss", "top", "top1", "top5" (see `metrics.per_example`),
+        "probability" (B,) of the most likely class, "label", "index" and "weight"; with
+        `branches`, "cnn" and "rnn" (B, 2048).
     """
 
     def replica_step(batch: Batch) -> dict[str, tf.Tensor]:
@@ -130,7 +124,7 @@ def make_feature_step(
     """Compiles one step of the CNN alone.
 
     Returns:
-        step(batch) -> the features of the global batch, (B, 2048) float32, in its order.
+        step(batch) -> features of the global batch, (B, 2048) float32, in its order.
     """
 
     def replica_step(batch: Batch) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a phase."""
+"""TensorBoard summaries of a phase."""
 
 import json
 
@@ -16,15 +16,21 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import event_files, run_folder
 from cnnrnn.system import text as text_lib
 
-_INPUTS = 4
-_PREDICTIONS = 8
+_INPUTS = 4  # images
+_PREDICTIONS = 8  # images
 
 
 class Summaries:
-    """Event files of one phase: a writer for training and one for validation.
+    """The event files of one phase: a writer for training and one for validation.
 
-    The two have the same tags, so that TensorBoard draws their curves into one chart. The x axis
-    is the number of steps done in the phase.
+    Both use the same tags, so that TensorBoard draws their curves into one chart. The x axis is
+    the number of steps done in the phase.
+
+    Args:
+        folder: of the run.
+        phase: of the event files.
+        steps_done: `batch_loss` is kept up to this step; later points will be written again.
+        steps_validated: all other points are kept up to this step.
     """
 
     def __init__(
@@ -35,14 +41,6 @@ class Summaries:
         steps_done: int,
         steps_validated: int,
     ):
-        """Opens the files of a phase, and drops what will be written again.
-
-        Args:
-            folder: of the run.
-            phase: whose.
-            steps_done: up to which step `batch_loss` is right.
-            steps_validated: up to which step the points of whole epochs are.
-        """
         directories = [folder.events(phase, split) for split in ("train", "validation")]
         for directory in directories:
             event_files.keep_only(
@@ -57,7 +55,7 @@ class Summaries:
         )
 
     def flush(self) -> None:
-        """What was written so far is on the disk, whatever becomes of the process."""
+        """Writes everything to disk."""
         self._train.flush()
         self._validation.flush()
 
@@ -68,19 +66,20 @@ class Summaries:
     def start(
         self, config: config_lib.Config, network: network_lib.Network, batch: dict[str, np.ndarray]
     ) -> None:
-        """The flags as text, the graph, and a sample of what the two branches see.
+        """Writes the flags, the graph, and the inputs of both branches for some images.
 
         Args:
-            config: the run's settings.
-            network: for its graph.
-            batch: some training examples, as `input_pipeline` makes them.
+            config: settings of the run.
+            network: its inference graph is written.
+            batch: training examples from `input_pipeline`.
         """
         with self._train.as_default(step=0):
-            rows = "".join(
-                f"| `--{name}` | `{text_lib.printable(json.dumps(value, ensure_ascii=False))}` |\n"
+            lines = "".join(
+                f"| `--{name}` | `{text_lib.printable(json.dumps(value, ensure_ascii=False))}` |
+"
                 for name, value in config.to_json().items()
             )
-            tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{rows}")
+            tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{lines}")
             tf.summary.graph(_inference_graph(network))
             tf.summary.image(
                 "input/rgb", charts.rgb_images(batch["image"][:_INPUTS]), max_outputs=_INPUTS
@@ -96,45 +95,39 @@ class Summaries:
             tf.summary.scalar("batch_loss", loss)
 
     def epoch(
-        self,
-        train: metrics.Means,
-        validation: metrics.Means,
-        *,
-        learning_rate: float,
-        images_per_second: float,
-        waiting: float,
-        step: int,
+        self, train: metrics.Means, validation: metrics.Means, rates: dict[str, float], step: int
     ) -> None:
-        """The curves: a point per epoch. `waiting` is the share spent waiting for images."""
+        """Writes one point of each curve.
+
+        Args:
+            train, validation: means over the epoch.
+            rates: further values of training by tag, e.g. "learning_rate".
+            step: steps done at the end of the epoch.
+        """
         for writer, means in ((self._train, train), (self._validation, validation)):
             with writer.as_default(step=step):
                 for name in ("loss", "top1", "top5"):
                     tf.summary.scalar(name, getattr(means, name))
         with self._train.as_default(step=step):
-            tf.summary.scalar("learning_rate", learning_rate)
-            tf.summary.scalar("images_per_second", images_per_second)
-            tf.summary.scalar("waiting_for_input", waiting)
+            for name, value in rates.items():
+                tf.summary.scalar(name, value)
 
     def predictions(
         self,
-        validation: dataset_lib.Split,
+        data: dataset_lib.Dataset,
         predictions: predictions_lib.Predictions,
-        class_names: tuple[str, ...],
         preprocessing: views_lib.Preprocessing,
         step: int,
     ) -> None:
-        """Validation images, evenly spread over the split, with true and predicted names."""
-        rows = np.unique(np.linspace(0, len(validation) - 1, _PREDICTIONS).astype(np.int64))
-        sample = next(
-            input_pipeline.evaluation(
-                validation.take(rows), batch_size=len(rows), preprocessing=preprocessing
-            ).as_numpy_iterator()
-        )
+        """Writes validation images, evenly spread over the split, with true and predicted class."""
+        count = len(data.validation)
+        indices = np.unique(np.linspace(0, count - 1, _PREDICTIONS).astype(np.int64))
+        batch = input_pipeline.examples(data.validation.take(indices), preprocessing)
         png = charts.predictions_figure(
-            sample["image"],
-            [class_names[label] for label in predictions.label[rows]],
-            [class_names[top[0]] for top in predictions.top[rows]],
-            predictions.probability[rows],
+            batch["image"],
+            [data.class_names[label] for label in predictions.label[indices]],
+            [data.class_names[top[0]] for top in predictions.top[indices]],
+            predictions.probability[indices],
         )
         with self._validation.as_default(step=step):
             tf.summary.image("predictions", tf.io.decode_png(png)[None])

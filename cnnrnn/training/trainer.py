@@ -1,264 +1,365 @@
-"""Training: one phase or the whole recipe."""
+"""The training loop: one phase of a run, from its initial weights to its last epoch."""
 
 import dataclasses
+import functools
 import math
+import time
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, phases
+from cnnrnn import errors, metrics, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.runs import best_weights, checkpoints, run_folder
+from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.system import stop_signals
-from cnnrnn.training import epoch as epoch_lib
-from cnnrnn.training import feature_cache, initial_weights, startup_report, steps, tensorboard
-from cnnrnn.training import loss_scale as loss_scale_lib
+from cnnrnn.system import progress, stop_signals
+from cnnrnn.training import (
+    feature_cache,
+    initial_weights,
+    startup_report,
+    steps,
+    tensorboard,
+    train_state,
+)
+
+_BATCH_LOSS_INTERVAL = 10  # steps between two points of TensorBoard's batch_loss
+_INPUT_IMAGES = 4  # shown in TensorBoard
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-    """What both phases of a command share."""
+class EpochResult:
+    """An epoch's training, or the part of it that this process did.
 
-    config: config_lib.Config
-    folder: run_folder.RunFolder
-    strategy: tf.distribute.Strategy
-    data: dataset_lib.Dataset
-    network: network_lib.Network
-    goes_on: bool  # the command itself does what comes after a phase
+    Attributes:
+        means: over the whole epoch.
+        images_per_second: of this process.
+        waiting: fraction of the time spent waiting for the input pipeline, 0 to 1.
+    """
 
+    means: metrics.Means
+    images_per_second: float
+    waiting: float
 
-def train_phase(setup: Setup, phase: phases.Phase) -> None:
-    """Trains one phase from where it stands to its last epoch."""
-    config, strategy, network = setup.config, setup.strategy, setup.network
-    schedule = phases.schedule(phase, config, len(setup.data.train))
-    phases.set_trainable(network, phase, config)
-    with strategy.scope():
-        optimizer = phase.optimizer(learning_rate=schedule.learning_rate)
-        optimizer.build(network.model.trainable_variables)
-        position = checkpoints.Position(phase)
-        scale = loss_scale_lib.LossScale() if config.training.precision == "float16" else None
-    saver = checkpoints.Checkpoints(
-        setup.folder.checkpoints(phase),
-        checkpoints.State(
-            network.model, optimizer, position, extra=scale.trackables() if scale else {}
-        ),
-        setup.data.class_names,
-        checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
-    )
-    initial_weights.restore(
-        phase,
-        config,
-        setup.folder,
-        setup.data,
-        network,
-        saver,
-        position,
-        devices_lib.describe(config.run.logical_cpus),
-    )
-    if position.epoch >= schedule.epochs:
-        print(
-            f"{phase.name}: all {schedule.epochs} epochs are done in {setup.folder.root}. For "
-            "more give --epochs, to start afresh --run=NAME."
+    def __str__(self) -> str:
+        waiting = f", {self.waiting:.0%} of the time waiting for images"
+        return (
+            f"{self.means}  ({self.images_per_second:.1f} images/s"
+            f"{waiting if self.waiting >= 0.01 else ''})"
         )
-        return
-    print(
-        f"{phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
-        f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
-        f"{sum(math.prod(v.shape) for v in network.model.trainable_variables):,} parameters train"
-    )
-    if phase is phases.PHASE1:
-        startup_report.tell_of_phase2(config, network, strategy)
-    train_step = steps.make_train_step(
-        network, optimizer, strategy, schedule.batch_size, loss_scale=scale
-    )
-    train_step = startup_report.TellingStep(
-        train_step,
-        phase,
-        schedule,
-        steps_done=position.epoch * schedule.steps_per_epoch + position.step,
-        validation_images=len(setup.data.validation),
-    )
-    _run_epochs(setup, phase, schedule, train_step, position, saver)
-    _say_what_next(setup, phase)
 
 
-def _run_epochs(
-    setup: Setup,
-    phase: phases.Phase,
-    schedule: phases.Schedule,
-    train_step: epoch_lib.TrainStep,
-    position: checkpoints.Position,
-    saver: checkpoints.Checkpoints,
-) -> None:
-    """Trains, validates, keeps the best, saves; epoch after epoch."""
-    config, data, strategy = setup.config, setup.data, setup.strategy
-    network = setup.network
-    eval_step = steps.make_eval_step(network, strategy)
-    first_epoch, step = position.epoch, position.step
-    steps_done = first_epoch * schedule.steps_per_epoch + step
-    writer = tensorboard.Summaries(
-        setup.folder,
-        phase,
-        steps_done=steps_done,
-        steps_validated=first_epoch * schedule.steps_per_epoch,
-    )
-    features, validation_features = _features(setup, phase, schedule, steps_done)
-    if steps_done == 0:
-        writer.start(config, network, _sample(setup))
-    batches = input_pipeline.distribute(
-        input_pipeline.training(
-            data.train,
-            batch_size=schedule.batch_size,
-            start=steps_done * schedule.batch_size,
-            seed=config.run.seed,
-            preprocessing=views_lib.Preprocessing(config.data.resize_method),
-            features=features,
-        ),
-        strategy,
-    )
-    try:
-        with stop_signals.held():
-            for epoch in range(first_epoch, schedule.epochs):
-                outcome = epoch_lib.train(
-                    data.train,
-                    config,
-                    phase,
-                    schedule,
-                    position,
-                    saver,
-                    batches,
-                    train_step,
-                    writer,
-                )
-                predictions = predictions_lib.predict(
-                    data.validation,
-                    eval_step,
-                    strategy,
-                    batch_size=schedule.batch_size,
-                    preprocessing=views_lib.Preprocessing(config.data.resize_method),
-                    label=f"{phase.name} epoch {epoch + 1}/{schedule.epochs} validation",
-                    features=validation_features,
-                )
-                _end_epoch(setup, phase, schedule, position, saver, writer, outcome, predictions)
-    except errors.Stopped:
-        writer.flush()
-        saver.save()
-        raise
-    finally:
-        writer.close()
+class PhaseTrainer:
+    """Trains one phase of a run. `train` resumes where the run's last checkpoint stands.
 
+    Args:
+        phase: which phase.
+        config: settings; the precision must not be 'auto' any more.
+        folder: of the run, locked by the caller.
+        data: training and validation split.
+        network: built under `strategy`; its weights are overwritten.
+        strategy: what to train on.
+    """
 
-def _end_epoch(
-    setup: Setup,
-    phase: phases.Phase,
-    schedule: phases.Schedule,
-    position: checkpoints.Position,
-    saver: checkpoints.Checkpoints,
-    writer: tensorboard.Summaries,
-    outcome: epoch_lib.Outcome,
-    predictions: predictions_lib.Predictions,
-) -> None:
-    """Keeps the weights if they are the best so far, writes the curves, moves on, saves."""
-    epoch, validation = position.epoch + 1, predictions.means
-    if not np.isfinite(validation.loss):
-        raise errors.RunError(
-            f"the validation loss after epoch {epoch} of {phase.name} is not finite. Nothing of "
-            "that epoch's end was saved. A lower --learning_rate, with another --run, usually "
-            "mends it."
-        )
-    value = getattr(validation, phase.best_by)
-    better = phase.is_better(value, position.best)
-    if better and saver.attempt(
-        lambda: best_weights.save(
-            setup.folder.best,
-            phase,
-            setup.network.model,
-            setup.data.class_names,
-            epoch,
-            validation,
-        )
+    def __init__(
+        self,
+        phase: phases.Phase,
+        config: config_lib.Config,
+        folder: run_folder.RunFolder,
+        data: dataset_lib.Dataset,
+        network: network_lib.Network,
+        strategy: tf.distribute.Strategy,
     ):
-        position.best = value
-    steps_done = epoch * schedule.steps_per_epoch
-    writer.epoch(
-        outcome.means,
-        validation,
-        learning_rate=schedule.learning_rate,
-        images_per_second=outcome.images_per_second,
-        waiting=outcome.waiting,
-        step=steps_done,
-    )
-    writer.predictions(
-        setup.data.validation,
-        predictions,
-        setup.data.class_names,
-        views_lib.Preprocessing(setup.config.data.resize_method),
-        steps_done,
-    )
-    position.end_epoch()
-    writer.flush()
-    saver.save()
-    print(
-        f"{phase.name} epoch {epoch}/{schedule.epochs}: train {outcome}\n"
-        f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if better else ''}"
-    )
+        self._phase, self._config, self._folder = phase, config, folder
+        self._data, self._network, self._strategy = data, network, strategy
+        self._preprocessing = views_lib.Preprocessing(config.data.resize_method)
+        self._schedule = phases.schedule(phase, config, len(data.train))
+        self._state = train_state.create(network, phase, config, strategy)
+        with strategy.scope():
+            self._position = checkpoints.Position(phase)
+        loss_scale = self._state.loss_scale
+        self._checkpoints = checkpoints.Checkpoints(
+            folder.checkpoints(phase),
+            checkpoints.State(
+                network.model,
+                self._state.optimizer,
+                self._position,
+                loss_scale.trackables() if loss_scale else {},
+            ),
+            data.class_names,
+            checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
+        )
 
+    def train(self) -> None:
+        """Trains, validates and saves, epoch after epoch.
 
-def _features(
-    setup: Setup, phase: phases.Phase, schedule: phases.Schedule, steps_done: int
-) -> tuple[feature_cache.Features | None, feature_cache.Features | None]:
-    """The frozen CNN's features of the training and the validation images, where they pay."""
-    directory = setup.config.training.feature_cache_dir
-    if phase.train_cnn or directory is None:
-        return None, None
-    cache = feature_cache.FeatureCache(
-        directory,
-        setup.network,
-        setup.strategy,
-        views_lib.Preprocessing(setup.config.data.resize_method),
-    )
-    train, validation = setup.data.train, setup.data.validation
-    steps_left = schedule.epochs * schedule.steps_per_epoch - steps_done
-    return (
-        cache.features(train, "train", steps_left * schedule.batch_size / len(train)),
-        cache.features(validation, "validation", steps_left / schedule.steps_per_epoch),
-    )
+        Raises:
+            UsageError: there are no weights to start from, or starting would lose trained ones.
+            RunError: an image cannot be decoded, a loss or gradient is not finite, a file cannot be
+                read or written.
+            Stopped: by a signal; everything is saved.
+        """
+        self._restore()
+        schedule, position = self._schedule, self._position
+        if position.epoch >= schedule.epochs:
+            logging.info(
+                f"{self._phase.name}: all {schedule.epochs} epochs are done in "
+                f"{self._folder.root}. Give more --epochs to continue, or another --run=NAME to "
+                "start again."
+            )
+            return
+        trained = sum(math.prod(v.shape) for v in self._network.model.trainable_variables)
+        logging.info(
+            f"{self._phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps "
+            f"of {schedule.batch_size}, {self._phase.optimizer.__name__} at "
+            f"{schedule.learning_rate:g}, {trained:,} parameters train"
+        )
+        if self._phase is phases.PHASE1:
+            startup_report.report_phase2_memory(self._config, self._network, self._strategy)
+        self._summaries = tensorboard.Summaries(
+            self._folder,
+            self._phase,
+            steps_done=self._steps_done,
+            steps_validated=position.epoch * schedule.steps_per_epoch,
+        )
+        try:
+            self._run_epochs()
+        finally:
+            self._summaries.close()
 
+    @property
+    def _steps_done(self) -> int:
+        return self._position.epoch * self._schedule.steps_per_epoch + self._position.step
 
-def _sample(setup: Setup) -> dict[str, np.ndarray]:
-    """A few training examples as the network gets them, for TensorBoard."""
-    count = min(4, len(setup.data.train))
-    batches = input_pipeline.training(
-        setup.data.train,
-        batch_size=count,
-        start=0,
-        seed=setup.config.run.seed,
-        preprocessing=views_lib.Preprocessing(setup.config.data.resize_method),
-    )
-    try:
-        return next(batches.as_numpy_iterator())
-    except tf.errors.OpError as error:
-        rows = input_pipeline.indices_at(0, count, len(setup.data.train), setup.config.run.seed)
-        raise input_pipeline.decoding_error(setup.data.train, rows, error) from error
+    def _restore(self) -> None:
+        """Restores the weights and the position, in this order of precedence:
 
+        1. this phase's own checkpoint in this run;
+        2. the best weights of --init_from;
+        3. phase 1: pretrained weights of the CNN, random ones of the rest;
+           phase 2: the best weights of this run's phase 1.
 
-def _say_what_next(setup: Setup, phase: phases.Phase) -> None:
-    best = best_weights.find(setup.folder.best, phase)
-    print(f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}")
-    if setup.goes_on:
-        return
-    following = "phase2" if phase is phases.PHASE1 else "evaluate"
-    without = " but without --init_from" if setup.config.training.init_from else ""
-    runs_dir = setup.config.run.runs_dir
-    logdir = "" if runs_dir == "runs" else f" --logdir={runs_dir}"
-    print(
-        f"  results   {setup.folder.root}\n"
-        f"  next      ./run.sh {following}, with the same flags{without}\n"
-        f"  look      ./run.sh tensorboard{logdir}\n"
-    )
+        Settings are recorded last, so that a mistake does not bind the run folder to them.
+        """
+        phase, config, folder = self._phase, self._config, self._folder
+        restored = self._checkpoints.restore()
+        if restored is not None:
+            if phase is phases.PHASE2 and not config.training.init_from:
+                initial_weights.warn_of_newer_phase1(folder)
+            folder.record(phase, config, self._data)
+            logging.info(
+                f"{phase.name}: resumes from {restored}, {self._position.epoch} epochs and "
+                f"{self._position.step} steps done"
+            )
+            return
+        initial = initial_weights.load(phase, config, folder, self._network, self._data.class_names)
+        folder.record(phase, config, self._data)
+        folder.write_manifest(
+            phase,
+            manifest.describe(
+                phase,
+                config,
+                self._data,
+                devices_lib.describe(config.run.logical_cpus),
+                initial.description,
+                initial.xception,
+            ),
+        )
+        # Its existence tells an interrupted first epoch from deleted checkpoints.
+        folder.checkpoints(phase).mkdir(parents=True, exist_ok=True)
+
+    def _run_epochs(self) -> None:
+        train_features, validation_features = self._features()
+        if self._steps_done == 0:
+            self._summaries.start(self._config, self._network, self._first_examples())
+        batches = input_pipeline.distribute(
+            input_pipeline.training(
+                self._data.train,
+                batch_size=self._schedule.batch_size,
+                start=self._steps_done * self._schedule.batch_size,
+                seed=self._config.run.seed,
+                preprocessing=self._preprocessing,
+                features=train_features,
+            ),
+            self._strategy,
+        )
+        train_step = steps.make_train_step(self._state, self._strategy, self._schedule.batch_size)
+        validate = functools.partial(
+            predictions_lib.predict,
+            self._data.validation,
+            steps.make_eval_step(self._network, self._strategy),
+            self._strategy,
+            batch_size=self._schedule.batch_size,
+            preprocessing=self._preprocessing,
+            features=validation_features,
+        )
+        speed = startup_report.SpeedReport(
+            self._phase,
+            self._schedule,
+            steps_done=self._steps_done,
+            validation_images=len(self._data.validation),
+        )
+        try:
+            with stop_signals.held():
+                while self._position.epoch < self._schedule.epochs:
+                    result = self._train_epoch(batches, train_step, speed)
+                    self._end_epoch(result, validate(label=f"{self._label} validation"))
+        except errors.Stopped:
+            self._save()
+            raise
+
+    @property
+    def _label(self) -> str:
+        return f"{self._phase.name} epoch {self._position.epoch + 1}/{self._schedule.epochs}"
+
+    def _train_epoch(
+        self,
+        batches: Iterator[steps.Batch],
+        train_step: steps.TrainStep,
+        speed: startup_report.SpeedReport,
+    ) -> EpochResult:
+        """Trains to the end of the current epoch."""
+        schedule, position = self._schedule, self._position
+        images = schedule.steps_per_epoch * schedule.batch_size
+        later = (schedule.epochs - position.epoch - 1) * images
+        waited, start = 0.0, time.monotonic()
+        with progress.Progress(
+            self._label, images, "images", initial=position.step * schedule.batch_size, later=later
+        ) as bar:
+            while position.step < schedule.steps_per_epoch:
+                asked = time.monotonic()
+                batch = self._next(batches)
+                waited += time.monotonic() - asked
+                sums, non_finite = train_step(batch)
+                sums = sums.numpy().astype(np.float64)
+                self._check_finite(sums[0], float(non_finite.numpy()))
+                position.advance(sums)
+                if self._steps_done % _BATCH_LOSS_INTERVAL == 0:
+                    self._summaries.batch_loss(sums[0] / sums[3], self._steps_done)
+                speed.step_ended()
+                means = metrics.Means.of_sums(position.totals)
+                bar.update(position.step * schedule.batch_size, str(means))
+                stop_signals.check()
+                if self._checkpoints.is_due:
+                    self._save()
+        seconds = max(time.monotonic() - start, 1e-9)
+        means = metrics.Means.of_sums(position.totals)
+        return EpochResult(means, bar.rate, waited / seconds)
+
+    def _next(self, batches: Iterator[steps.Batch]) -> steps.Batch:
+        try:
+            return next(batches)
+        except tf.errors.OpError as error:
+            batch_size = self._schedule.batch_size
+            raise self._name_bad_image(self._steps_done * batch_size, batch_size, error) from error
+
+    def _name_bad_image(self, start: int, count: int, error: tf.errors.OpError) -> errors.RunError:
+        train = self._data.train
+        indices = input_pipeline.indices_at(start, count, len(train), self._config.run.seed)
+        return input_pipeline.decoding_error(train, indices, error)
+
+    def _check_finite(self, loss: float, non_finite: float) -> None:
+        """Raises RunError if a step must not be kept.
+
+        float16 overflows now and then, which the loss scale answers by skipping the step; when it
+        has fallen to its minimum and gradients still overflow, they really are not finite.
+
+        Args:
+            loss: summed over the batch.
+            non_finite: number of replicas with a non-finite gradient.
+        """
+        loss_scale = self._state.loss_scale
+        if np.isfinite(loss) and non_finite == 0:
+            return
+        if np.isfinite(loss) and loss_scale is not None and not loss_scale.is_at_minimum:
+            return
+        what = "a gradient" if np.isfinite(loss) else "the loss"
+        if loss_scale is not None and np.isfinite(loss):
+            what += ", at the lowest loss scale of float16,"
+        raise errors.RunError(
+            f"{what} is not finite at step {self._position.step + 1} of epoch "
+            f"{self._position.epoch + 1} of {self._phase.name}. Nothing of that step was saved. A "
+            "lower --learning_rate, with another --run, usually fixes it."
+        )
+
+    def _end_epoch(self, result: EpochResult, predictions: predictions_lib.Predictions) -> None:
+        """Saves the weights if they are the best so far, writes summaries, saves a checkpoint."""
+        phase, schedule, position = self._phase, self._schedule, self._position
+        epoch, validation = position.epoch + 1, predictions.means
+        if not np.isfinite(validation.loss):
+            raise errors.RunError(
+                f"the validation loss after epoch {epoch} of {phase.name} is not finite. The "
+                "epoch was not saved. A lower --learning_rate, with another --run, usually "
+                "fixes it."
+            )
+        value = getattr(validation, phase.best_by)
+        is_best = phase.is_better(value, position.best) and self._checkpoints.attempt(
+            lambda: best_weights.save(
+                self._folder.best,
+                phase,
+                self._network.model,
+                self._data.class_names,
+                epoch,
+                validation,
+            )
+        )
+        if is_best:
+            position.best = value
+        steps_done = epoch * schedule.steps_per_epoch
+        rates = {
+            "learning_rate": schedule.learning_rate,
+            "images_per_second": result.images_per_second,
+            "waiting_for_input": result.waiting,
+        }
+        self._summaries.epoch(result.means, validation, rates, steps_done)
+        self._summaries.predictions(self._data, predictions, self._preprocessing, steps_done)
+        position.end_epoch()
+        self._save()
+        logging.info(
+            f"{phase.name} epoch {epoch}/{schedule.epochs}: train {result}\n"
+            f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if is_best else ''}"
+        )
+
+    def _save(self) -> None:
+        """Saves a checkpoint, after the summaries up to it."""
+        self._summaries.flush()
+        self._checkpoints.save()
+
+    def _features(
+        self,
+    ) -> tuple[feature_cache.Features | None, feature_cache.Features | None]:
+        """Cached features of the frozen CNN for training and validation, where they pay off."""
+        directory = self._config.training.feature_cache_dir
+        if self._phase.train_cnn or directory is None:
+            return None, None
+        cache = feature_cache.FeatureCache(
+            directory, self._network, self._strategy, self._preprocessing
+        )
+        train, validation, schedule = self._data.train, self._data.validation, self._schedule
+        steps_left = schedule.epochs * schedule.steps_per_epoch - self._steps_done
+        return (
+            cache.features(train, "train", steps_left * schedule.batch_size / len(train)),
+            cache.features(validation, "validation", steps_left / schedule.steps_per_epoch),
+        )
+
+    def _first_examples(self) -> dict[str, np.ndarray]:
+        """The first training examples, with the inputs of both branches."""
+        train = self._data.train
+        count = min(_INPUT_IMAGES, len(train))
+        batches = input_pipeline.training(
+            train,
+            batch_size=count,
+            start=0,
+            seed=self._config.run.seed,
+            preprocessing=self._preprocessing,
+        )
+        try:
+            return next(batches.as_numpy_iterator())
+        except tf.errors.OpError as error:
+            raise self._name_bad_image(0, count, error) from error

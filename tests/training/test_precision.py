@@ -10,7 +10,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.runs import checkpoints
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import loss_scale as loss_scale_lib
-from cnnrnn.training import steps
+from cnnrnn.training import steps, train_state
 from tests import (
     small_network,
     two_cpus,  # noqa: F401
@@ -30,12 +30,15 @@ from tests.training import test_steps
         ("fpu avx512_bf16", "float32", "float32", "avx512_bf16"),
     ],
 )
-def test_auto_is_bfloat16_where_the_processor_has_it(tmp_path, flags, requested, chosen, why):
-    cpuinfo, told = tmp_path / "cpuinfo", []
+def test_auto_is_bfloat16_where_the_processor_has_it(
+    tmp_path, capsys, flags, requested, chosen, why
+):
+    cpuinfo = tmp_path / "cpuinfo"
     if flags is not None:
         cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
-    assert devices_lib.precision(requested, cpuinfo=cpuinfo, log=told.append) == chosen
-    assert told[0].startswith(f"precision: {chosen} (") and why in told[0]
+    assert devices_lib.precision(requested, cpuinfo=cpuinfo) == chosen
+    output = capsys.readouterr().out
+    assert output.startswith(f"precision: {chosen} (") and why in output
 
 
 @pytest.mark.parametrize("capability, chosen", [((9, 0), "bfloat16"), ((7, 5), "float32")])
@@ -47,7 +50,7 @@ def test_auto_asks_every_gpu(monkeypatch, capability, chosen):
         "get_device_details",
         lambda gpu: {"compute_capability": capabilities[gpu]},
     )
-    assert devices_lib.precision("auto", log=lambda line: None) == chosen
+    assert devices_lib.precision("auto") == chosen
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -98,13 +101,10 @@ class Scaled:
             self.network = small_network.small_build(
                 3, synchronized_batchnorm=True, precision="float16"
             )
-            phases.set_trainable(self.network, phase, config.Config())
-            self.optimizer = phase.optimizer(1e-3)
-            self.optimizer.build(self.network.model.trainable_variables)
-            self.scale = loss_scale_lib.LossScale()
-        self._step = steps.make_train_step(
-            self.network, self.optimizer, strategy, test_steps.BATCH, loss_scale=self.scale
-        )
+        settings = config.Config.of(learning_rate=(1e-3, 1e-3))
+        self.train_state = train_state.create(self.network, phase, settings, strategy)
+        self.optimizer, self.scale = self.train_state.optimizer, self.train_state.loss_scale
+        self._step = steps.make_train_step(self.train_state, strategy, test_steps.BATCH)
 
     def step(self, batch):
         return self._step(test_steps.distributed(self.strategy, batch))
@@ -121,7 +121,7 @@ def overflowing(batch):
     return {**batch, "sequence": rows}
 
 
-def test_an_overflow_on_the_second_replica_reaches_no_weight_on_either(two_replicas):
+def test_an_overflow_on_the_second_replica_is_skipped_on_both(two_replicas):
     training = Scaled(two_replicas)
     batch = test_steps.batches(1)[0]
     training.step(batch)
@@ -136,14 +136,24 @@ def test_an_overflow_on_the_second_replica_reaches_no_weight_on_either(two_repli
     assert any(not np.array_equal(a, b) for a, b in zip(before, training.state(), strict=True))
 
 
-def test_the_scale_grows_after_good_steps_in_a_row(monkeypatch):
-    monkeypatch.setattr(loss_scale_lib, "GROW_AFTER", 3)
+def test_the_scale_grows_after_finite_steps_in_a_row(monkeypatch):
+    monkeypatch.setattr(loss_scale_lib, "GROWTH_INTERVAL", 3)
     scale = loss_scale_lib.LossScale()
     history = []
     for finite in (True, True, False, True, True, True, True):
         scale.update(tf.constant(finite))
         history.append((scale.scale.numpy() / loss_scale_lib.INITIAL, int(scale.good_steps)))
     assert history == [(1, 1), (1, 2), (0.5, 0), (0.5, 1), (0.5, 2), (1, 0), (1, 1)]
+
+
+def test_the_scale_does_not_fall_below_its_minimum():
+    scale = loss_scale_lib.LossScale()
+    for _ in range(15):
+        assert not scale.is_at_minimum
+        scale.update(tf.constant(False))
+    assert scale.is_at_minimum
+    scale.update(tf.constant(False))
+    assert scale.scale.numpy() == loss_scale_lib.MINIMUM
 
 
 def test_scaling_does_not_change_the_step(one_replica):
@@ -165,7 +175,7 @@ def test_a_checkpoint_holds_the_scale(one_replica, tmp_path):
 
     def saver(scale):
         state = checkpoints.State(
-            training.network.model, training.optimizer, position, extra=scale.trackables()
+            training.network.model, training.optimizer, position, scale.trackables()
         )
         policy = checkpoints.SavePolicy(minutes=10.0, on_failure="stop")
         return checkpoints.Checkpoints(tmp_path, state, ("a", "b"), policy)

@@ -1,4 +1,4 @@
-"""Replicas against one device, on the same global batches."""
+"""Training and evaluation steps: two replicas against one, on the same global batches."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from cnnrnn import config, metrics, phases
 from cnnrnn.models import network as network_lib
-from cnnrnn.training import steps
+from cnnrnn.training import steps, train_state
 from tests import (
     small_network,
     two_cpus,  # noqa: F401
@@ -41,10 +41,8 @@ def train(strategy, phase, settings, build=small_network.small_build, data=None)
     data = data or batches(4)
     with strategy.scope():
         network = build(3, seed=0, synchronized_batchnorm=strategy.num_replicas_in_sync > 1)
-        phases.set_trainable(network, phase, settings)
-        optimizer = phase.optimizer(learning_rate=settings.training.learning_rate[phase.index])
-        optimizer.build(network.model.trainable_variables)
-    step = steps.make_train_step(network, optimizer, strategy, len(data[0]["label"]))
+    state = train_state.create(network, phase, settings, strategy)
+    step = steps.make_train_step(state, strategy, len(data[0]["label"]))
     sums = []
     for batch in data:
         totals, bad = step(distributed(strategy, batch))
@@ -77,7 +75,7 @@ def test_moving_averages_are_the_same_on_every_replica(two_replicas):
         assert not np.allclose(first, initial)
 
 
-def test_phase1_leaves_the_cnn_as_it_was(one_replica):
+def test_phase1_does_not_change_the_cnn(one_replica):
     network, _ = train(one_replica, phases.PHASE1, config.Config())
     before = small_network.small_build(3, seed=0)
     for a, b in zip(before.cnn.get_weights(), network.cnn.get_weights(), strict=True):
@@ -89,7 +87,7 @@ def test_phase1_leaves_the_cnn_as_it_was(one_replica):
     assert sum(changed) == len(changed) - len(before.cnn.get_weights())
 
 
-def test_frozen_batchnorm_stays_and_the_rest_of_the_cnn_moves(one_replica):
+def test_frozen_batchnorm_stays_while_the_rest_of_the_cnn_is_trained(one_replica):
     settings = config.Config.of(phase2_batchnorm="frozen")
     network, _ = train(one_replica, phases.PHASE2, settings)
     before = small_network.small_build(3, seed=0).model
@@ -107,7 +105,7 @@ def test_one_step_of_sgd_is_the_gradient_of_the_mean_loss(two_replicas):
     batch = batches(1)[0]
     reference = small_network.small_build(3, seed=0).model
     with tf.GradientTape() as tape:
-        logits = reference({"image": batch["image"], "sequence": batch["sequence"]}, training=True)
+        logits = reference({"image": batch["image"], "rows": batch["sequence"]}, training=True)
         loss = tf.reduce_mean(
             tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
         )
@@ -116,7 +114,8 @@ def test_one_step_of_sgd_is_the_gradient_of_the_mean_loss(two_replicas):
         network = small_network.small_build(3, seed=0, synchronized_batchnorm=True)
         optimizer = keras.optimizers.SGD(1.0)
         optimizer.build(network.model.trainable_variables)
-    steps.make_train_step(network, optimizer, two_replicas, BATCH)(distributed(two_replicas, batch))
+    state = train_state.TrainState(network, optimizer)
+    steps.make_train_step(state, two_replicas, BATCH)(distributed(two_replicas, batch))
     after = network.model.trainable_variables
     for variable, gradient, new in zip(
         reference.trainable_variables, gradients, after, strict=True
@@ -124,14 +123,14 @@ def test_one_step_of_sgd_is_the_gradient_of_the_mean_loss(two_replicas):
         np.testing.assert_allclose(variable - gradient, new, atol=1e-5)
 
 
-def test_a_gradient_that_is_not_finite_is_reported(two_replicas):
+def test_a_non_finite_gradient_is_reported(two_replicas):
     batch = batches(1)[0]
     batch["sequence"][-1, 0, 0] = np.inf  # on the second replica only
     with two_replicas.scope():
         network = small_network.small_build(3, seed=0, synchronized_batchnorm=True)
         optimizer = keras.optimizers.SGD(1.0)
         optimizer.build(network.model.trainable_variables)
-    step = steps.make_train_step(network, optimizer, two_replicas, BATCH)
+    step = steps.make_train_step(train_state.TrainState(network, optimizer), two_replicas, BATCH)
     _, bad = step(distributed(two_replicas, batch))
     assert bad.numpy() == 1
 
@@ -144,7 +143,7 @@ def test_eval_step_returns_the_whole_batch_with_its_padding(two_replicas):
     outputs = steps.make_eval_step(network, two_replicas)(distributed(two_replicas, batch))
     np.testing.assert_array_equal(np.sort(outputs["index"]), np.arange(BATCH))
     assert outputs["weight"].numpy().sum() == BATCH - 3
-    logits = network.model({"image": batch["image"], "sequence": batch["sequence"]}, training=False)
+    logits = network.model({"image": batch["image"], "rows": batch["sequence"]}, training=False)
     expected = metrics.per_example(logits, tf.constant(batch["label"]))
     np.testing.assert_allclose(outputs["loss"], expected["loss"], atol=1e-6)
     np.testing.assert_allclose(

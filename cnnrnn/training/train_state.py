@@ -1,0 +1,65 @@
+"""The network, its optimizer and its loss scale, created for one phase under a strategy."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from cnnrnn import config as config_lib
+from cnnrnn import phases
+from cnnrnn.models import network as network_lib
+from cnnrnn.training import loss_scale as loss_scale_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a training step reads and updates.
+
+    Attributes:
+        network: frozen and unfrozen as the phase wants it.
+        optimizer: built for the network's trainable variables.
+        loss_scale: for float16, else None.
+    """
+
+    network: network_lib.Network
+    optimizer: keras.optimizers.Optimizer
+    loss_scale: loss_scale_lib.LossScale | None = None
+
+
+def build_network(
+    classes: int,
+    config: config_lib.Config,
+    strategy: tf.distribute.Strategy,
+    build: network_lib.Build | None = None,
+) -> network_lib.Network:
+    """Builds the network with random weights under a strategy.
+
+    Args:
+        classes: number of classes.
+        config: its seed and precision, which must not be 'auto' any more.
+        strategy: with several replicas BatchNorm is synchronized.
+        build: `models.network.build` or a replacement.
+    """
+    with strategy.scope():
+        return (build or network_lib.build)(
+            classes,
+            seed=config.run.seed,
+            synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
+            precision=config.training.precision,
+        )
+
+
+def create(
+    network: network_lib.Network,
+    phase: phases.Phase,
+    config: config_lib.Config,
+    strategy: tf.distribute.Strategy,
+) -> TrainState:
+    """Freezes the network for a phase and creates a new optimizer for what is left trainable."""
+    phases.set_trainable(network, phase, config)
+    with strategy.scope():
+        optimizer = phase.optimizer(config.training.learning_rate[phase.index])
+        optimizer.build(network.model.trainable_variables)
+        uses_float16 = network.precision == "float16"
+        loss_scale = loss_scale_lib.LossScale() if uses_float16 else None
+    return TrainState(network, optimizer, loss_scale)
