@@ -259,7 +259,7 @@ def test_logits_of_the_real_network_with_and_without_the_cache_agree(images, one
     cache = feature_cache.FeatureCache(
         tmp_path / "features", network, one_replica, views_lib.Preprocessing()
     )
-    kwargs = {"batch_size": 6, "preprocessing": preprocessing}
+    kwargs = {"batch_size": 6, "preprocessing": views_lib.Preprocessing()}
     plain = next(iter(input_pipeline.evaluation(data.train, **kwargs)))
     cached = next(
         iter(

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import shutil
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
@@ -18,6 +20,7 @@ from cnnrnn.evaluation import charts
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
+from cnnrnn.system import memory
 from cnnrnn.training import steps
 from tests import (
     helpers,
@@ -555,3 +558,36 @@ def test_best_weights_of_another_number_of_classes_are_refused(small_config, tmp
     broken.weights.write_bytes(best.weights.read_bytes()[:2000])
     with pytest.raises(errors.RunError, match="damaged"):
         best_weights.load(broken, small_network.small_build(3).model, helpers.CLASSES)
+
+
+def peak_memory_of_a_run(settings, answer):
+    phase1(settings)
+    answer.put(memory.peak())
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """Held in memory, the inputs of 900 more images would be 1.3 GB.
+
+    The smaller run is long enough for the allocator's own growth, 0.2 GB, to have ended.
+    """
+    peaks = []
+    for per_class in (100, 400):
+        root = tmp_path / str(per_class)
+        helpers.write_classes(root / "train", per_class, seed=1)
+        helpers.write_classes(root / "val", per_class, seed=2)
+        settings = config_lib.Config.of(
+            dataset=str(root),
+            runs_dir=str(tmp_path / "runs"),
+            run=str(per_class),
+            xception_weights="none",
+            epochs=(2, 2),
+            batch_size=(4, 4),
+        )
+        context = multiprocessing.get_context("spawn")
+        answer = context.Queue()
+        process = context.Process(target=peak_memory_of_a_run, args=(settings, answer))
+        process.start()
+        peaks.append(answer.get(timeout=250))
+        process.join()
+    assert peaks[1] - peaks[0] < 150e6, peaks

@@ -1,0 +1,46 @@
+"""The estimated memory of phase 2, and the table of measured costs."""
+
+import pytest
+
+from cnnrnn.training import cost
+
+
+def memory(batch, **changes):
+    return cost.phase2_memory(batch, 10**8, **{"half": False, **changes})
+
+
+def test_16_bit_precision_halves_the_memory_of_images_and_copies_the_weights():
+    of_images = memory(16) - memory(0)
+    assert memory(16, half=True) - memory(0, half=True) == pytest.approx(of_images / 2)
+    assert memory(0, half=True) - memory(0) == pytest.approx(0.2e9)
+
+
+def test_each_replica_has_its_own_parameters():
+    assert memory(16, replicas=2) - memory(16) == pytest.approx(1.6e9)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_largest_batch_fits_and_the_next_does_not(replicas):
+    largest = cost.largest_phase2_batch(8e9, 10**8, half=False, replicas=replicas)
+    assert largest % replicas == 0
+    assert memory(largest, replicas=replicas) <= 8e9
+    assert memory(largest + replicas, replicas=replicas) > 8e9
+
+
+def test_the_table_has_a_column_for_each_phase_and_the_time_of_the_whole_run():
+    phase1 = cost.PhaseCost(
+        phase="phase1",
+        devices="the CPU",
+        precision="float32",
+        kernel="a kernel",
+        batch_size=4,
+        peak=3_100_000_000,
+        available=None,
+        features=cost.Part(rate=5.0, images=600, passes=1),  # 120 s
+        training=cost.Part(rate=10.0, images=200, passes=3),  # 60 s
+        validation=cost.Part(rate=20.0, images=100, passes=3),  # 15 s
+    )
+    table = cost.table([phase1])
+    for text in ("the CPU, float32", "3.1 GB", "unknown", "3 x 200 images: 1 min 00 s"):
+        assert text in table
+    assert "3 min 15 s" in table and "whole run" not in table
