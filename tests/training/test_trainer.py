@@ -314,6 +314,7 @@ def test_an_image_damaged_after_the_check_stops_the_run_and_is_named(
         phase1(small_config)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_bad_images_can_be_skipped(small_config, images):
     path = sorted((images / "train" / "gray").iterdir())[2]
     damage_file(path)
@@ -337,6 +338,7 @@ def test_a_generated_split_is_recorded(small_config, tmp_path):
     assert len(held_out) == 6 and all(str(root) in line for line in held_out)
 
 
+@pytest.mark.usefixtures("small_network")
 def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica):
     phase1(small_config)
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
