@@ -75,8 +75,7 @@ class Summaries:
         """
         with self._train.as_default(step=0):
             lines = "".join(
-                f"| `--{name}` | `{text_lib.printable(json.dumps(value, ensure_ascii=False))}` |
-"
+                f"| `--{name}` | `{text_lib.printable(json.dumps(value, ensure_ascii=False))}` |\n"
                 for name, value in config.to_json().items()
             )
             tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{lines}")
