@@ -1,8 +1,9 @@
-"""Evaluation of a run's best weights on the whole validation split."""
+"""`evaluate`: scores a run's best weights on the validation split and writes the report."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
@@ -20,22 +21,18 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Evaluates the best weights of the last trained phase of --run.
 
     Raises:
-        UsageError: the run has no trained weights, or was made with other data.
+        UsageError: the run has no trained weights, or was trained on other data.
     """
     folder = run_folder.RunFolder(config.run_dir)
     best_weights.latest(folder.best)
     with folder.opened():
-        _run(config, folder)
-
-
-def _run(config: config_lib.Config, folder: run_folder.RunFolder) -> None:
-    strategy = devices_lib.strategy(config.run.logical_cpus)
-    config = config.replace(precision=devices_lib.precision(config.training.precision))
-    data = dataset_lib.load(config)
-    folder.check_data(config, data)
-    with strategy.scope():
-        network = network_lib.build(len(data.class_names), precision=config.training.precision)
-    evaluate(folder, config, data, network, strategy)
+        strategy = devices_lib.strategy(config.run.logical_cpus)
+        config = config.replace(precision=devices_lib.precision(config.training.precision))
+        data = dataset_lib.load(config)
+        folder.check_data(config, data)
+        with strategy.scope():
+            network = network_lib.build(len(data.class_names), precision=config.training.precision)
+        evaluate(folder, config, data, network, strategy)
 
 
 def evaluate(
@@ -45,43 +42,48 @@ def evaluate(
     network: network_lib.Network,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Scores the validation split, writes the report into the run folder and prints its figures."""
+    """Scores the validation split, writes the report into the run folder and prints a summary.
+
+    Args:
+        folder: of the run.
+        config: precision already resolved.
+        data: the run's dataset.
+        network: its weights are replaced by the run's best.
+        strategy: the strategy that `network` was built in.
+
+    Raises:
+        RunError: the run's best weights or its manifest are damaged, or an image cannot be decoded.
+    """
     best = best_weights.latest(folder.best)
+    folder.manifest()  # part of the report: if damaged, fail before the pass and not after it
     best_weights.load(best, network.model, data.class_names)
     batch_size = config.training.batch_size[0]
     devices_lib.check_batch(batch_size, strategy)
+    preprocessing = views_lib.Preprocessing(config.data.resize_method)
     features = None
     if best.phase == phases.PHASE1.name and config.training.feature_cache_dir:
         cache = feature_cache.FeatureCache(
-            config.training.feature_cache_dir,
-            network,
-            strategy,
-            views_lib.Preprocessing(config.data.resize_method),
+            config.training.feature_cache_dir, network, strategy, preprocessing
         )
         features = cache.features(data.validation, "validation", passes=1)
-    predictions = predictions_lib.predict(
-        data.validation,
-        steps.make_eval_step(network, strategy, branches=True),
-        strategy,
-        batch_size=batch_size,
-        preprocessing=views_lib.Preprocessing(config.data.resize_method),
-        label="evaluation",
-        features=features,
+    evaluator = predictions_lib.Evaluator(
+        steps.make_eval_step(network, strategy, branches=True), strategy, batch_size, preprocessing
     )
+    predictions = evaluator.predict(data.validation, label="evaluation", features=features)
     report.write(folder, config, data, best, network, predictions)
-    phase1 = best_weights.find(folder.best, phases.PHASE1)
-    chance = 1 / len(data.class_names)
     print(
-        f"\nbest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
-        f"validation images:\n  {predictions.means}   (chance: top-1 {chance:.2%})\n"
+        f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
+        f"validation images:\n"
+        f"  {predictions.means}   (chance: top-1 {1 / len(data.class_names):.2%})\n"
         f"  report     {folder.evaluation / 'report.html'}\n"
-        f"  figures    {folder.results}\n"
+        f"  metrics    {folder.results}\n"
         f"  per label  {folder.evaluation / 'per_label.tsv'}\n"
         f"  tables     {folder.evaluation / '*.csv'}\n"
         f"  charts     {folder.evaluation / 'top1_by_label.png'}, top5_by_label.png\n"
     )
+    phase1 = best_weights.find(folder.best, phases.PHASE1)
     if phase1 and phase1.phase != best.phase and phase1.validation.top1 > best.validation.top1:
-        print(
-            f"note: phase 1 alone had {phase1.validation.top1:.2%} top-1. With few images, "
-            "--phase2_batchnorm=frozen and more epochs help phase 2 (under another --run).\n"
+        logging.info(
+            f"note: phase 1 alone reached {phase1.validation.top1:.2%} top-1. With few images, try "
+            "--phase2_batchnorm=frozen and more epochs in phase 2 (under another --run).\n"
         )

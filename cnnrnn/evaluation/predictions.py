@@ -1,6 +1,7 @@
-"""One pass over a split that scores every example exactly once."""
+"""Predictions for a split: one pass that scores every example exactly once."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -14,15 +15,25 @@ from cnnrnn.system import progress, stop_signals
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What the network said of each example of a split, by row."""
+    """The network's predictions for the N examples of a split, ordered by index.
 
-    label: np.ndarray  # (N,) int64
-    top: np.ndarray  # (N, k) int32, most likely class first
-    probability: np.ndarray  # (N,) float32, of the most likely class
-    loss: np.ndarray  # (N,) float32, nats
-    top1: np.ndarray  # (N,) float32, 0 or 1
-    top5: np.ndarray  # (N,) float32, 0 or 1
-    # What the branches put out, (N, 2048) float32 each, where the step returned it.
+    Attributes:
+        label: (N,) int64, true classes.
+        top: (N, k) int32, the k most likely classes, most likely first.
+        probability: (N,) float32, of the most likely class.
+        loss: (N,) float32, cross-entropy in nats.
+        top1: (N,) float32, 1 where the label is the most likely class, else 0.
+        top5: (N,) float32, 1 where the label is among the 5 most likely classes, else 0.
+        cnn: (N, 2048) float32, outputs of the CNN branch, if the step returned them.
+        rnn: (N, 2048) float32, outputs of the RNN branch, likewise.
+    """
+
+    label: np.ndarray
+    top: np.ndarray
+    probability: np.ndarray
+    loss: np.ndarray
+    top1: np.ndarray
+    top5: np.ndarray
     cnn: np.ndarray | None = None
     rnn: np.ndarray | None = None
 
@@ -32,59 +43,72 @@ class Predictions:
         return metrics.Means.of_sums(np.array([np.sum(c, dtype=np.float64) for c in columns]))
 
 
-def predict(
-    split: dataset_lib.Split,
-    eval_step,
-    strategy: tf.distribute.Strategy,
-    *,
-    batch_size: int,
-    preprocessing: views_lib.Preprocessing,
-    label: str,
-    features: input_pipeline.Features | None = None,
-) -> Predictions:
-    """Scores a whole split.
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Scores splits with a compiled evaluation step.
 
-    Args:
-        split: what to score.
-        eval_step: from `steps.make_eval_step`.
-        strategy: the one that `eval_step` was made for.
-        batch_size: global batch.
-        preprocessing: as in training.
-        label: what the progress line calls it.
-        features: what the CNN makes of each image of the split; then it is not run.
-
-    Raises:
-        RunError: an image cannot be decoded, or an example was not seen exactly once.
+    Attributes:
+        eval_step: from `training.steps.make_eval_step`.
+        strategy: the strategy that `eval_step` was compiled for.
+        batch_size: global batch size.
+        preprocessing: the preprocessing that the network was trained with.
     """
-    batches = input_pipeline.evaluation(
-        split, batch_size=batch_size, preprocessing=preprocessing, features=features
-    )
-    parts: list[dict[str, np.ndarray]] = []
-    done = 0
-    iterator = input_pipeline.distribute(batches, strategy)
-    with progress.Progress(label, len(split), "images") as bar:
-        while done < len(split):
-            try:
-                batch = next(iterator)
-            except tf.errors.OpError as error:
-                rows = np.arange(done, min(done + batch_size, len(split)))
-                raise input_pipeline.decoding_error(split, rows, error) from error
-            outputs = {name: value.numpy() for name, value in eval_step(batch).items()}
-            counted = outputs["weight"] > 0
-            parts.append({name: value[counted] for name, value in outputs.items()})
-            done += int(counted.sum())
-            bar.update(done)
-            stop_signals.check()
-    return _by_row({name: np.concatenate([p[name] for p in parts]) for name in parts[0]}, split)
+
+    eval_step: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
+    strategy: tf.distribute.Strategy
+    batch_size: int
+    preprocessing: views_lib.Preprocessing
+
+    def predict(
+        self,
+        split: dataset_lib.Split,
+        *,
+        label: str,
+        features: input_pipeline.Features | None = None,
+    ) -> Predictions:
+        """Scores every example of a split exactly once.
+
+        Args:
+            split: examples to score.
+            label: text in front of the progress line.
+            features: cached CNN features of the split; if given, the CNN is not run.
+
+        Raises:
+            RunError: an image cannot be decoded, or an example was not scored exactly once.
+        """
+        batches = input_pipeline.evaluation(
+            split,
+            batch_size=self.batch_size,
+            preprocessing=self.preprocessing,
+            features=features,
+        )
+        parts: list[dict[str, np.ndarray]] = []
+        done = 0
+        iterator = input_pipeline.distribute(batches, self.strategy)
+        with progress.Progress(label, len(split), "images") as bar:
+            while done < len(split):
+                try:
+                    batch = next(iterator)
+                except tf.errors.OpError as error:
+                    indices = np.arange(done, min(done + self.batch_size, len(split)))
+                    raise input_pipeline.decoding_error(split, indices, error) from error
+                outputs = {name: value.numpy() for name, value in self.eval_step(batch).items()}
+                counted = outputs["weight"] > 0  # padding of the last batch has weight 0
+                parts.append({name: value[counted] for name, value in outputs.items()})
+                done += int(counted.sum())
+                bar.update(done)
+                stop_signals.check()
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return _ordered_by_index(columns, len(split))
 
 
-def _by_row(columns: dict[str, np.ndarray], split: dataset_lib.Split) -> Predictions:
+def _ordered_by_index(columns: dict[str, np.ndarray], count: int) -> Predictions:
     order = np.argsort(columns["index"], kind="stable")
-    rows = columns["index"][order]
-    if not np.array_equal(rows, np.arange(len(split))):
+    indices = columns["index"][order]
+    if not np.array_equal(indices, np.arange(count)):
         raise errors.RunError(
-            f"evaluation saw {len(rows):,} examples, {len(np.unique(rows)):,} of them different, "
-            f"of {len(split):,}: each must be seen exactly once. This is a fault of the program."
+            f"evaluation scored {len(indices):,} examples ({len(np.unique(indices)):,} different "
+            f"ones) of {count:,}, but each must be scored exactly once. This is a bug in cnnrnn."
         )
     names = {field.name for field in dataclasses.fields(Predictions)} & columns.keys()
     return Predictions(**{name: columns[name][order] for name in names})

@@ -1,7 +1,6 @@
 """The training loop: one phase of a run, from its initial weights to its last epoch."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Iterator
@@ -190,14 +189,11 @@ class PhaseTrainer:
             self._strategy,
         )
         train_step = steps.make_train_step(self._state, self._strategy, self._schedule.batch_size)
-        validate = functools.partial(
-            predictions_lib.predict,
-            self._data.validation,
+        evaluator = predictions_lib.Evaluator(
             steps.make_eval_step(self._network, self._strategy),
             self._strategy,
-            batch_size=self._schedule.batch_size,
-            preprocessing=self._preprocessing,
-            features=validation_features,
+            self._schedule.batch_size,
+            self._preprocessing,
         )
         speed = startup_report.SpeedReport(
             self._phase,
@@ -209,7 +205,12 @@ class PhaseTrainer:
             with stop_signals.held():
                 while self._position.epoch < self._schedule.epochs:
                     result = self._train_epoch(batches, train_step, speed)
-                    self._end_epoch(result, validate(label=f"{self._label} validation"))
+                    predictions = evaluator.predict(
+                        self._data.validation,
+                        label=f"{self._label} validation",
+                        features=validation_features,
+                    )
+                    self._end_epoch(result, predictions)
         except errors.Stopped:
             self._save()
             raise

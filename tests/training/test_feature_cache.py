@@ -211,17 +211,14 @@ def test_a_bad_image_is_named_while_features_are_computed(make_cache, data):
 def test_logits_with_and_without_the_cache_agree(make_cache, data, one_replica):
     """Not to the bit: the gray view is resized from the mean, not averaged from the resized."""
     cache = make_cache()
-    eval_step = steps.make_eval_step(cache.network, one_replica)
+    evaluator = predictions_lib.Evaluator(
+        steps.make_eval_step(cache.network, one_replica),
+        one_replica,
+        batch_size=4,
+        preprocessing=views_lib.Preprocessing(),
+    )
     plain, cached = (
-        predictions_lib.predict(
-            data.validation,
-            eval_step,
-            one_replica,
-            batch_size=4,
-            preprocessing=views_lib.Preprocessing(),
-            label="test",
-            features=features,
-        )
+        evaluator.predict(data.validation, label="test", features=features)
         for features in (None, cache.features(data.validation, "validation", 2))
     )
     np.testing.assert_allclose(plain.loss, cached.loss, atol=1e-5)

@@ -15,10 +15,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import charts
-from cnnrnn.evaluation import predictions as predictions_lib
-from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import memory
 from cnnrnn.training import steps
@@ -353,51 +350,6 @@ def test_evaluate_reads_the_best_weights(small_config, monkeypatch, one_replica)
         evaluate.run((), small_config.replace(validation_per_class=1))
     with pytest.raises(errors.UsageError, match="run phase1 first"):
         evaluate.run((), small_config.replace(run="untrained"))
-
-
-def test_evaluation_is_exact_over_replicas_and_uneven_batches(
-    small_config, one_replica, two_replicas
-):
-    data = dataset_lib.load(small_config)
-    seen = []
-    for strategy in (one_replica, two_replicas):
-        for batch_size in (2, 4, 8, 10):
-            with strategy.scope():
-                network = small_network.small_build(3)
-            predictions = predictions_lib.predict(
-                data.validation,
-                steps.make_eval_step(network, strategy),
-                strategy,
-                batch_size=batch_size,
-                preprocessing=views_lib.Preprocessing(),
-                label="test",
-            )
-            assert predictions.means.count == 9
-            np.testing.assert_array_equal(predictions.label, data.validation.labels)
-            seen.append(predictions)
-    for other in seen[1:]:
-        np.testing.assert_allclose(other.loss, seen[0].loss, atol=1e-6)
-        np.testing.assert_array_equal(other.top, seen[0].top)
-
-
-def test_an_evaluation_that_misses_an_example_is_refused(small_config, one_replica, monkeypatch):
-    data = dataset_lib.load(small_config)
-    original = input_pipeline.evaluation
-
-    def repeat_the_first(split, **keywords):
-        return original(split, **keywords).map(lambda batch: {**batch, "index": batch["index"] * 0})
-
-    monkeypatch.setattr(input_pipeline, "evaluation", repeat_the_first)
-    network = small_network.small_build(3)
-    with pytest.raises(errors.RunError, match="exactly once"):
-        predictions_lib.predict(
-            data.validation,
-            steps.make_eval_step(network, one_replica),
-            one_replica,
-            batch_size=3,
-            preprocessing=views_lib.Preprocessing(),
-            label="test",
-        )
 
 
 def test_a_full_disk_is_reported_and_earlier_weights_stay(small_config, monkeypatch):
