@@ -1,1 +1,1 @@
-"""From predictions to metrics, intervals, charts and the report."""
+"""Evaluation: predictions, metrics, confidence intervals, charts and the report."""

@@ -1,109 +1,129 @@
-"""What the network makes of each branch: what becomes of the figures without what it says.
+"""Branch ablation: how much accuracy drops without the information of one branch.
 
-Under a product nothing is learned by setting a branch to zero: that silences the other too. So a
-branch is silenced by what keeps its size and takes away what it knows of the image: its outputs
-are dealt out among the images at random, or replaced by their mean. What that costs is taken
-image by image, so its interval is that of the difference and not that of two figures: which
-images there happen to be matters to both alike. A branch that costs nothing is a constant gain.
+The branches are multiplied, so setting one to zero would remove the other too. A branch is ablated
+by replacing its outputs by others of the same scale that do not depend on the image: its own
+outputs permuted across images, or their mean over all images. The drop is computed per image, so
+that its interval is that of a paired difference. A branch whose ablation costs nothing is a
+constant gain.
 """
 
 import dataclasses
 
 import numpy as np
+import scipy.special
 
+from cnnrnn import shapes
 from cnnrnn.evaluation import confidence_intervals
 
-DEALS = 5  # of the outputs among the images
+PERMUTATIONS = 5  # averaged over, for each branch
 
 
 @dataclasses.dataclass(frozen=True)
-class Branch:
-    """What one branch puts out, over the images.
+class OutputStatistics:
+    """Statistics of one branch's outputs over all images.
 
     Attributes:
-        mean: of all outputs.
-        magnitude: mean of their absolute values.
-        spread: standard deviation across images, averaged over the outputs.
+        mean: mean over images and units.
+        mean_abs: mean of the absolute values.
+        std: standard deviation across images, averaged over units.
     """
 
     mean: float
-    magnitude: float
-    spread: float
+    mean_abs: float
+    std: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
-    """The figures with a branch silenced in one way: nats, and shares from 0 to 1.
+class Ablation:
+    """Metrics with one branch ablated, or with none.
 
-    `top1_cost` and `top5_cost` are how much less they are than as trained.
+    Attributes:
+        name: which branch, and how.
+        loss: mean cross-entropy in nats.
+        top1: accuracy from 0 to 1.
+        top5: likewise.
+        top1_drop: accuracy as trained minus `top1`, paired by image.
+        top5_drop: likewise.
     """
 
     name: str
     loss: float
     top1: float
     top5: float
-    top1_cost: confidence_intervals.Interval
-    top5_cost: confidence_intervals.Interval
+    top1_drop: confidence_intervals.Interval
+    top5_drop: confidence_intervals.Interval
 
     @property
     def is_significant(self) -> bool:
-        """Whether silencing the branch costs more than the choice of images can explain."""
-        return self.top1_cost.low > 0 or self.top5_cost.low > 0
+        """Whether the interval of either drop lies above 0."""
+        return self.top1_drop.low > 0 or self.top5_drop.low > 0
 
 
-def describe(outputs: np.ndarray) -> Branch:
-    """Describes outputs (N, 2048)."""
+def statistics(outputs: np.ndarray) -> OutputStatistics:
+    """Computes the statistics of outputs (N, 2048)."""
     outputs = outputs.astype(np.float64)
-    return Branch(
+    return OutputStatistics(
         mean=float(outputs.mean()),
-        magnitude=float(np.abs(outputs).mean()),
-        spread=float(outputs.std(axis=0).mean()),
+        mean_abs=float(np.abs(outputs).mean()),
+        std=float(outputs.std(axis=0).mean()),
     )
 
 
-def trials(
+def ablations(
     cnn: np.ndarray, rnn: np.ndarray, kernel: np.ndarray, bias: np.ndarray, label: np.ndarray
-) -> list[Trial]:
-    """Scores the images as they are, and with each branch silenced.
+) -> list[Ablation]:
+    """Scores the images as trained and with each branch ablated.
 
     Args:
-        cnn, rnn: the branches' outputs, (N, 2048) each.
-        kernel, bias: of the dense layer, (2048, classes) and (classes,).
-        label: (N,).
+        cnn: outputs of the CNN branch, (N, 2048).
+        rnn: outputs of the RNN branch, (N, 2048).
+        kernel: of the dense layer, (2048, classes).
+        bias: of the dense layer, (classes,).
+        label: true classes, (N,).
 
     Returns:
-        Five trials, the first with both branches as they are.
+        Five entries: as trained, RNN permuted, RNN mean, CNN permuted, CNN mean.
     """
     rng = np.random.default_rng(0)
-    deals = [rng.permutation(len(label)) for _ in range(DEALS)]
+    permutations = [rng.permutation(len(label)) for _ in range(PERMUTATIONS)]
 
     def score(cnn: np.ndarray, rnn: np.ndarray) -> np.ndarray:
-        return _figures((cnn * rnn) @ kernel + bias, label)
+        return scores((cnn * rnn) @ kernel + bias, label)
 
     def mean(outputs: np.ndarray) -> np.ndarray:
         return outputs.mean(axis=0, keepdims=True, dtype=np.float64).astype(outputs.dtype)
 
     as_trained = score(cnn, rnn)
 
-    def trial(name: str, figures: np.ndarray) -> Trial:
-        costs = (confidence_intervals.mean(column) for column in (as_trained - figures)[1:])
-        return Trial(name, *map(float, figures.mean(axis=1)), *costs)
+    def ablation(name: str, ablated: np.ndarray) -> Ablation:
+        drops = (confidence_intervals.mean(column) for column in (as_trained - ablated)[1:])
+        return Ablation(name, *map(float, ablated.mean(axis=1)), *drops)
 
-    rnn_dealt = np.mean([score(cnn, rnn[deal]) for deal in deals], axis=0)
-    cnn_dealt = np.mean([score(cnn[deal], rnn) for deal in deals], axis=0)
+    rnn_permuted = np.mean([score(cnn, rnn[order]) for order in permutations], axis=0)
+    cnn_permuted = np.mean([score(cnn[order], rnn) for order in permutations], axis=0)
     return [
-        trial("as trained", as_trained),
-        trial("RNN dealt out at random", rnn_dealt),
-        trial("RNN replaced by its mean", score(cnn, mean(rnn))),
-        trial("CNN dealt out at random", cnn_dealt),
-        trial("CNN replaced by its mean", score(mean(cnn), rnn)),
+        ablation("as trained", as_trained),
+        ablation("RNN permuted across images", rnn_permuted),
+        ablation("RNN replaced by its mean", score(cnn, mean(rnn))),
+        ablation("CNN permuted across images", cnn_permuted),
+        ablation("CNN replaced by its mean", score(mean(cnn), rnn)),
     ]
 
 
-def _figures(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Loss, top-1 and top-5 of each of (N, classes) logits: (3, N) float64."""
-    rows = np.arange(len(label))
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, label]
-    rank = (logits > logits[rows, label][:, None]).sum(axis=1)
-    return np.stack([loss, rank < 1, rank < 5]).astype(np.float64)
+def scores(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Loss, top-1 and top-5 of each image, as `metrics.per_example` defines them, in NumPy.
+
+    Among equal logits the class with the lowest index ranks first, as in tf.math.top_k.
+
+    Args:
+        logits: (N, classes).
+        label: (N,).
+
+    Returns:
+        (3, N) float64.
+    """
+    own = np.take_along_axis(logits, label[:, np.newaxis], axis=1)  # (N, 1)
+    loss = scipy.special.logsumexp(logits, axis=1) - own[:, 0]
+    is_earlier = np.arange(logits.shape[1]) < label[:, np.newaxis]
+    rank = np.sum((logits > own) | ((logits == own) & is_earlier), axis=1)  # 0 for the first
+    return np.stack([loss, rank < 1, rank < shapes.TOP_K]).astype(np.float64)

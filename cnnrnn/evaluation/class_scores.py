@@ -1,51 +1,71 @@
-"""What an evaluation says, beyond three figures: classes, confusions, calibration."""
+"""Per-class scores, confused classes, confident mistakes and calibration."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 
 import numpy as np
 import sklearn.metrics
 
-from cnnrnn.evaluation import predictions as predictions_lib
+if typing.TYPE_CHECKING:  # at run time this module needs no TensorFlow
+    from cnnrnn.evaluation import predictions as predictions_lib
 
-BINS = 15  # of confidence, as in Guo et al. 2017, where ECE comes from
+BINS = 15  # of confidence, as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
-    """One class; shares from 0 to 1, NaN where there is nothing to take a share of."""
+    """Scores of one class, from 0 to 1; NaN where the denominator is 0.
+
+    Attributes:
+        name: class name.
+        support: number of images of the class.
+        precision: of the images predicted as the class, the proportion that are.
+        recall: of the images of the class, the proportion predicted as it: its top-1 accuracy.
+        f1: harmonic mean of precision and recall.
+        top5: top-5 accuracy.
+    """
 
     name: str
     support: int
     precision: float
-    recall: float  # of the images of the class; its top-1
+    recall: float
     f1: float
     top5: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """`count` images of `true` were taken for `predicted`; `rows` are the most confident."""
+    """A pair of classes that are confused.
+
+    Attributes:
+        true: true class.
+        predicted: predicted class.
+        count: number of images.
+        indices: of the most confident ones, most confident first.
+    """
 
     true: int
     predicted: int
     count: int
-    rows: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """The images whose confidence lies between two bounds."""
+    """The images whose confidence lies in (`low`, `high`], with their means."""
 
     low: float
     high: float
     count: int
-    confidence: float  # mean
+    confidence: float
     accuracy: float
 
 
 def by_class(predictions: predictions_lib.Predictions, names: tuple[str, ...]) -> list[ClassScore]:
-    """One score a class, in the order of the names."""
+    """Scores each class, in the order of `names`."""
     labels = np.arange(len(names))
     precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
         predictions.label, predictions.top[:, 0], labels=labels, zero_division=np.nan
@@ -58,14 +78,14 @@ def by_class(predictions: predictions_lib.Predictions, names: tuple[str, ...]) -
             float(precision[label]),
             float(recall[label]) if support[label] else math.nan,
             float(f1[label]),
-            float(top5[label].mean()) if support[label] else math.nan,
+            float(np.mean(top5[label], dtype=np.float64)) if support[label] else math.nan,
         )
         for label, name in enumerate(names)
     ]
 
 
 def confusion_matrix(predictions: predictions_lib.Predictions, classes: int) -> np.ndarray:
-    """(classes, classes) counts: a row for each true class, a column for each predicted."""
+    """Counts, (classes, classes): a row for each true class, a column for each predicted one."""
     return sklearn.metrics.confusion_matrix(
         predictions.label, predictions.top[:, 0], labels=np.arange(classes)
     )
@@ -74,45 +94,56 @@ def confusion_matrix(predictions: predictions_lib.Predictions, classes: int) -> 
 def most_confused(
     predictions: predictions_lib.Predictions, matrix: np.ndarray, pairs: int, examples: int
 ) -> list[Confusion]:
-    """The pairs of classes most often taken for one another, each with its surest examples."""
-    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
-    found = []
-    for index in np.argsort(-wrong, axis=None, kind="stable")[:pairs]:
-        true, predicted = map(int, np.unravel_index(index, wrong.shape))
-        if wrong[true, predicted] == 0:
+    """Finds the pairs of classes that are confused most often.
+
+    Args:
+        predictions: of all images.
+        matrix: their confusion matrix, (classes, classes).
+        pairs: the most pairs to return.
+        examples: the most images of each pair.
+    """
+    mistakes = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    confusions = []
+    for cell in np.argsort(-mistakes, axis=None, kind="stable")[:pairs]:
+        true, predicted = map(int, np.unravel_index(cell, mistakes.shape))
+        count = int(mistakes[true, predicted])
+        if count == 0:
             break
-        rows = np.flatnonzero((predictions.label == true) & (predictions.top[:, 0] == predicted))
-        surest = rows[np.argsort(-predictions.probability[rows], kind="stable")][:examples]
-        found.append(
-            Confusion(true, predicted, int(wrong[true, predicted]), tuple(map(int, surest)))
-        )
-    return found
+        indices = np.flatnonzero((predictions.label == true) & (predictions.top[:, 0] == predicted))
+        shown = _most_confident(predictions, indices, examples)
+        confusions.append(Confusion(true, predicted, count, tuple(map(int, shown))))
+    return confusions
 
 
-def surest_mistakes(predictions: predictions_lib.Predictions, count: int) -> np.ndarray:
-    """The rows of the mistakes of the highest confidence, highest first."""
-    wrong = np.flatnonzero(predictions.top1 == 0)
-    return wrong[np.argsort(-predictions.probability[wrong], kind="stable")][:count]
+def most_confident_mistakes(predictions: predictions_lib.Predictions, count: int) -> np.ndarray:
+    """Indices of the `count` wrong predictions of the highest confidence, highest first."""
+    return _most_confident(predictions, np.flatnonzero(predictions.top1 == 0), count)
 
 
 def reliability(predictions: predictions_lib.Predictions) -> list[Bin]:
-    """Confidence against accuracy, in bins of equal width; those without images are left out."""
+    """Confidence and accuracy in `BINS` bins of equal width, without the empty ones."""
     edges = np.linspace(0, 1, BINS + 1)
-    index = np.clip(np.searchsorted(edges, predictions.probability, side="left") - 1, 0, BINS - 1)
+    bin_of = np.clip(np.searchsorted(edges, predictions.probability, side="left") - 1, 0, BINS - 1)
     return [
         Bin(
             float(edges[i]),
             float(edges[i + 1]),
-            int(np.sum(index == i)),
-            float(np.mean(predictions.probability[index == i], dtype=np.float64)),
-            float(np.mean(predictions.top1[index == i], dtype=np.float64)),
+            int(np.sum(bin_of == i)),
+            float(np.mean(predictions.probability[bin_of == i], dtype=np.float64)),
+            float(np.mean(predictions.top1[bin_of == i], dtype=np.float64)),
         )
         for i in range(BINS)
-        if np.any(index == i)
+        if np.any(bin_of == i)
     ]
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
-    """How far confidence and accuracy lie apart, from 0 to 1, on average over the images."""
+    """Mean over all images of |confidence - accuracy| of their bin, from 0 to 1."""
     total = sum(bin.count for bin in bins)
     return sum(bin.count * abs(bin.confidence - bin.accuracy) for bin in bins) / total
+
+
+def _most_confident(
+    predictions: predictions_lib.Predictions, indices: np.ndarray, count: int
+) -> np.ndarray:
+    return indices[np.argsort(-predictions.probability[indices], kind="stable")][:count]

@@ -1,4 +1,7 @@
-"""The report's figures as tables for other programs: CSV, and the labels' TSV."""
+"""The report's numbers as CSV files, and per-class accuracy as per_label.tsv.
+
+A value that is not defined, such as the recall of a class without images, is an empty cell.
+"""
 
 import csv
 import io
@@ -15,12 +18,12 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.system import atomic_files
 from cnnrnn.system import text as text_lib
 
-_Rows = list[tuple[Any, ...]]
+_Table = list[tuple[Any, ...]]
 
 
 def write(
     folder: pathlib.Path,
-    content: html_report.Content,
+    content: html_report.ReportContent,
     matrix: np.ndarray,
     split: dataset_lib.Split,
     predictions: predictions_lib.Predictions,
@@ -28,76 +31,71 @@ def write(
     """Writes all tables.
 
     Args:
-        folder: where to.
-        content: what the page shows.
-        matrix: the confusion matrix, (classes, classes).
-        split: what was evaluated.
+        folder: where to write them.
+        content: of the report.
+        matrix: confusion matrix, (classes, classes).
+        split: the split that was evaluated.
         predictions: of its images.
     """
     names = [text_lib.one_line(score.name) for score in content.classes]
-    labels = [
-        (name, _figure(score.recall), _figure(score.top5))
-        for name, score in zip(names, content.classes, strict=True)
-    ]
-    _write(folder / "per_label.tsv", [("label", "top-1", "top-5"), *labels], "excel-tab")
+    _write(folder / "per_label.tsv", _per_label(names, content), "excel-tab")
     tables = {
-        "figures": _figures(content),
-        "classes": _classes(names, content),
+        "figures": _metrics(content),
         "confusion": [("true", *names), *((n, *row) for n, row in zip(names, matrix, strict=True))],
-        "branches": _branches(content),
+        "branches": _ablations(content),
         "branch_outputs": _branch_outputs(content),
         "calibration": _calibration(content),
         "predictions": _predictions(names, split, predictions),
     }
-    for name, rows in tables.items():
-        _write(folder / f"{name}.csv", rows)
+    for name, table in tables.items():
+        _write(folder / f"{name}.csv", table)
 
 
-def _figures(content: html_report.Content) -> _Rows:
+def _per_label(names: list[str], content: html_report.ReportContent) -> _Table:
     return [
-        ("figure", "value", "low", "high"),
-        *((name, *_ends(getattr(content, name))) for name in ("loss", "top1", "top5")),
-        ("calibration_error", _figure(content.calibration_error), "", ""),
-    ]
-
-
-def _classes(names: list[str], content: html_report.Content) -> _Rows:
-    return [
-        ("class", "images", "top-1", "top-5", "precision", "f1"),
+        ("label", "top-1", "top-5", "precision", "f1", "images"),
         *(
-            (name, s.support, *map(_figure, (s.recall, s.top5, s.precision, s.f1)))
+            (name, *map(_number, (s.recall, s.top5, s.precision, s.f1)), s.support)
             for name, s in zip(names, content.classes, strict=True)
         ),
     ]
 
 
-def _branches(content: html_report.Content) -> _Rows:
-    costs = [f"{name}_{part}" for name in ("top1", "top5") for part in ("cost", "low", "high")]
+def _metrics(content: html_report.ReportContent) -> _Table:
     return [
-        ("branches", "loss", "top-1", "top-5", *costs),
+        ("metric", "value", "low", "high"),
+        *((name, *_interval(getattr(content, name))) for name in ("loss", "top1", "top5")),
+        ("calibration_error", _number(content.calibration_error), "", ""),
+    ]
+
+
+def _ablations(content: html_report.ReportContent) -> _Table:
+    drops = [f"{name}_drop{end}" for name in ("top1", "top5") for end in ("", "_low", "_high")]
+    return [
+        ("ablation", "loss", "top1", "top5", *drops),
         *(
-            (t.name, *map(_figure, (t.loss, t.top1, t.top5)), *_ends(t.top1_cost),
-             *_ends(t.top5_cost))
-            for t in content.trials
+            (a.name, *map(_number, (a.loss, a.top1, a.top5)), *_interval(a.top1_drop),
+             *_interval(a.top5_drop))
+            for a in content.ablations
         ),
     ]  # fmt: skip
 
 
-def _branch_outputs(content: html_report.Content) -> _Rows:
+def _branch_outputs(content: html_report.ReportContent) -> _Table:
     return [
-        ("branch", "mean", "magnitude", "spread"),
+        ("branch", "mean", "mean_abs", "std"),
         *(
-            (name, *map(_figure, (branch.mean, branch.magnitude, branch.spread)))
-            for name, branch in (("CNN", content.cnn), ("RNN", content.rnn))
+            (name, *map(_number, (outputs.mean, outputs.mean_abs, outputs.std)))
+            for name, outputs in (("CNN", content.cnn), ("RNN", content.rnn))
         ),
     ]
 
 
-def _calibration(content: html_report.Content) -> _Rows:
+def _calibration(content: html_report.ReportContent) -> _Table:
     return [
         ("low", "high", "images", "confidence", "accuracy"),
         *(
-            (*map(_figure, (b.low, b.high)), b.count, *map(_figure, (b.confidence, b.accuracy)))
+            (*map(_number, (b.low, b.high)), b.count, *map(_number, (b.confidence, b.accuracy)))
             for b in content.bins
         ),
     ]
@@ -105,14 +103,14 @@ def _calibration(content: html_report.Content) -> _Rows:
 
 def _predictions(
     names: list[str], split: dataset_lib.Split, predictions: predictions_lib.Predictions
-) -> _Rows:
-    """A row for each image; its path is empty where images are no files of their own."""
+) -> _Table:
+    """One line per image; the path is empty if the images are not files of their own."""
     return [
         ("index", "path", "true", "predicted", "probability", "loss", "in_top5"),
         *(
-            (row, text_lib.printable(split.path(row)), names[true], names[top[0]],
-             _figure(probability), _figure(loss), int(top5))
-            for row, (true, top, probability, loss, top5) in enumerate(
+            (index, text_lib.printable(split.path(index)), names[true], names[top[0]],
+             _number(probability), _number(loss), int(top5))
+            for index, (true, top, probability, loss, top5) in enumerate(
                 zip(predictions.label, predictions.top, predictions.probability, predictions.loss,
                     predictions.top5, strict=True)
             )
@@ -120,15 +118,15 @@ def _predictions(
     ]  # fmt: skip
 
 
-def _ends(interval: confidence_intervals.Interval) -> tuple[str, str, str]:
-    return _figure(interval.value), _figure(interval.low), _figure(interval.high)
+def _interval(interval: confidence_intervals.Interval) -> tuple[str, str, str]:
+    return _number(interval.value), _number(interval.low), _number(interval.high)
 
 
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     return f"{value:.6f}" if math.isfinite(value) else ""
 
 
-def _write(path: pathlib.Path, rows: Sequence[Sequence[Any]], dialect: str = "excel") -> None:
+def _write(path: pathlib.Path, table: Sequence[Sequence[Any]], dialect: str = "excel") -> None:
     text = io.StringIO()
-    csv.writer(text, dialect, lineterminator="\n").writerows(rows)
+    csv.writer(text, dialect, lineterminator="\n").writerows(table)
     atomic_files.write_text(path, text.getvalue())

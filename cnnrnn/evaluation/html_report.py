@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page that needs nothing else: no network, no other file."""
+"""The evaluation report as one self-contained HTML page: no network, no other file."""
 
 import base64
 import dataclasses
@@ -12,14 +12,26 @@ import jinja2
 from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals
 
 _TEMPLATE = "html_report.html.jinja"
-_FEWEST = 30  # images: by fewer, the interval of a mean is too narrow
+_FEWEST_IMAGES = 30  # with fewer, the interval of a mean is too narrow
 
 
 @dataclasses.dataclass(frozen=True)
-class Content:
-    """All that the page shows.
+class ReportContent:
+    """Everything that the page shows.
 
-    `images` are PNGs by name: confusion, reliability, top1, top5, and the phases' curves.
+    Attributes:
+        chance: top-1 accuracy of guessing.
+        classes: scores of each class.
+        confusions: "true", "predicted", "count", "of" (images of the true class) and "images" of
+            the most confused pairs of classes.
+        mistakes: the most confident wrong predictions. An image is "jpeg", "path", "true",
+            "predicted" and "confidence".
+        bins: of the reliability diagram.
+        cnn, rnn: statistics of the branches' outputs.
+        ablations: as `branch_ablation.ablations` returns them.
+        charts: PNGs by name: "confusion", "reliability", "top1_by_class", "top5_by_class" and
+            "curves/PHASE".
+        manifest: the run's manifest.json.
     """
 
     title: str
@@ -33,15 +45,15 @@ class Content:
     mistakes: list[dict[str, Any]]
     calibration_error: float
     bins: list[class_scores.Bin]
-    cnn: branch_ablation.Branch
-    rnn: branch_ablation.Branch
-    trials: list[branch_ablation.Trial]
-    images: dict[str, bytes]
+    cnn: branch_ablation.OutputStatistics
+    rnn: branch_ablation.OutputStatistics
+    ablations: list[branch_ablation.Ablation]
+    charts: dict[str, bytes]
     manifest: dict[str, Any]
 
 
-def render(content: Content) -> str:
-    """The page's text."""
+def render(content: ReportContent) -> str:
+    """Renders the page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -50,55 +62,61 @@ def render(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = _percent
-    environment.filters["nats"] = lambda value: _shown(value, ".4f")
+    environment.filters["nats"] = lambda value: _number(value, ".4f")
     environment.filters["points"] = _points
-    environment.filters["data"] = _data
+    environment.filters["data_uri"] = _data_uri
     environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
-    page = environment.get_template(_TEMPLATE)
-    return page.render(page=content, verdict=verdict(content), bins=class_scores.BINS)
+    template = environment.get_template(_TEMPLATE)
+    return template.render(report=content, verdict=verdict(content), bins=class_scores.BINS)
 
 
-def verdict(content: Content) -> str:
-    """Whether the network uses each branch, a line each."""
+def verdict(content: ReportContent) -> str:
+    """Whether the network uses each branch: one line per branch."""
     images = sum(score.support for score in content.classes)
-    _, rnn, _, cnn, _ = content.trials
+    _, rnn_permuted, _, cnn_permuted, _ = content.ablations
     return "\n".join(
-        _worth(name, branch, dealt, images)
-        for name, branch, dealt in (("RNN", content.rnn, rnn), ("CNN", content.cnn, cnn))
+        (
+            _branch_verdict("RNN", content.rnn, rnn_permuted, images),
+            _branch_verdict("CNN", content.cnn, cnn_permuted, images),
+        )
     )
 
 
-def _worth(
-    name: str, branch: branch_ablation.Branch, dealt: branch_ablation.Trial, images: int
+def _branch_verdict(
+    name: str,
+    outputs: branch_ablation.OutputStatistics,
+    permuted: branch_ablation.Ablation,
+    images: int,
 ) -> str:
-    if images < _FEWEST:
-        found = f"Whether the network uses its {name} branch cannot be told by {images} images"
-    elif dealt.is_significant:
-        found = f"The network uses its {name} branch"
+    if images < _FEWEST_IMAGES:
+        claim = f"{images} images are too few to tell whether the network uses its {name} branch"
+    elif permuted.is_significant:
+        claim = f"The network uses its {name} branch"
     else:
-        found = f"The network makes no use of its {name} branch that {images:,} images could show"
-    spread = branch.spread / max(branch.magnitude, 1e-12)
+        claim = f"No use of the {name} branch is measurable on {images:,} images"
+    variation = outputs.std / max(outputs.mean_abs, 1e-12)
     return (
-        f"{found}: dealing its outputs out at random among the images costs "
-        f"{_points(dealt.top1_cost)} percentage points of top-1 and {_points(dealt.top5_cost)} of "
-        f"top-5 (in brackets 95 %). Across images they vary by {spread:.1%} of their size."
+        f"{claim}: permuting its outputs across images lowers top-1 by "
+        f"{_points(permuted.top1_drop)} and top-5 by {_points(permuted.top5_drop)} percentage "
+        "points (95% intervals in parentheses). The standard deviation of its outputs across "
+        f"images is {variation:.1%} of their mean absolute value."
     )
 
 
-def _points(cost: confidence_intervals.Interval) -> str:
-    """Percentage points, with the ends of their interval."""
-    value, low, high = (_shown(100 * end, ".2f") for end in (cost.value, cost.low, cost.high))
+def _points(drop: confidence_intervals.Interval) -> str:
+    """A drop in accuracy in percentage points, with the ends of its interval."""
+    value, low, high = (_number(100 * end, ".2f") for end in (drop.value, drop.low, drop.high))
     return f"{value} ({low} to {high})"
 
 
 def _percent(value: float, digits: int = 2) -> str:
-    return _shown(value, f".{digits}%")
+    return _number(value, f".{digits}%")
 
 
-def _shown(value: float, form: str) -> str:
-    """A figure, or a dash where there is none."""
+def _number(value: float, form: str) -> str:
+    """A formatted number; a dash if it is not finite."""
     return format(value, form) if math.isfinite(value) else "–"
 
 
-def _data(content: bytes, kind: str = "png") -> str:
+def _data_uri(content: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves: results.json, report.html, tables and charts."""
+"""Writes the files of an evaluation: results.json, report.html, tables, charts and summaries."""
 
 import dataclasses
 import math
@@ -19,6 +19,7 @@ from cnnrnn.evaluation import (
     csv_tables,
     html_report,
     tensorboard,
+    thumbnails,
 )
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import attribution
@@ -39,97 +40,90 @@ def write(
     network: network_lib.Network,
     predictions: predictions_lib.Predictions,
 ) -> None:
-    """Writes everything; results.json last, so that it stands for the rest.
+    """Writes all files; results.json last, so that its presence means that all are complete.
 
     Args:
         folder: of the run.
-        config: for the images' views.
-        data: what was evaluated.
-        best: the weights that were.
-        network: filled with them.
-        predictions: with the branches' outputs.
+        config: of the evaluation.
+        data: the dataset whose validation split was evaluated.
+        best: the weights that were evaluated.
+        network: with these weights.
+        predictions: of the validation split, with the branches' outputs.
     """
     names = data.class_names
-    classes = class_scores.by_class(predictions, names)
     matrix = class_scores.confusion_matrix(predictions, len(names))
+    classes = class_scores.by_class(predictions, names)
     bins = class_scores.reliability(predictions)
-    silenced = branch_ablation.trials(
-        predictions.cnn,
-        predictions.rnn,
-        *network.fusion.get_layer("logits").get_weights(),
-        predictions.label,
+    examples = _Examples(
+        data, predictions, views_lib.Preprocessing(config.data.resize_method), network
     )
-    images = {
-        "confusion": charts.confusion_chart(list(names), matrix),
-        "reliability": charts.reliability_chart(
-            *(np.array([getattr(b, name) for b in bins]) for name in
-              ("confidence", "accuracy", "count"))
-        ),
-        **_label_charts(list(names), predictions),
-        **_curves(folder),
-    }  # fmt: skip
-    content = html_report.Content(
+    content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on {len(data.validation):,} "
-        f"validation images in {len(names)} classes; data {data.fingerprint[:12]}",
+        f"validation images in {len(names)} classes; data fingerprint {data.fingerprint[:12]}",
         loss=confidence_intervals.mean(predictions.loss),
-        top1=confidence_intervals.share(predictions.top1),
-        top5=confidence_intervals.share(predictions.top5),
+        top1=confidence_intervals.proportion(predictions.top1),
+        top5=confidence_intervals.proportion(predictions.top5),
         chance=1 / len(names),
         classes=classes,
-        confusions=_confusions(data, config, predictions, matrix),
-        mistakes=_mistakes(data, config, predictions, network),
+        confusions=examples.confusions(matrix),
+        mistakes=examples.mistakes(),
         calibration_error=class_scores.expected_calibration_error(bins),
         bins=bins,
-        cnn=branch_ablation.describe(predictions.cnn),
-        rnn=branch_ablation.describe(predictions.rnn),
-        trials=silenced,
-        images=images,
+        cnn=branch_ablation.statistics(predictions.cnn),
+        rnn=branch_ablation.statistics(predictions.rnn),
+        ablations=branch_ablation.ablations(
+            predictions.cnn,
+            predictions.rnn,
+            *network.fusion.get_layer("logits").get_weights(),
+            predictions.label,
+        ),
+        charts=_charts(classes, matrix, bins) | _curves(folder),
         manifest=folder.manifest(),
     )
     for name in ("top1", "top5"):
         with atomic_files.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
-            temporary.write_bytes(images[name])
+            temporary.write_bytes(content.charts[f"{name}_by_class"])
     csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
     results = _results(data, best, content, predictions)
-    tensorboard.write(
-        folder.events(phases.BY_NAME[best.phase], "evaluation"), best.epoch, results, images
-    )
+    events = folder.events(phases.BY_NAME[best.phase], "evaluation")
+    tensorboard.write(events, best.epoch, results, content.charts)
     atomic_files.write_json(folder.results, results)
 
 
 def _results(
     data: dataset_lib.Dataset,
     best: best_weights.Best,
-    content: html_report.Content,
+    content: html_report.ReportContent,
     predictions: predictions_lib.Predictions,
 ) -> dict[str, Any]:
-    """The figures as JSON; one that does not exist, or an end of an interval, is null."""
-    figures = {
-        "dataset": data.name,
-        "fingerprint": data.fingerprint,
-        "weights": best.weights.name,
-        "phase": best.phase,
-        "epoch": best.epoch,
-        "validation": predictions.means.to_json(),
-        "intervals_95": {
-            name: [getattr(content, name).low, getattr(content, name).high]
-            for name in ("loss", "top1", "top5")
-        },
-        "calibration_error": content.calibration_error,
-        "branches": {
-            "cnn": dataclasses.asdict(content.cnn),
-            "rnn": dataclasses.asdict(content.rnn),
-            "silenced": [dataclasses.asdict(trial) for trial in content.trials],
-            "verdict": html_report.verdict(content),
-        },
-    }
-    return _finite(figures)
+    """The content of results.json; a number that is not finite is null."""
+    return _finite(
+        {
+            "dataset": data.name,
+            "fingerprint": data.fingerprint,
+            "weights": best.weights.name,
+            "phase": best.phase,
+            "epoch": best.epoch,
+            "validation": predictions.means.to_json(),
+            "intervals_95": {
+                name: [getattr(content, name).low, getattr(content, name).high]
+                for name in ("loss", "top1", "top5")
+            },
+            "calibration_error": content.calibration_error,
+            "branches": {
+                "cnn": dataclasses.asdict(content.cnn),
+                "rnn": dataclasses.asdict(content.rnn),
+                "ablations": [dataclasses.asdict(ablation) for ablation in content.ablations],
+                "verdict": html_report.verdict(content),
+            },
+        }
+    )
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: with one image, an interval has no ends."""
+    """Replaces infinity and NaN, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {name: _finite(nested) for name, nested in value.items()}
     if isinstance(value, list):
@@ -137,100 +131,104 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _label_charts(names: list[str], predictions: predictions_lib.Predictions) -> dict[str, bytes]:
-    drawn = {}
-    for name in ("top1", "top5"):
-        accuracy = mean_by_label(getattr(predictions, name), predictions.label, len(names))
-        drawn[name] = charts.label_chart(names, accuracy, f"{name.replace('top', 'Top-')} by label")
-    return drawn
+def _charts(
+    classes: list[class_scores.ClassScore], matrix: np.ndarray, bins: list[class_scores.Bin]
+) -> dict[str, bytes]:
+    names = [score.name for score in classes]
+    return {
+        "confusion": charts.confusion_chart(names, matrix),
+        "reliability": charts.reliability_chart(
+            np.array([bin.confidence for bin in bins]),
+            np.array([bin.accuracy for bin in bins]),
+            np.array([bin.count for bin in bins]),
+        ),
+        "top1_by_class": charts.accuracy_chart(
+            names, np.array([score.recall for score in classes]), "Top-1 accuracy by class"
+        ),
+        "top5_by_class": charts.accuracy_chart(
+            names, np.array([score.top5 for score in classes]), "Top-5 accuracy by class"
+        ),
+    }
 
 
 def _curves(folder: run_folder.RunFolder) -> dict[str, bytes]:
-    """A chart for each phase that has been trained."""
-    drawn = {}
+    """The training curves of each phase that has been trained."""
+    curves = {}
     for name, phase in phases.BY_NAME.items():
         points = {
             split: event_files.scalars(folder.events(phase, split))
             for split in ("train", "validation")
         }
         if any(points.values()):
-            drawn[f"curves of {name}"] = charts.curves_chart(points, name)
-    return drawn
+            curves[f"curves/{name}"] = charts.curves_chart(points, name)
+    return curves
 
 
-def _confusions(
-    data: dataset_lib.Dataset,
-    config: config_lib.Config,
-    predictions: predictions_lib.Predictions,
-    matrix: np.ndarray,
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "true": data.class_names[pair.true],
-            "predicted": data.class_names[pair.predicted],
-            "count": pair.count,
-            "of": int(matrix[pair.true].sum()),
-            "images": _shown(data, config, predictions, pair.rows),
-        }
-        for pair in class_scores.most_confused(predictions, matrix, _PAIRS, _EXAMPLES)
-    ]
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+    """Validation images for the report page."""
 
+    data: dataset_lib.Dataset
+    predictions: predictions_lib.Predictions
+    preprocessing: views_lib.Preprocessing
+    network: network_lib.Network
 
-def _mistakes(
-    data: dataset_lib.Dataset,
-    config: config_lib.Config,
-    predictions: predictions_lib.Predictions,
-    network: network_lib.Network,
-) -> list[dict[str, Any]]:
-    """The surest mistakes, with where each branch found the class that it is not."""
-    rows = class_scores.surest_mistakes(predictions, _MISTAKES)
-
-    def draw(views: dict[str, np.ndarray]) -> list[bytes]:
-        found = attribution.Explainer(network).explain(views, predictions.top[rows, :1])
+    def confusions(self, matrix: np.ndarray) -> list[dict[str, Any]]:
+        """The most confused classes, each with its most confident images."""
+        names = self.data.class_names
         return [
-            charts.explained_thumbnail(image, maps.cam, maps.timesteps)
-            for image, (maps,) in zip(views["image"], found, strict=True)
+            {
+                "true": names[pair.true],
+                "predicted": names[pair.predicted],
+                "count": pair.count,
+                "of": int(matrix[pair.true].sum()),
+                "images": self._images(pair.indices, _thumbnails),
+            }
+            for pair in class_scores.most_confused(self.predictions, matrix, _PAIRS, _EXAMPLES)
         ]
 
-    return _shown(data, config, predictions, rows, draw)
+    def mistakes(self) -> list[dict[str, Any]]:
+        """The most confident mistakes, with explanations of the predicted class."""
+        indices = class_scores.most_confident_mistakes(self.predictions, _MISTAKES)
+
+        def explained(views: dict[str, np.ndarray]) -> list[bytes]:
+            explainer = attribution.Explainer(self.network)
+            explanations = explainer.explain(views, self.predictions.top[indices, :1])
+            return [
+                thumbnails.explained_thumbnail(image, explanation.cam, explanation.timesteps)
+                for image, (explanation,) in zip(views["image"], explanations, strict=True)
+            ]
+
+        return self._images(indices, explained)
+
+    def _images(
+        self, indices: Sequence[int], draw: Callable[[dict[str, np.ndarray]], list[bytes]]
+    ) -> list[dict[str, Any]]:
+        """Images as `html_report.ReportContent` has them.
+
+        Args:
+            indices: into the validation split.
+            draw: makes one JPEG per image of a batch of views.
+        """
+        indices = np.asarray(indices, np.int64)
+        if not len(indices):
+            return []
+        split = self.data.validation
+        batches = input_pipeline.evaluation(
+            split.take(indices), batch_size=len(indices), preprocessing=self.preprocessing
+        )
+        jpegs = draw(next(batches.as_numpy_iterator()))
+        return [
+            {
+                "jpeg": jpeg,
+                "path": text_lib.printable(split.path(index)),
+                "true": self.data.class_names[self.predictions.label[index]],
+                "predicted": self.data.class_names[self.predictions.top[index, 0]],
+                "confidence": float(self.predictions.probability[index]),
+            }
+            for index, jpeg in zip(indices, jpegs, strict=True)
+        ]
 
 
 def _thumbnails(views: dict[str, np.ndarray]) -> list[bytes]:
-    return [charts.thumbnail(image) for image in views["image"]]
-
-
-def _shown(
-    data: dataset_lib.Dataset,
-    config: config_lib.Config,
-    predictions: predictions_lib.Predictions,
-    rows: Sequence[int],
-    draw: Callable[[dict[str, np.ndarray]], list[bytes]] = _thumbnails,
-) -> list[dict[str, Any]]:
-    """Some validation images for the page; `draw` makes JPEGs of what the branches see."""
-    rows = np.asarray(rows, np.int64)
-    if not len(rows):
-        return []
-    views = next(
-        input_pipeline.evaluation(
-            data.validation.take(rows),
-            batch_size=len(rows),
-            preprocessing=views_lib.Preprocessing(config.data.resize_method),
-        ).as_numpy_iterator()
-    )
-    return [
-        {
-            "jpeg": jpeg,
-            "path": text_lib.printable(data.validation.path(row)),
-            "true": data.class_names[predictions.label[row]],
-            "predicted": data.class_names[predictions.top[row, 0]],
-            "confidence": float(predictions.probability[row]),
-        }
-        for row, jpeg in zip(rows, draw(views), strict=True)
-    ]
-
-
-def mean_by_label(hits: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of (N,) hits for each of the classes; NaN where a class has no example."""
-    count = np.bincount(label, minlength=classes).astype(np.float64)
-    total = np.bincount(label, weights=hits, minlength=classes)
-    return np.divide(total, count, out=np.full(classes, np.nan), where=count > 0)
+    return [thumbnails.thumbnail(image) for image in views["image"]]

@@ -1,1 +1,1 @@
-"""Exports of a trained run: files that run without this package."""
+"""Files that run without this package: SavedModel, Keras, LiteRT."""

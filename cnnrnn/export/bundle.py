@@ -1,18 +1,17 @@
-"""The folder that `export` writes.
+"""A trained run as files that need nothing of this package.
 
 EXPORT/
-  saved_model/           image files -> class names; TensorFlow, TensorFlow Serving
+  saved_model/           takes an image's file, names classes; TensorFlow, TensorFlow Serving
   model.keras            plain Keras
   model.tflite           LiteRT, float32
-  model_quantized.tflite LiteRT, 8-bit weights
-  classes.txt            the class names in the order of the outputs, one per line
-  README.md              model card: data, metrics, limits, how to use each file
-  seal.json              manifest: checksums of the files, and the metadata
+  model_quantized.tflite LiteRT, weights of 8 bits
+  classes.txt            the class names, in the order of the outputs
+  README.md              what it is: data, figures, limits, how to use each file
+  seal.json              sizes and hashes, what made it
 """
 
 import pathlib
 import string
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -22,7 +21,6 @@ from cnnrnn import shapes
 from cnnrnn.export import keras_and_litert, saved_model
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.runs import manifest, run_folder
-from cnnrnn.system import text as text_lib
 
 _CARD = pathlib.Path(__file__).with_name("model_card.md")
 
@@ -31,50 +29,32 @@ def write(
     classifier: classifier_lib.Classifier,
     folder: pathlib.Path,
     config: config_lib.Config,
-    metadata: dict[str, Any],
+    notes: dict,
 ) -> None:
-    """Writes all files but the manifest.
-
-    Args:
-        classifier: in float32.
-        folder: an existing, empty folder.
-        config: `top` and `max_megapixels` are used.
-        metadata: from `describe`.
-    """
     saved_model.write(
         classifier,
         folder / "saved_model",
         top=config.prediction.top,
         max_pixels=config.data.max_pixels,
-        metadata=metadata,
+        notes=notes,
     )
-    model = keras_and_litert.plain_keras(classifier.network)
-    model.save(folder / "model.keras")
+    plain = keras_and_litert.plain_keras(classifier.network)
+    plain.save(folder / "model.keras")
     for name, quantized in (("model.tflite", False), ("model_quantized.tflite", True)):
-        (folder / name).write_bytes(keras_and_litert.litert(model, quantized))
-    names = "".join(f"{text_lib.one_line(name)}\n" for name in classifier.class_names)
+        (folder / name).write_bytes(keras_and_litert.litert(plain, quantized))
+    names = "".join(f"{' '.join(name.split())}\n" for name in classifier.class_names)
     (folder / "classes.txt").write_text(names, encoding="utf-8")
     card = string.Template(_CARD.read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(card.substitute(metadata), encoding="utf-8")
+    (folder / "README.md").write_text(card.substitute(notes), encoding="utf-8")
 
 
 def describe(
     folder: run_folder.RunFolder, classifier: classifier_lib.Classifier, config: config_lib.Config
-) -> dict[str, Any]:
-    """The metadata of an export, for its manifest, its model card and the SavedModel.
-
-    Args:
-        folder: the run.
-        classifier: loaded from it.
-        config: `top` and `max_megapixels` are used.
-
-    Returns:
-        JSON. "top" is the number of classes that the SavedModel returns for an image, "classes"
-        the number of all classes.
-    """
+) -> dict:
+    """What made the export, for the seal and the card."""
     best = classifier.best
-    trained = folder.manifest().get(best.phase, {})
-    dataset = trained.get("dataset", {})
+    made = folder.manifest().get(best.phase, {})
+    dataset = made.get("dataset", {})
     return {
         "run": folder.root.resolve().name,
         "weights_sha256": best.sha256,
@@ -88,13 +68,13 @@ def describe(
         "dataset": dataset.get("name", "unknown"),
         "fingerprint": dataset.get("fingerprint", "unknown"),
         "classes": len(classifier.class_names),
-        "top": min(config.prediction.top, len(classifier.class_names)),
+        "named": min(config.prediction.top, len(classifier.class_names)),
         "max_megapixels": f"{config.data.max_megapixels:g}",
         "resize_method": classifier.preprocessing.resize_method,
         "image_size": shapes.IMAGE_SIZE,
-        "git_commit": trained.get("git_commit") or "unknown",
-        "tensorflow": trained.get("packages", {}).get("tensorflow", "unknown"),
-        "precision": trained.get("precision", "unknown"),
+        "git_commit": made.get("git_commit") or "unknown",
+        "tensorflow": made.get("packages", {}).get("tensorflow", "unknown"),
+        "precision": made.get("precision", "unknown"),
         "export_git_commit": manifest.git_commit() or "unknown",
         "export_tensorflow": tf.__version__,
         "export_keras": keras.__version__,

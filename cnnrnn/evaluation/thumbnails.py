@@ -1,0 +1,56 @@
+"""Thumbnails of inputs and explanations, as JPEGs."""
+
+import io
+
+import matplotlib
+import numpy as np
+import PIL.Image
+
+from cnnrnn.evaluation import charts
+
+
+def thumbnail(image: np.ndarray, side: int = 112) -> bytes:
+    """Makes a thumbnail of one RGB input.
+
+    Args:
+        image: (299, 299, 3) in [-1, 1].
+        side: height and width in pixels.
+    """
+    return _jpeg(_resized(charts.rgb_images(image), side, PIL.Image.Resampling.BICUBIC))
+
+
+def explained_thumbnail(
+    image: np.ndarray, cam: np.ndarray, saliency: np.ndarray, side: int = 112
+) -> bytes:
+    """Makes a thumbnail of the image, its Grad-CAM overlay and its saliency overlay, side by side.
+
+    Args:
+        image: (299, 299, 3) in [-1, 1].
+        cam: Grad-CAM of the CNN, (h, w) from 0 to 1.
+        saliency: of the RNN's timesteps, (23,) from 0 to 1.
+        side: height and width in pixels of each of the three.
+    """
+    pixels = _resized(charts.rgb_images(image), side, PIL.Image.Resampling.BICUBIC)
+    gray = pixels.mean(axis=-1, keepdims=True)
+    overlays = [
+        (1 - charts.OVERLAY_OPACITY) * gray
+        + charts.OVERLAY_OPACITY
+        * _resized(matplotlib.colormaps["inferno"](heat)[..., :3], side, resampling)
+        for heat, resampling in (
+            (cam, PIL.Image.Resampling.BILINEAR),
+            (saliency[:, np.newaxis], PIL.Image.Resampling.NEAREST),
+        )
+    ]
+    return _jpeg(np.concatenate([pixels, *overlays], axis=1))
+
+
+def _resized(image: np.ndarray, side: int, resampling: PIL.Image.Resampling) -> np.ndarray:
+    """(h, w, 3) in [0, 1] -> (side, side, 3)."""
+    pixels = PIL.Image.fromarray((image * 255).round().astype(np.uint8))
+    return np.asarray(pixels.resize((side, side), resampling)) / 255
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray((image * 255).round().astype(np.uint8)).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
