@@ -211,6 +211,11 @@ class PredictionSettings:
         "Folder of the run whose best weights are used. Empty: that of --run. predict and serve "
         "take an export, too.",
     )
+    trust_export: bool = _setting(
+        False,
+        "predict and serve: load an export without checking its manifest. An export runs as a "
+        "program, which can read and write your files.",
+    )
     top: int = _setting(5, "Number of classes reported for each image.", _POSITIVE)
     format: str = _setting(
         "text",
@@ -413,6 +418,7 @@ class _PairSerializer(flags.ArgumentSerializer):
 
 
 _SCALARS = {
+    bool: flags.DEFINE_boolean,
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,

@@ -1,4 +1,4 @@
-"""`explain`: images with the places where each branch found the most likely classes."""
+"""`explain`: writes attribution maps of images as PNGs; see `models.attribution`."""
 
 import os
 import pathlib
@@ -17,19 +17,20 @@ from cnnrnn.system import atomic_files
 from cnnrnn.system import text as text_lib
 
 _FOLDER = "explanations"
-_LONGEST_STEM = 150  # bytes
+_MAX_STEM_BYTES = 150  # a file name can have 255, and a prefix and a suffix are added
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Writes a PNG for each image into the run's folder and prints what it shows.
+    """Writes a PNG per image into the run's folder, and prints the classes shown in it.
 
     Args:
-        arguments: images, as `predict` takes them.
-        config: `model` and `top`.
+        arguments: images, as in `predict`.
+        config: `model`, `top` and `max_megapixels` are used.
 
     Raises:
-        UsageError: there is nothing to explain, or nothing to do it with.
-        RunError: some images are bad, the others are explained; or a PNG cannot be written.
+        UsageError: if there are no images, or no trained run.
+        RunError: if some images cannot be read, raised after explaining the others; or if a PNG
+            cannot be written.
     """
     paths = image_paths.expand(arguments)
     root = config.model_dir
@@ -37,39 +38,41 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     explainer = attribution.Explainer(classifier.network)
     bad = 0
     for number, path in enumerate(paths, 1):
-        shown = text_lib.printable(path)
-        encoded, fault = image_paths.read(path, config.data.max_pixels)
-        if fault:
+        name = text_lib.printable(path)
+        encoded, problem = image_paths.read(path, config.data.max_pixels)
+        if problem:
             bad += 1
-            print(f"{shown}: {fault}")
+            print(f"{name}: {problem}")
             continue
-        png, answer = explain(classifier, explainer, encoded, config.prediction.top)
-        # Names can be as long as a file's may be: what goes around one here would be too much.
-        stem = os.fsencode(pathlib.Path(path).stem)[:_LONGEST_STEM].decode(errors="ignore")
-        written = root / _FOLDER / f"{number:04d}-{stem}.png"
+        png, predictions = _explain(classifier, explainer, encoded, config.prediction.top)
+        stem = os.fsencode(pathlib.Path(path).stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
+        target = root / _FOLDER / f"{number:04d}-{stem}.png"
         try:
-            with atomic_files.replacing(written) as temporary:
+            with atomic_files.replacing(target) as temporary:
                 temporary.write_bytes(png)
         except OSError as error:
-            raise errors.RunError(f"cannot write {written}: {error.strerror}") from error
-        said = ", ".join(f"{name} {probability:.1%}" for name, probability in answer)
-        print(f"{shown}: {said}\n  {text_lib.printable(str(written))}", flush=True)
+            raise errors.RunError(f"cannot write {target}: {error.strerror}") from error
+        classes = ", ".join(f"{label} {probability:.1%}" for label, probability in predictions)
+        print(f"{name}: {classes}\n  {text_lib.printable(str(target))}", flush=True)
     if bad:
         raise errors.RunError(f"{bad:,} of {len(paths):,} images could not be read.")
 
 
-def explain(
+def _explain(
     classifier: classifier_lib.Classifier,
     explainer: attribution.Explainer,
     encoded: bytes,
     top: int,
 ) -> tuple[bytes, list[tuple[str, float]]]:
-    """The PNG of one image, and the classes that it shows with their probabilities."""
+    """The PNG of one image, and its most likely classes with their probabilities."""
     views = classifier.views(tf.constant(encoded))
     batch = {name: view[tf.newaxis] for name, view in views.items()}
     probabilities = classifier.probabilities(batch).numpy()[0]
     labels = np.argsort(-probabilities, kind="stable")[:top]
-    answer = classifier.top(probabilities, top)
-    (maps,) = explainer.explain(batch, labels[np.newaxis])
-    shown = [(*said, found.cam, found.timesteps) for said, found in zip(answer, maps, strict=True)]
-    return charts.explanation_figure(views["image"].numpy(), shown), answer
+    predictions = classifier.top(probabilities, top)
+    (explanations,) = explainer.explain(batch, labels[np.newaxis])
+    classes = [
+        (*prediction, explanation.cam, explanation.timesteps)
+        for prediction, explanation in zip(predictions, explanations, strict=True)
+    ]
+    return charts.explanation_figure(views["image"].numpy(), classes), predictions

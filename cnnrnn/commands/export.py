@@ -1,16 +1,8 @@
-"""`export`: a trained run as files that work without this package.
-
-EXPORT/
-  saved_model/           takes an image's file, names classes; TensorFlow, TensorFlow Serving
-  model.keras            plain Keras
-  model.tflite           LiteRT, float32
-  model_quantized.tflite LiteRT, weights of 8 bits
-  classes.txt            the class names, in the order of the outputs
-  README.md              what it is: data, figures, limits, how to use each file
-  seal.json              sizes and hashes, what made it
-"""
+"""`export`: writes a trained run as files that run without this package; see `export.bundle`."""
 
 from collections.abc import Sequence
+
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
@@ -21,26 +13,31 @@ from cnnrnn.system import checksummed
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Exports the best weights of a run into its folder, in the place of an earlier export.
+    """Writes the best weights of a run to the folder export/ in it; replaces an earlier export.
+
+    Args:
+        arguments: none.
+        config: `model`, `top` and `max_megapixels` are used.
 
     Raises:
-        UsageError: there is no such run, another process works on it, or in the export's place is
-            something else.
-        RunError: it cannot be written.
+        UsageError: if the run does not exist or is in use, or if export/ is something else.
+        RunError: if the files cannot be written.
     """
     folder = run_folder.RunFolder(config.model_dir)
     target = folder.root / "export"
     if target.exists() and not (target / checksummed.CHECKSUMS).exists():
-        raise errors.UsageError(f"{target} is there and is no export: move it away.")
+        raise errors.UsageError(
+            f"{target} exists and is not an export: move it, and run ./run.sh export again."
+        )
     best_weights.latest(folder.best)
     with folder.opened():
-        print("export: loading the network")
+        logging.info("export: loading the network")
         classifier = classifier_lib.load(folder.root, precision="float32")
-        notes = bundle.describe(folder, classifier, config)
-        print("export: writing; LiteRT's files take a minute each", flush=True)
+        metadata = bundle.describe(folder, classifier, config)
+        logging.info("export: writing; the LiteRT files take a minute each")
         try:
-            with checksummed.writing(target, notes) as temporary:
-                bundle.write(classifier, temporary, config, notes)
+            with checksummed.writing(target, metadata) as temporary:
+                bundle.write(classifier, temporary, config, metadata)
         except OSError as error:
             reason = error.strerror or error
             raise errors.RunError(f"cannot export to {target}: {reason}.") from error

@@ -1,8 +1,8 @@
 """`predict`: the most likely classes of images.
 
-Standard output has the answers and nothing else, so that it can go into a pipe; progress and
-remarks go to standard error, on a terminal. A bad image is answered in its place by what is
-wrong with it, and makes the exit code 1; the others are answered all the same.
+Only predictions go to standard output, so that it can be piped; progress and messages go to
+standard error. An image that cannot be read gets an error in its place and makes the exit code 1;
+it does not affect the others.
 """
 
 import csv
@@ -25,75 +25,82 @@ from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import progress
 from cnnrnn.system import text as text_lib
 
-_BATCH = 32
+_BATCH_SIZE = 32
 
-Named = list[tuple[str, float]]  # (class name, probability), most likely first; none: it is bad
-Answer = Named | str  # or what is wrong
-Prepare = Callable[[tf.Tensor], Any]  # () string -> what batches are made of, inside a pipeline
-Classify = Callable[[Any], Iterable[Named]]  # of a batch
+Classes = list[tuple[str, float]]  # (name, probability), most likely first; empty: bad image
+Prediction = Classes | str  # or the problem with the image
+Prepare = Callable[[tf.Tensor], Any]  # () string -> an element of a batch; runs in a pipeline
+Classify = Callable[[Any], Iterable[Classes]]  # batch -> classes of each element
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Classifies images and prints what they are.
+    """Classifies images and prints the predictions.
 
     Args:
-        arguments: files, folders, patterns, or '-' for names on standard input, one a line.
-        config: `model`, `top` and `format`.
+        arguments: files, folders, patterns, or '-' to read paths from standard input, one a line.
+        config: the prediction group and `max_megapixels` are used.
 
     Raises:
-        UsageError: there is nothing to classify, or nothing to do it with.
-        RunError: some images are bad; raised when the others are answered.
+        UsageError: if there are no images, or neither a trained run nor an export.
+        RunError: if some images cannot be read, raised after the predictions for the others.
     """
     paths = image_paths.expand(arguments)
     write = _WRITERS[config.prediction.format](sys.stdout)
     bad = 0
     with progress.Progress("predict", len(paths), "images", stream=sys.stderr) as bar:
-        for done, (path, answer) in enumerate(answers(paths, config), 1):
-            bar.clear()  # answers and progress can be on one terminal
-            write(text_lib.printable(path), answer)
-            bad += isinstance(answer, str)
+        for done, (path, prediction) in enumerate(predictions(paths, config), 1):
+            bar.clear()  # standard output can be the same terminal
+            write(text_lib.printable(path), prediction)
+            bad += isinstance(prediction, str)
             bar.update(done)
     if bad:
         raise errors.RunError(f"{bad:,} of {len(paths):,} images could not be read.")
 
 
-def answers(paths: Sequence[str], config: config_lib.Config) -> Iterator[tuple[str, Answer]]:
-    """Each path with its answer, in order.
+def predictions(
+    paths: Sequence[str], config: config_lib.Config
+) -> Iterator[tuple[str, Prediction]]:
+    """The paths with their predictions, in order.
 
-    The good ones come out of a pipeline that leaves the bad ones out; what is wrong with those is
-    found out afterwards, so that good images pay nothing for it.
+    A pipeline skips bad images. They are checked afterwards to find the problem, so that good ones
+    are not slowed down.
 
     Raises:
-        UsageError: there is nothing to classify them with.
-        RunError: it is damaged.
+        UsageError: if there is neither a trained run nor an export.
+        RunError: if it is damaged.
     """
     folder = config.model_dir
-    prepare, classify = (_export if loader.is_export(folder) else _run)(folder, config)
-    # Not of pipes and devices: those would be waited for without end.
-    rows = [row for row, path in enumerate(paths) if os.path.isfile(path)]
-    files = [os.fsencode(os.path.abspath(paths[row])) for row in rows]
+    load = _load_export if loader.is_export(folder) else _load_run
+    prepare, classify = load(folder, config)
+    # Regular files only: reading a pipe or a device could block forever.
+    indices = [index for index, path in enumerate(paths) if os.path.isfile(path)]
+    files = [os.fsencode(os.path.abspath(paths[index])) for index in indices]
     batches = (
-        tf.data.Dataset.from_tensor_slices((np.array(rows, np.int64), np.array(files, np.bytes_)))
+        tf.data.Dataset.from_tensor_slices(
+            (np.array(indices, np.int64), np.array(files, np.bytes_))
+        )
         .map(
-            lambda row, file: (row, prepare(tf.io.read_file(file))),
+            lambda index, file: (index, prepare(tf.io.read_file(file))),
             num_parallel_calls=os.cpu_count(),
         )
         .ignore_errors(log_warning=False)
-        .batch(_BATCH)
+        .batch(_BATCH_SIZE)
         .prefetch(2)
         .with_options(input_pipeline.options())
     )
-    following = 0
-    for read, batch in batches:
-        for row, answer in zip(read.numpy(), classify(batch), strict=True):
-            yield from ((path, _fault(path, config)) for path in paths[following:row])
-            yield paths[row], answer or _fault(paths[row], config)
-            following = row + 1
-    yield from ((path, _fault(path, config)) for path in paths[following:])
+    following = 0  # index of the next path to return
+    for batch_indices, batch in batches:
+        for index, classes in zip(batch_indices.numpy(), classify(batch), strict=True):
+            for path in paths[following:index]:
+                yield path, _problem(path, config)
+            yield paths[index], classes or _problem(paths[index], config)
+            following = index + 1
+    for path in paths[following:]:
+        yield path, _problem(path, config)
 
 
-def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
-    """Classifies by the best weights of a run."""
+def _load_run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
+    """Functions that classify with the best weights of a run."""
     classifier = classifier_lib.load(folder)
     batch = {
         name: tf.TensorSpec((None, *view.shape)) for name, view in classifier_lib.VIEWS.items()
@@ -103,70 +110,71 @@ def _run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Clas
     def prepare(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         return classifier.views(image_header.limited(encoded, config.data.max_pixels))
 
-    def classify(views: dict[str, tf.Tensor]) -> Iterator[Named]:
+    def classify(views: dict[str, tf.Tensor]) -> Iterator[Classes]:
         return (classifier.top(row, config.prediction.top) for row in probabilities(views).numpy())
 
     return prepare, classify
 
 
-def _export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
-    """Classifies by an export, which does all of it, and marks bad images by itself."""
-    export = loader.load(folder)
-    named, top = export.notes["named"], config.prediction.top
-    if top > named and export.notes["classes"] > named:
+def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
+    """Functions that classify with an export, which decodes images itself."""
+    print(f"predict: loading the export {folder}. {loader.WARNING}", file=sys.stderr)
+    export = loader.load(folder, trusted=config.prediction.trust_export)
+    exported, top = export.metadata["top"], config.prediction.top
+    if top > exported and export.metadata["classes"] > exported:
         raise errors.UsageError(
-            f"--top={top}: the export {folder} names {named} classes. Export anew with "
-            f"--top={top}, or predict from the run."
+            f"--top={top}: the export {folder} returns {exported} classes per image. Run ./run.sh "
+            f"export with --top={top}, or predict with the run."
         )
 
-    def classify(files: tf.Tensor) -> Iterator[Named]:
-        said = export.signatures["serving_default"](image_bytes=files)
-        columns = (said[name].numpy() for name in ("classes", "probabilities", "error"))
+    def classify(files: tf.Tensor) -> Iterator[Classes]:
+        outputs = export.signatures["serving_default"](image_bytes=files)
+        columns = (outputs[name].numpy() for name in ("classes", "probabilities", "error"))
         for classes, probabilities, error in zip(*columns, strict=True):
-            best = zip(classes[:top], probabilities, strict=False)
-            yield [] if error else [(name.decode(), float(share)) for name, share in best]
+            pairs = zip(classes[:top], probabilities, strict=False)
+            yield [] if error else [(name.decode(), float(value)) for name, value in pairs]
 
     return tf.identity, classify
 
 
-def _fault(path: str, config: config_lib.Config) -> str:
-    """What is wrong with an image that was not classified."""
-    _, fault = image_paths.read(path, config.data.max_pixels)
-    return fault or "could not be classified"
+def _problem(path: str, config: config_lib.Config) -> str:
+    """The problem with an image that was not classified."""
+    _, problem = image_paths.read(path, config.data.max_pixels)
+    return problem or "could not be classified"
 
 
-def _text(out: TextIO) -> Callable[[str, Answer], None]:
-    def write(path: str, answer: Answer) -> None:
-        if isinstance(answer, str):
-            print(f"{path}: {answer}", file=out)
+def _text(out: TextIO) -> Callable[[str, Prediction], None]:
+    def write(path: str, prediction: Prediction) -> None:
+        if isinstance(prediction, str):
+            print(f"{path}: {prediction}", file=out)
             return
         print(path, file=out)
-        for name, probability in answer:
+        for name, probability in prediction:
             print(f"  {probability:>6.1%}  {name}", file=out)
 
     return write
 
 
-def _csv(out: TextIO) -> Callable[[str, Answer], None]:
+def _csv(out: TextIO) -> Callable[[str, Prediction], None]:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("path", "rank", "class", "probability", "error"))
 
-    def write(path: str, answer: Answer) -> None:
-        if isinstance(answer, str):
-            writer.writerow((path, "", "", "", answer))
+    def write(path: str, prediction: Prediction) -> None:
+        if isinstance(prediction, str):
+            writer.writerow((path, "", "", "", prediction))
             return
-        for rank, (name, probability) in enumerate(answer, 1):
+        for rank, (name, probability) in enumerate(prediction, 1):
             writer.writerow((path, rank, name, f"{probability:.6f}", ""))
 
     return write
 
 
-def _jsonl(out: TextIO) -> Callable[[str, Answer], None]:
-    def write(path: str, answer: Answer) -> None:
-        if isinstance(answer, str):
-            record = {"path": path, "error": answer}
+def _jsonl(out: TextIO) -> Callable[[str, Prediction], None]:
+    def write(path: str, prediction: Prediction) -> None:
+        if isinstance(prediction, str):
+            record = {"path": path, "error": prediction}
         else:
-            classes = [{"class": name, "probability": float(p)} for name, p in answer]
+            classes = [{"class": name, "probability": value} for name, value in prediction]
             record = {"path": path, "classes": classes}
         print(json.dumps(record, ensure_ascii=False), file=out)
 

@@ -1,4 +1,4 @@
-"""`serve`: an export behind HTTP, on this machine alone unless --host says otherwise."""
+"""`serve`: an export over HTTP."""
 
 import base64
 import functools
@@ -7,109 +7,137 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.evaluation import charts
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.serving import app, batcher
+from cnnrnn.serving import batcher
 
 _NAME = "cnnrnn"
-_BATCH, _WAITING = 32, 256
-_EXPLANATIONS_WAITING = 16  # each takes as long as some ten images; one is made at a time
-_CONNECTIONS = 128  # at a time, each with a body; more are told to come again
-_STOP_SECONDS = 10  # that requests at hand may take when the server is to stop
-_SHOWN = 3  # classes in a figure
+_BATCH_SIZE, _QUEUE_SIZE = 32, 256
+_EXPLANATIONS_QUEUE_SIZE = 16  # one at a time, each as long as classifying some ten images
+_MAX_CONNECTIONS = 128  # at a time, each with a body; the server answers further ones with 503
+_SHUTDOWN_TIMEOUT_S = 10  # for open requests, when the server is stopped
+_FIGURE_CLASSES = 3
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_ALL_ADDRESSES = "0.0.0.0"
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Serves until it is stopped.
+    """Serves an export until the process is stopped.
+
+    Args:
+        arguments: none.
+        config: `model`, `trust_export` and the serving group are used.
 
     Raises:
-        UsageError: there is no export, or the port is taken.
-        RunError: the export is damaged.
+        UsageError: if there is no export, the port is in use, or the web server is not installed.
+        RunError: if the export is damaged.
     """
-    import uvicorn  # an extra: requirements-serve.txt
+    try:  # here, because these packages are an extra
+        import uvicorn
 
-    folder = config.model_dir
-    folder = folder / "export" if (folder / "export").is_dir() else folder
-    export = loader.load(folder)
-    signatures = export.signatures
-    preprocessing = views_lib.Preprocessing(export.notes["resize_method"])
+        from cnnrnn.serving import app
+    except ModuleNotFoundError as error:
+        raise errors.UsageError(
+            f"serve needs the package {error.name}, which is not installed: pip install "
+            '"cnnrnn[serve]", or use ./run.sh serve, which installs it.'
+        ) from error
+
+    root = config.model_dir
+    folder = root / "export" if (root / "export").is_dir() else root
+    logging.info(f"serve: loading {folder}. {loader.WARNING}")
+    export = loader.load(folder, trusted=config.prediction.trust_export)
+    predict = functools.partial(_predict, export.signatures)
+    preprocessing = views_lib.Preprocessing(export.metadata["resize_method"])
+    explain = functools.partial(_explain, export.signatures, preprocessing)
+    logging.info("serve: processing one image, to compile the signatures")
+    image = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
+    predict([image])
+    explain([image])
+
+    listener = _listen(config.serving)
     application = app.application(
         _NAME,
-        batcher.Batcher(functools.partial(classify, signatures), _BATCH, _WAITING),
-        batcher.Batcher(
-            functools.partial(explain, signatures, preprocessing),
-            batch_size=1,
-            waiting=_EXPLANATIONS_WAITING,
-        ),
-        int(config.serving.max_body_megabytes * 1e6),
+        batcher.Batcher(predict, _BATCH_SIZE, _QUEUE_SIZE),
+        batcher.Batcher(explain, batch_size=1, queue_size=_EXPLANATIONS_QUEUE_SIZE),
+        max_body_bytes=int(config.serving.max_body_megabytes * 1e6),
+        allowed_hosts=_allowed_hosts(config.serving.host, listener.getsockname()[0]),
     )
-    print("serve: classifying and explaining one image, to have everything compiled", flush=True)
-    image = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
-    classify(signatures, [image])
-    explain(signatures, preprocessing, [image])
-    try:
-        listener = socket.create_server((config.serving.host, config.serving.port))
-    except OSError as error:
-        raise errors.UsageError(
-            f"cannot listen on --host={config.serving.host} --port={config.serving.port}: "
-            f"{error.strerror}."
-        ) from error
-    address = f"http://{config.serving.host}:{listener.getsockname()[1]}"
-    print(
-        f"serve: {folder}\n  page     {address}/\n  predict  {address}/v1/models/{_NAME}:predict",
-        flush=True,
-    )
+    url = f"http://{config.serving.host}:{listener.getsockname()[1]}"
+    logging.info(f"  page     {url}/\n  predict  {url}/v1/models/{_NAME}:predict")
     settings = uvicorn.Config(
         application,
         log_level="warning",
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=_STOP_SECONDS,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
     )
     uvicorn.Server(settings).run(sockets=[listener])
 
 
-def classify(signatures, images: list[bytes]) -> list[batcher.Answer]:
-    """The answers of the export for images, as JSON has them."""
-    said = signatures["serving_default"](image_bytes=tf.constant(images, tf.string))
+def _listen(settings: config_lib.ServingSettings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port))
+    except OSError as error:
+        raise errors.UsageError(
+            f"cannot listen on --host={settings.host} --port={settings.port}: {error.strerror}."
+        ) from error
+
+
+def _allowed_hosts(host: str, address: str) -> list[str]:
+    """The names by which clients may address the server, for its check of the Host header.
+
+    Args:
+        host: the name or address to listen on, given by the user.
+        address: the address that it resolved to.
+
+    Returns:
+        The name, the address, and this machine's local names. "*" (any name) if the server listens
+        on all addresses: the names of a machine in a network, behind a proxy or in a container are
+        not known here.
+    """
+    return ["*"] if address == _ALL_ADDRESSES else sorted({host, address, *_LOCAL_NAMES})
+
+
+def _predict(signatures, images: list[bytes]) -> list[batcher.Result]:
+    """The predictions for images, as JSON values."""
+    outputs = signatures["serving_default"](image_bytes=tf.constant(images, tf.string))
+    columns = (outputs[name].numpy() for name in ("classes", "probabilities", "error"))
     return [
         {
             "classes": [name.decode() for name in classes],
             "probabilities": probabilities.tolist(),
             "error": error.decode(),
         }
-        for classes, probabilities, error in zip(
-            *(said[name].numpy() for name in ("classes", "probabilities", "error")), strict=True
-        )
+        for classes, probabilities, error in zip(*columns, strict=True)
     ]
 
 
-def explain(
+def _explain(
     signatures, preprocessing: views_lib.Preprocessing, images: list[bytes]
-) -> list[batcher.Answer]:
-    """The images' classes, each with a figure of where they were found as a data URL."""
-    return [_explain(signatures, preprocessing, image) for image in images]
+) -> list[batcher.Result]:
+    """The classes of images, each with a figure of the attribution maps as a data URL."""
+    return [_explain_image(signatures, preprocessing, image) for image in images]
 
 
-def _explain(signatures, preprocessing: views_lib.Preprocessing, image: bytes) -> batcher.Answer:
-    said = {
-        name: value.numpy()[0]
-        for name, value in signatures["explained"](image_bytes=tf.constant([image])).items()
-    }
-    if said["error"]:
-        return {"error": said["error"].decode()}
-    view = preprocessing.rgb(views_lib.decode(tf.constant(image)))
+def _explain_image(
+    signatures, preprocessing: views_lib.Preprocessing, image: bytes
+) -> batcher.Result:
+    outputs = signatures["explained"](image_bytes=tf.constant([image]))
+    outputs = {name: values.numpy()[0] for name, values in outputs.items()}
+    if outputs["error"]:
+        return {"error": outputs["error"].decode()}
+    columns = (outputs[name] for name in ("classes", "probabilities", "cam", "timesteps"))
     classes = [
         (name.decode(), float(probability), cam, timesteps)
-        for name, probability, cam, timesteps in zip(
-            *(said[name] for name in ("classes", "probabilities", "cam", "timesteps")), strict=True
-        )
+        for name, probability, cam, timesteps in zip(*columns, strict=True)
     ]
-    figure = charts.explanation_figure(view.numpy(), classes[:_SHOWN])
+    view = preprocessing.rgb(views_lib.decode(tf.constant(image)))
+    figure = charts.explanation_figure(view.numpy(), classes[:_FIGURE_CLASSES])
     return {
-        "classes": [{"class": name, "probability": share} for name, share, *_ in classes],
+        "classes": [{"class": name, "probability": value} for name, value, *_ in classes],
         "figure": f"data:image/png;base64,{base64.b64encode(figure).decode()}",
     }

@@ -1,1 +1,1 @@
-"""Files that run without this package: SavedModel, Keras, LiteRT."""
+"""Exports of a trained run: files that run without this package."""

@@ -1,17 +1,18 @@
-"""A trained run as files that need nothing of this package.
+"""The folder that `export` writes.
 
 EXPORT/
-  saved_model/           takes an image's file, names classes; TensorFlow, TensorFlow Serving
+  saved_model/           image files -> class names; TensorFlow, TensorFlow Serving
   model.keras            plain Keras
   model.tflite           LiteRT, float32
-  model_quantized.tflite LiteRT, weights of 8 bits
-  classes.txt            the class names, in the order of the outputs
-  README.md              what it is: data, figures, limits, how to use each file
-  seal.json              sizes and hashes, what made it
+  model_quantized.tflite LiteRT, 8-bit weights
+  classes.txt            the class names in the order of the outputs, one per line
+  README.md              model card: data, metrics, limits, how to use each file
+  seal.json              manifest: checksums of the files, and the metadata
 """
 
 import pathlib
 import string
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,6 +22,7 @@ from cnnrnn import shapes
 from cnnrnn.export import keras_and_litert, saved_model
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.runs import manifest, run_folder
+from cnnrnn.system import text as text_lib
 
 _CARD = pathlib.Path(__file__).with_name("model_card.md")
 
@@ -29,32 +31,50 @@ def write(
     classifier: classifier_lib.Classifier,
     folder: pathlib.Path,
     config: config_lib.Config,
-    notes: dict,
+    metadata: dict[str, Any],
 ) -> None:
+    """Writes all files but the manifest.
+
+    Args:
+        classifier: in float32.
+        folder: an existing, empty folder.
+        config: `top` and `max_megapixels` are used.
+        metadata: from `describe`.
+    """
     saved_model.write(
         classifier,
         folder / "saved_model",
         top=config.prediction.top,
         max_pixels=config.data.max_pixels,
-        notes=notes,
+        metadata=metadata,
     )
-    plain = keras_and_litert.plain_keras(classifier.network)
-    plain.save(folder / "model.keras")
+    model = keras_and_litert.plain_keras(classifier.network)
+    model.save(folder / "model.keras")
     for name, quantized in (("model.tflite", False), ("model_quantized.tflite", True)):
-        (folder / name).write_bytes(keras_and_litert.litert(plain, quantized))
-    names = "".join(f"{' '.join(name.split())}\n" for name in classifier.class_names)
+        (folder / name).write_bytes(keras_and_litert.litert(model, quantized))
+    names = "".join(f"{text_lib.one_line(name)}\n" for name in classifier.class_names)
     (folder / "classes.txt").write_text(names, encoding="utf-8")
     card = string.Template(_CARD.read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(card.substitute(notes), encoding="utf-8")
+    (folder / "README.md").write_text(card.substitute(metadata), encoding="utf-8")
 
 
 def describe(
     folder: run_folder.RunFolder, classifier: classifier_lib.Classifier, config: config_lib.Config
-) -> dict:
-    """What made the export, for the seal and the card."""
+) -> dict[str, Any]:
+    """The metadata of an export, for its manifest, its model card and the SavedModel.
+
+    Args:
+        folder: the run.
+        classifier: loaded from it.
+        config: `top` and `max_megapixels` are used.
+
+    Returns:
+        JSON. "top" is the number of classes that the SavedModel returns for an image, "classes"
+        the number of all classes.
+    """
     best = classifier.best
-    made = folder.manifest().get(best.phase, {})
-    dataset = made.get("dataset", {})
+    trained = folder.manifest().get(best.phase, {})
+    dataset = trained.get("dataset", {})
     return {
         "run": folder.root.resolve().name,
         "weights_sha256": best.sha256,
@@ -68,13 +88,13 @@ def describe(
         "dataset": dataset.get("name", "unknown"),
         "fingerprint": dataset.get("fingerprint", "unknown"),
         "classes": len(classifier.class_names),
-        "named": min(config.prediction.top, len(classifier.class_names)),
+        "top": min(config.prediction.top, len(classifier.class_names)),
         "max_megapixels": f"{config.data.max_megapixels:g}",
         "resize_method": classifier.preprocessing.resize_method,
         "image_size": shapes.IMAGE_SIZE,
-        "git_commit": made.get("git_commit") or "unknown",
-        "tensorflow": made.get("packages", {}).get("tensorflow", "unknown"),
-        "precision": made.get("precision", "unknown"),
+        "git_commit": trained.get("git_commit") or "unknown",
+        "tensorflow": trained.get("packages", {}).get("tensorflow", "unknown"),
+        "precision": trained.get("precision", "unknown"),
         "export_git_commit": manifest.git_commit() or "unknown",
         "export_tensorflow": tf.__version__,
         "export_keras": keras.__version__,

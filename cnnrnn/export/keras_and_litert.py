@@ -1,6 +1,6 @@
-"""The trained network without this package: a Keras file, and LiteRT files.
+"""The trained network in plain Keras and in LiteRT.
 
-All take images that are resized to 299x299 already; the gray view is made inside.
+The inputs are images already resized to 299x299; the gray sequence is computed inside.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ from cnnrnn.export import saved_model
 from cnnrnn.models import batch_norm, lstm
 from cnnrnn.models import network as network_lib
 
-# This package's layers, and those of Keras that have the same variables and values.
+# This package's layers, and Keras's layers with the same variables and values.
 _PLAIN = {
     lstm.LSTM: keras.layers.LSTM,
     batch_norm.BatchNormalization: keras.layers.BatchNormalization,
@@ -22,10 +22,10 @@ _PLAIN = {
 
 
 def plain_keras(network: network_lib.Network) -> keras.Model:
-    """The network of Keras's own layers alone.
+    """The network with Keras's own layers only.
 
     Args:
-        network: in float32.
+        network: of precision "float32".
 
     Returns:
         image (B, 299, 299, 3) float32 in [-1, 1] -> probabilities (B, classes).
@@ -38,29 +38,31 @@ def plain_keras(network: network_lib.Network) -> keras.Model:
     copy = keras.models.clone_model(network.model, clone_function=clone)
     copy.set_weights(network.model.get_weights())
     image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image")
-    rows = keras.ops.reshape(
+    sequence = keras.ops.reshape(
         keras.ops.mean(image, axis=-1), (-1, shapes.TIMESTEPS, shapes.STEP_FEATURES)
     )
-    logits = copy({"image": image, "rows": rows})
+    logits = copy({"image": image, network_lib.SEQUENCE_INPUT: sequence})
     return keras.Model(image, keras.layers.Softmax(name="probabilities")(logits), name="cnnrnn")
 
 
 def litert(model: keras.Model, quantized: bool) -> bytes:
-    """A LiteRT file for one image at a time, of LiteRT's own operations alone.
+    """Converts the network to LiteRT, with builtin operations only and a batch size of 1.
 
     Args:
         model: from `plain_keras`.
-        quantized: weights in 8 bits, which makes it a quarter of the size ('dynamic range').
+        quantized: whether to quantize the weights to 8 bits (dynamic range quantization), which
+            makes the file a quarter of the size.
 
     Returns:
-        The file: image (1, 299, 299, 3) float32 from 0 to 255 -> probabilities (1, classes).
+        The content of a file: image (1, 299, 299, 3) float32 in [0, 255] -> probabilities
+        (1, classes).
     """
     size = (1, shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)
 
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": model(image / 127.5 - 1.0, training=False)}
 
-    # By way of a SavedModel, because from a function the converter leaves Keras's weights out.
+    # Through a SavedModel: converted from a function, the file lacks Keras's weights.
     with tempfile.TemporaryDirectory() as folder:
         saved = pathlib.Path(folder) / "saved_model"
         spec = tf.TensorSpec(size, tf.float32, name="image")

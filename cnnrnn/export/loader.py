@@ -1,6 +1,13 @@
-"""An export, read back."""
+"""Loads an export.
+
+A SavedModel is a program: TensorFlow runs its graph with the rights of the user, and a graph can
+read and write files. So an export is loaded only if its manifest (seal.json) is of an export and
+lists every file of the SavedModel with the right checksum. This shows that the files are intact,
+not who wrote them: anyone can write a manifest.
+"""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,36 +17,85 @@ import tensorflow as tf
 from cnnrnn import errors
 from cnnrnn.system import checksummed
 
+WARNING = (
+    "An export runs as a program, which can read and write your files: use it only if you trust "
+    "its source."
+)
+
+_SAVED_MODEL = "saved_model"
+_SIGNATURES = {"serving_default", "explained", "about"}
+_METADATA = {"classes", "top", "resize_method"}  # what commands read of it
+
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Attributes:
-    signatures: those of the SavedModel, see `saved_model`.
-    notes: what made it, see `export`.
+    """A loaded export.
+
+    Attributes:
+        signatures: of the SavedModel, by name; see `saved_model`.
+        metadata: see `bundle.describe`.
     """
 
     signatures: Mapping[str, Callable[..., dict[str, tf.Tensor]]]
-    notes: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def is_export(folder: pathlib.Path) -> bool:
-    """Whether a folder is an export, and not the run that it was made from."""
-    return (folder / "saved_model").is_dir()
+    """Whether a folder has the layout of an export (and not that of a run)."""
+    return (folder / _SAVED_MODEL).is_dir()
 
 
-def load(folder: pathlib.Path) -> Export:
-    """Checks an export and loads its SavedModel.
+def load(folder: pathlib.Path, *, trusted: bool = False) -> Export:
+    """Loads the SavedModel of an export.
+
+    Args:
+        folder: the export.
+        trusted: whether to load it without checking the manifest, which may be missing.
 
     Raises:
-        UsageError: the folder is no export.
-        RunError: the export is damaged.
+        UsageError: if the folder is not an export, or has no manifest of one.
+        RunError: if the files differ from the manifest.
     """
+    if not is_export(folder):
+        raise errors.UsageError(
+            f"{folder} is not an export: run ./run.sh export with the same flags first."
+        )
+    metadata = None if trusted else _check_manifest(folder)
+    signatures = tf.saved_model.load(str(folder / _SAVED_MODEL)).signatures
+    if _SIGNATURES - set(signatures):
+        raise _not_an_export(folder, "signatures", _SIGNATURES - set(signatures))
+    if metadata is None:
+        metadata = json.loads(signatures["about"]()["metadata"].numpy())
+        if _METADATA - set(metadata):
+            raise _not_an_export(folder, "metadata", _METADATA - set(metadata))
+    return Export(signatures, metadata)
+
+
+def _check_manifest(folder: pathlib.Path) -> dict[str, Any]:
+    """The metadata in the manifest, if it is one of an export and the files match it."""
     if not (folder / checksummed.CHECKSUMS).exists():
         raise errors.UsageError(
-            f"{folder} is no export: run ./run.sh export with the same flags first."
+            f"{folder} has no {checksummed.CHECKSUMS}, the manifest that export writes. {WARNING} "
+            "To load it without a manifest, give --trust_export."
         )
     try:
-        notes = checksummed.read_metadata(folder)
+        metadata = checksummed.read_metadata(folder)
+        listed = checksummed.read_json(folder / checksummed.CHECKSUMS)["files"]
+        for path in sorted((folder / _SAVED_MODEL).rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if not path.is_dir() and name not in listed:
+                raise ValueError(f"{name} is not listed in {checksummed.CHECKSUMS}")
     except ValueError as error:
-        raise errors.RunError(f"the export {folder} is damaged: {error}. Export anew.") from error
-    return Export(tf.saved_model.load(str(folder / "saved_model")).signatures, notes)
+        raise errors.RunError(
+            f"the export {folder} is damaged: {error}. Run ./run.sh export again."
+        ) from error
+    if _METADATA - set(metadata):
+        raise _not_an_export(folder, "metadata", _METADATA - set(metadata))
+    return metadata
+
+
+def _not_an_export(folder: pathlib.Path, what: str, missing: set[str]) -> errors.UsageError:
+    return errors.UsageError(
+        f"{folder} was not written by this version of export (missing {what}: "
+        f"{', '.join(sorted(missing))}): run ./run.sh export again."
+    )

@@ -98,9 +98,7 @@ class LSTM(keras.layers.LSTM):
         if _on_gpu():
             outputs = super().call(sequences, training=training)
             return tf.cast(outputs, self.variable_dtype)
-        with keras.src.backend.AutocastScope(
-            None
-        ):  # the kernel casts, so that gradients stay float32
+        with keras.src.backend.AutocastScope(None):  # the kernel casts: gradients stay float32
             weights = [
                 tf.convert_to_tensor(v)
                 for v in (self.cell.kernel, self.cell.recurrent_kernel, self.cell.bias)
@@ -140,7 +138,7 @@ def _lstm(x, kernel, recurrent_kernel, bias, *, compute_dtype: tf.DType) -> tf.T
         z = product(kernel, flat, transpose_a=True, transpose_b=True) + bias[:, tf.newaxis]
         z = tf.unstack(tf.reshape(z, (4 * units, timesteps, batch)), axis=1)
         recurrent = tf.cast(recurrent_kernel, compute_dtype)  # (n, 4n)
-        # Transposed once, so that every timestep reads it in memory order. Through three dimensions,
+        # Transposed once, so that every timestep reads it in memory order. In three dimensions,
         # because TensorFlow folds a plain transpose into each product, which halves their rate.
         by_gate = tf.reshape(recurrent, (units, 4, units))
         transposed = tf.reshape(tf.transpose(by_gate, (1, 2, 0)), (4 * units, units))

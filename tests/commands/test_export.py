@@ -1,4 +1,4 @@
-"""The exported files, each without this package."""
+"""`export`: its files, each used without this package."""
 
 import errno
 import subprocess
@@ -11,20 +11,20 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import exports
-from cnnrnn import errors, metrics, phases
+from cnnrnn import errors, phases
 from cnnrnn.commands import export, train
-from cnnrnn.export import keras_and_litert, saved_model
+from cnnrnn.export import keras_and_litert, loader, saved_model
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
-from cnnrnn.runs import best_weights, run_folder
-from cnnrnn.runs import classifier as classifier_lib
+from cnnrnn.runs import run_folder
 from cnnrnn.system import checksummed
 from tests import helpers, small_network
+from tests.export import small_export
 
 
 @pytest.fixture(scope="module")
 def network():
-    """One whose answers depend on the image and on its trained statistics."""
+    """A network whose predictions depend on the image and on BatchNorm's moving statistics."""
     network = small_network.small_build(3)
     rng = np.random.default_rng(0)
     for layer in phases.batchnorm_layers(network):
@@ -41,92 +41,97 @@ def plain(network):
 
 
 def reference(network, image):
-    rows = tf.reshape(tf.reduce_mean(image, -1), (-1, 23, 3887))
-    return tf.nn.softmax(network.logits({"image": image, "sequence": rows}, training=False)).numpy()
+    sequence = tf.reshape(tf.reduce_mean(image, -1), (-1, 23, 3887))
+    logits = network.logits({"image": image, "sequence": sequence}, training=False)
+    return tf.nn.softmax(logits).numpy()
 
 
-def test_the_keras_file_needs_keras_alone(network, plain, tmp_path):
+def test_the_keras_file_needs_keras_only(network, plain, tmp_path):
     image = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
     plain.save(tmp_path / "model.keras")
     np.save(tmp_path / "image.npy", image)
     program = (
         "import keras, sys, numpy as np\n"
         "model = keras.saving.load_model('model.keras')\n"
-        "np.save('said.npy', model.predict(np.load('image.npy'), verbose=0))\n"
+        "np.save('predictions.npy', model.predict(np.load('image.npy'), verbose=0))\n"
         "assert 'cnnrnn' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env={})
-    np.testing.assert_allclose(np.load(tmp_path / "said.npy"), reference(network, image), atol=1e-6)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "predictions.npy"), reference(network, image), atol=1e-6
+    )
 
 
-def test_it_is_made_of_kerass_own_layers(plain):
+def test_the_keras_model_has_layers_of_keras_only(plain):
     assert any(isinstance(layer, keras.layers.LSTM) for layer in plain.layers[-2].layers)
     kinds = {type(layer).__module__.split(".")[0] for layer in plain.layers[-2].layers}
     assert kinds == {"keras"}
 
 
 @pytest.mark.parametrize("quantized, tolerance", [(False, 1e-5), (True, 0.01)])
-def test_litert_says_what_the_network_says(network, plain, quantized, tolerance):
+def test_litert_predictions_match_the_network(network, plain, quantized, tolerance):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     content = keras_and_litert.litert(plain, quantized)
     classify = interpreter.Interpreter(model_content=content).get_signature_runner()
     rng = np.random.default_rng(0)
     images = [rng.uniform(0, 255, (1, 299, 299, 3)).astype(np.float32) for _ in range(2)]
-    right = [reference(network, pixels / 127.5 - 1.0) for pixels in images]
-    assert np.abs(right[0] - right[1]).max() > 0.1  # a constant would not do
-    for pixels, probabilities in zip(images, right, strict=True):
-        said = classify(image=pixels)["probabilities"]
-        np.testing.assert_allclose(said, probabilities, atol=tolerance)
+    expected = [reference(network, pixels / 127.5 - 1.0) for pixels in images]
+    assert np.abs(expected[0] - expected[1]).max() > 0.1  # not constant
+    for pixels, probabilities in zip(images, expected, strict=True):
+        predicted = classify(image=pixels)["probabilities"]
+        np.testing.assert_allclose(predicted, probabilities, atol=tolerance)
 
 
-def test_the_command(small_network, small_config, one_replica, monkeypatch, capsys):
+def test_the_command_writes_all_files(
+    small_network, small_config, one_replica, monkeypatch, capsys
+):
     train.phase1((), small_config.replace(epochs=(1, 1)))
     for _ in range(2):  # an earlier export is replaced
         export.run((), small_config)
     folder = small_config.run_dir / "export"
-    notes = checksummed.notes(folder)
-    assert notes["classes"] == 3 and notes["run"] == "test"
+    metadata = checksummed.read_metadata(folder)
+    assert metadata["classes"] == 3 and metadata["run"] == "test"
     assert (folder / "classes.txt").read_text().splitlines() == list(helpers.CLASSES)
     card = (folder / "README.md").read_text()
-    assert "$" not in card and notes["top1"] in card and notes["fingerprint"] in card
+    assert "$" not in card and metadata["top1"] in card and metadata["fingerprint"] in card
+    assert loader.load(folder).metadata == metadata
     assert "model_quantized.tflite" in capsys.readouterr().out
-    assert_one_that_fails_leaves_the_one_before(small_config, folder, monkeypatch)
+    assert_a_failed_export_keeps_the_earlier_one(small_config, folder, monkeypatch)
     (folder / "seal.json").unlink()
-    with pytest.raises(errors.UsageError, match="is no export"):
+    with pytest.raises(errors.UsageError, match="is not an export"):
         export.run((), small_config)
 
 
-def assert_one_that_fails_leaves_the_one_before(config, folder, monkeypatch):
+def assert_a_failed_export_keeps_the_earlier_one(config, folder, monkeypatch):
     def fail(*_):
         with pytest.raises(errors.UsageError, match="in use by process"):
-            with run_folder.RunFolder(folder.parent).opened():  # it would clear what is half done
+            with run_folder.RunFolder(
+                folder.parent
+            ).opened():  # another process would remove the temporary files
                 pass
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    before = checksummed.notes(folder)
+    before = checksummed.read_metadata(folder)
     monkeypatch.setattr(keras_and_litert, "litert", fail)
     with pytest.raises(errors.RunError, match="cannot export to .*No space left"):
         export.run((), config)
-    assert checksummed.notes(folder) == before
+    assert checksummed.read_metadata(folder) == before
     assert not list(folder.parent.glob(".partial*"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not helpers.REAL_ARCHIVE.is_file(), reason=f"{helpers.REAL_ARCHIVE} is not there"
+    not helpers.REAL_ARCHIVE.is_file(), reason=f"{helpers.REAL_ARCHIVE} does not exist"
 )
-def test_at_full_size_real_images_are_answered_as_by_the_program(tmp_path):
-    """The real network, exported, in processes that know nothing of this package."""
+def test_full_size_exports_match_the_classifier_on_real_images(tmp_path):
+    """The full-size network, in processes without this package."""
     network = network_lib.build(100)
     xception_weights.load_into(network.cnn, "imagenet")
     head = network.fusion.get_layer("logits")
-    head.kernel.assign(head.kernel * 20)  # so that there are sure answers to compare
+    head.kernel.assign(head.kernel * 20)  # for confident predictions
     names = tuple(f"class {number}" for number in range(100))
-    best = best_weights.Best(None, "", names, "phase1", 1, metrics.Means(0, 0, 0, 1))
-    classifier = classifier_lib.Classifier(network, names, "bilinear", best)
-    saved_model.write(
-        classifier, tmp_path / "saved_model", top=5, max_pixels=10**8, notes={"made": "here"}
-    )
+    classifier = small_export.classifier(names, network)
+    saved_model.write(classifier, tmp_path / "saved_model", top=5, max_pixels=10**8, metadata={})
     keras_and_litert.plain_keras(network).save(tmp_path / "model.keras")
     (tmp_path / "classes.txt").write_text("\n".join(names))
     with zipfile.ZipFile(helpers.REAL_ARCHIVE) as archive:

@@ -1,4 +1,4 @@
-"""Answers for files of all kinds, in order, in three formats; bad ones in their place."""
+"""`predict` and `explain`: images of all kinds, output formats, runs and exports."""
 
 import csv
 import io
@@ -26,79 +26,83 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 
 @pytest.fixture
-def run_of(small_config, one_replica, monkeypatch):
-    """A trained run on the images."""
+def trained(small_config, one_replica, monkeypatch):
+    """The settings of a trained run."""
     settings = small_config.replace(epochs=(1, 1), learning_rate=(0.01, 1e-4))
     train.phase1((), settings)
     return settings
 
 
 @pytest.fixture
-def said(run_of, capsys):
-    def said(*arguments, **settings):
+def predicted(trained, capsys):
+    """Runs `predict`; returns its output and its error."""
+
+    def run(*arguments, **settings):
         capsys.readouterr()
         failure = None
         try:
-            predict.run([str(a) for a in arguments], run_of.replace(**settings))
+            predict.run([str(a) for a in arguments], trained.replace(**settings))
         except errors.RunError as error:
             failure = str(error)
         return capsys.readouterr().out, failure
 
-    return said
+    return run
 
 
-def test_a_folder_is_answered_as_evaluation_does(run_of, said, images, one_replica):
-    out, failure = said(images / "val", format="jsonl", top=3)
-    answers = [json.loads(line) for line in out.splitlines()]
-    assert failure is None and len(answers) == 9
-    data = dataset_lib.load(run_of)
-    classifier = classifier_lib.load(run_of.run_dir)
+def test_predictions_match_those_of_the_evaluation(trained, predicted, images, one_replica):
+    out, failure = predicted(images / "val", format="jsonl", top=3)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert failure is None and len(records) == 9
+    data = dataset_lib.load(trained)
+    classifier = classifier_lib.load(trained.run_dir)
     reference = predictions_lib.Evaluator(
         steps.make_eval_step(classifier.network, one_replica),
         one_replica,
         batch_size=4,
         preprocessing=views_lib.Preprocessing(),
     ).predict(data.validation, label="reference")
-    by_path = {answer["path"]: answer["classes"] for answer in answers}
-    for row in range(9):
-        first, *_ = classes = by_path[data.validation.path(row)]
-        assert [data.class_names.index(c["class"]) for c in classes] == list(reference.top[row][:3])
-        assert first["probability"] == pytest.approx(reference.probability[row], abs=1e-6)
+    by_path = {record["path"]: record["classes"] for record in records}
+    for index in range(9):
+        first, *_ = classes = by_path[data.validation.path(index)]
+        assert [data.class_names.index(c["class"]) for c in classes] == list(
+            reference.top[index][:3]
+        )
+        assert first["probability"] == pytest.approx(reference.probability[index], abs=1e-6)
         assert sum(c["probability"] for c in classes) == pytest.approx(1, abs=1e-5)
 
 
-def test_bad_images_are_answered_in_their_place_and_the_others_go_on(said, tmp_path):
+def test_bad_images_have_an_error_in_their_place(predicted, tmp_path):
     folder = tmp_path / "all kinds"
     bad_images.write(folder)
-    out, failure = said(folder, format="jsonl")
-    answers = {a["path"].rsplit("/", 1)[1]: a for a in map(json.loads, out.splitlines())}
+    out, failure = predicted(folder, format="jsonl")
+    records = {r["path"].rsplit("/", 1)[1]: r for r in map(json.loads, out.splitlines())}
     for name in bad_images.BAD | set(bad_images.NO_FILES):
-        assert "error" in answers[name]
+        assert "error" in records[name]
     good = set(bad_images.FILES) - bad_images.BAD
     for name in good - {"zwei\nzeilen.png"}:
-        assert len(answers[name]["classes"]) == 3
-    assert answers[r"zwei\nzeilen.png"]["classes"]
+        assert len(records[name]["classes"]) == 3
+    assert records[r"zwei\nzeilen.png"]["classes"]
     bad = len(bad_images.BAD) + len(bad_images.NO_FILES)
-    assert failure == f"{bad} of {len(answers)} images could not be read."
+    assert failure == f"{bad} of {len(records)} images could not be read."
 
 
-def test_the_formats(said, images, tmp_path):
+def test_output_formats(predicted, images, tmp_path):
     good = sorted((images / "val" / "gray").iterdir())[0]
-    out, failure = said(good, tmp_path / "none.jpg", top=2)
+    out, failure = predicted(good, tmp_path / "none.jpg", top=2)
     lines = out.splitlines()
     assert lines[0] == str(good) and len(lines) == 4
     assert lines[1].split()[1] == "%" or lines[1].split()[0].endswith("%")
     assert lines[3] == f"{tmp_path / 'none.jpg'}: cannot be read (No such file or directory)"
     assert failure.startswith("1 of 2")
-    out, _ = said(good, tmp_path / "none.jpg", top=2, format="csv")
+    out, _ = predicted(good, tmp_path / "none.jpg", top=2, format="csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["rank"] for row in rows] == ["1", "2", ""]
     assert rows[0]["class"] in helpers.CLASSES and float(rows[0]["probability"]) > 0
     assert rows[2]["error"].startswith("cannot be read")
 
 
-def test_patterns_standard_input_and_more_than_a_batch(said, images, tmp_path, monkeypatch):
-    out, _ = said(images / "val" / "*" / "*_01.png", format="jsonl")
+def test_patterns_and_paths_on_standard_input(predicted, images, tmp_path, monkeypatch):
+    out, _ = predicted(images / "val" / "*" / "*_01.png", format="jsonl")
     assert len(out.splitlines()) == 3
     one = next((images / "val" / "white").iterdir())
     many = [tmp_path / f"{i:03d}.png" for i in range(70)]
@@ -106,53 +110,47 @@ def test_patterns_standard_input_and_more_than_a_batch(said, images, tmp_path, m
         shutil.copy(one, path)
     listed = b"".join(os.fsencode(path) + b"\r\n" for path in many)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed)))
-    out, _ = said("-", format="jsonl")
-    answers = [json.loads(line) for line in out.splitlines()]
-    assert [answer["path"] for answer in answers] == list(map(str, many))
-    first = [answer["classes"][0]["probability"] for answer in answers]
+    out, _ = predicted("-", format="jsonl")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["path"] for record in records] == list(map(str, many))
+    first = [record["classes"][0]["probability"] for record in records]
     np.testing.assert_allclose(first, first[0], atol=1e-6)
 
 
-def test_names_that_are_none_are_answered_in_their_place(said, images, tmp_path, monkeypatch):
+def test_invalid_paths_have_an_error_in_their_place(predicted, images, tmp_path, monkeypatch):
     good = next((images / "val" / "white").iterdir())
     odd = os.path.join(os.fsencode(tmp_path), b"not_utf8_\xff.png")
     shutil.copy(good, odd)
     listed = b"\n".join([os.fsencode(good), b"two\0names", odd, b""])
-    # As under a locale of UTF-8, where text that is none ends reading.
+    # As in a UTF-8 locale, where reading invalid text raises.
     stdin = io.TextIOWrapper(io.BytesIO(listed), encoding="utf-8", errors="strict")
     monkeypatch.setattr("sys.stdin", stdin)
-    out, failure = said("-", format="jsonl")
-    answers = [json.loads(line) for line in out.splitlines()]
-    assert ["error" in answer for answer in answers] == [False, True, False]
-    assert "null byte" in answers[1]["error"] and failure.startswith("1 of 3")
+    out, failure = predicted("-", format="jsonl")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert ["error" in record for record in records] == [False, True, False]
+    assert "null byte" in records[1]["error"] and failure.startswith("1 of 3")
 
 
-def test_patterns_are_of_files_and_one_that_fits_nothing_is_told(images):
-    found = predict.paths_of([str(images / "val" / "**"), str(images / "none[1].jpg")])
-    assert found[-1] == str(images / "none[1].jpg")
-    assert len(found) == 10 and all(os.path.isfile(path) for path in found[:-1])
-
-
-def test_on_a_terminal_answers_and_progress_do_not_run_into_each_other(run_of, images, monkeypatch):
+def test_predictions_and_progress_do_not_share_a_line_on_a_terminal(trained, images, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, terminal)
-    predict.run([str(images / "val" / "white")], run_of.replace(top=1))
+    predict.run([str(images / "val" / "white")], trained.replace(top=1))
     lines = [line.rsplit("\r", 1)[-1] for line in terminal.getvalue().splitlines()]
     assert all(line.startswith(("/", "  ")) for line in lines if ".png" in line or "%" in line)
     assert lines[-1].startswith("predict: 3/3 images")
     assert sum(line.endswith(".png") and line.startswith("/") for line in lines) == 3
 
 
-def test_an_export_answers_as_its_run(run_of, said, images, tmp_path, monkeypatch):
+def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, monkeypatch):
     (tmp_path / "bad.png").write_bytes(b"no image")
     asked = images / "val", tmp_path / "bad.png"
-    run, failure = said(*asked, format="jsonl", top=2)
-    monkeypatch.setattr(keras_and_litert, "litert", lambda *_: b"")  # slow, and not asked for
-    export.run((), run_of.replace(top=2))
-    folder = str(run_of.run_dir / "export")
-    exported, exported_failure = said(*asked, format="jsonl", top=2, model=folder)
+    run, failure = predicted(*asked, format="jsonl", top=2)
+    monkeypatch.setattr(keras_and_litert, "litert", lambda *_: b"")  # slow, and not used here
+    export.run((), trained.replace(top=2))
+    folder = str(trained.run_dir / "export")
+    exported, exported_failure = predicted(*asked, format="jsonl", top=2, model=folder)
     assert exported_failure == failure == "1 of 10 images could not be read."
     for mine, other in zip(run.splitlines(), exported.splitlines(), strict=True):
         mine, other = json.loads(mine), json.loads(other)
@@ -160,30 +158,28 @@ def test_an_export_answers_as_its_run(run_of, said, images, tmp_path, monkeypatc
         for one, two in zip(mine.get("classes", ()), other.get("classes", ()), strict=True):
             assert one["class"] == two["class"]
             assert one["probability"] == pytest.approx(two["probability"], abs=1e-6)
-    with pytest.raises(errors.UsageError, match="names 2 classes"):
-        predict.run(["x.jpg"], run_of.replace(model=folder, top=3))
-    (run_of.run_dir / "export" / "classes.txt").write_text("other\n")
+    with pytest.raises(errors.UsageError, match="returns 2 classes"):
+        predict.run(["x.jpg"], trained.replace(model=folder, top=3))
+    (trained.run_dir / "export" / "classes.txt").write_text("other\n")
     with pytest.raises(errors.RunError, match="damaged"):
-        predict.run(["x.jpg"], run_of.replace(model=folder, top=2))
+        predict.run(["x.jpg"], trained.replace(model=folder, top=2))
 
 
-def test_nothing_to_do_or_to_do_it_with_is_said(run_of, tmp_path):
+def test_missing_images_or_weights_are_reported(trained, tmp_path):
     with pytest.raises(errors.UsageError, match="expected images"):
-        predict.run([], run_of)
+        predict.run([], trained)
     with pytest.raises(errors.UsageError, match="no trained weights"):
         predict.run(["x.jpg"], config_lib.Config.of(model=str(tmp_path)))
 
 
-def test_explanations_are_written_for_good_images_and_bad_ones_are_told(
-    run_of, images, tmp_path, capsys
-):
+def test_explanations_are_written_and_bad_images_reported(trained, images, tmp_path, capsys):
     good = tmp_path / ("\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 80 + ".png")  # 244 bytes
     shutil.copy(next((images / "val" / "white").iterdir()), good)
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     with pytest.raises(errors.RunError, match="1 of 2"):
-        explain.run([str(tmp_path / "bad.jpg"), str(good)], run_of.replace(top=2))
-    said = capsys.readouterr().out
-    assert "bad.jpg: is no image" in said and "%, " in said
-    (written,) = (run_of.run_dir / "explanations").iterdir()
+        explain.run([str(tmp_path / "bad.jpg"), str(good)], trained.replace(top=2))
+    output = capsys.readouterr().out
+    assert "bad.jpg: is no image" in output and "%, " in output
+    (written,) = (trained.run_dir / "explanations").iterdir()
     pixels = tf.io.decode_png(written.read_bytes()).numpy()
     assert written.name == f"0002-{good.stem[:50]}.png" and pixels.shape[0] > 600

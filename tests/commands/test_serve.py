@@ -1,45 +1,46 @@
-"""The server as a process of its own, asked over HTTP and through its page."""
+"""The server as a process: over HTTP, through its page, and how it stops."""
 
+import base64
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, metrics
+from cnnrnn import errors
 from cnnrnn.commands import serve
-from cnnrnn.export import saved_model
-from cnnrnn.runs import best_weights
-from cnnrnn.runs import classifier as classifier_lib
-from cnnrnn.system import checksummed
-from tests import bad_images, helpers, pages, small_network
+from cnnrnn.export import loader
+from cnnrnn.preprocessing import views as views_lib
+from tests import bad_images, helpers, pages
+from tests.export import small_export
 
 NAMES = ("cat", "<b>dog</b>", "bird")
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
-    best = best_weights.Best(None, "", NAMES, "phase1", 1, metrics.Means(0, 0, 0, 1))
-    classifier = classifier_lib.Classifier(small_network.small_build(3), NAMES, "bilinear", best)
-    target = tmp_path_factory.mktemp("run") / "export"
-    with checksummed.writing(target, {"resize_method": "bilinear"}) as folder:
-        saved_model.write(
-            classifier, folder / "saved_model", top=2, max_pixels=1_000_000, notes={"made": "here"}
-        )
-    return target
+    return small_export.write(tmp_path_factory.mktemp("run") / "export", NAMES)
+
+
+@pytest.fixture(scope="module")
+def signatures(export):
+    return loader.load(export).signatures
 
 
 @pytest.fixture(scope="module")
 def address(export):
-    """Where a server listens; in the end it has to stop when asked to, whoever is still sending."""
+    """The URL of a server, which in the end must stop although a client is still sending."""
     program = [sys.executable, "-m", "cnnrnn.main", "serve", f"--model={export}", "--port=0"]
     settings = {
         "cwd": helpers.REPOSITORY,
@@ -50,20 +51,71 @@ def address(export):
     with subprocess.Popen(program, **settings) as server:
         address = next(line.split()[1] for line in server.stdout if line.startswith("  page"))
         yield address
-        place = urllib.parse.urlsplit(address)
-        with socket.create_connection((place.hostname, place.port)) as stalled:
-            stalled.sendall(b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf")
+        url = urllib.parse.urlsplit(address)
+        with socket.create_connection((url.hostname, url.port)) as stalled:
+            head = f"POST /explain HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 9\r\n\r\n"
+            stalled.sendall(f"{head}half".encode())
             time.sleep(0.5)
             server.terminate()
             assert server.wait(60) == 128 + signal.SIGTERM
 
 
-def test_it_listens_on_this_machine_alone_and_is_well(address):
+def status(request):
+    try:
+        with urllib.request.urlopen(request) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_it_listens_on_this_machine_only(address):
     assert address.startswith("http://127.0.0.1:")
     assert urllib.request.urlopen(f"{address}health").read() == b"ok\n"
 
 
-def test_a_person_drops_a_image_and_sees_what_it_is(address, browser, tmp_path):
+def test_requests_of_other_sites_are_refused(address):
+    requests = [
+        urllib.request.Request(f"{address}explain", bad_images.JPEG, headers)
+        for headers in ({}, {"Origin": "http://evil.example"}, {"Host": "evil.example"})
+    ]
+    assert [status(request) for request in requests] == [200, 403, 400]
+
+
+@pytest.mark.parametrize(
+    "host, address, allowed",
+    [
+        ("127.0.0.1", "127.0.0.1", ["127.0.0.1", "[::1]", "localhost"]),
+        ("box.lan", "10.0.0.7", ["10.0.0.7", "127.0.0.1", "[::1]", "box.lan", "localhost"]),
+        ("0.0.0.0", "0.0.0.0", ["*"]),
+    ],
+)
+def test_host_names_that_are_allowed(host, address, allowed):
+    assert serve._allowed_hosts(host, address) == allowed
+
+
+def test_predictions_match_the_export(signatures):
+    contents = [bad_images.JPEG, b"no image", bad_images.PNG]
+    outputs = signatures["serving_default"](image_bytes=tf.constant(contents))
+    predictions = serve._predict(signatures, contents)
+    assert [bool(prediction["error"]) for prediction in predictions] == [False, True, False]
+    for prediction, classes, probabilities in zip(
+        predictions, outputs["classes"].numpy(), outputs["probabilities"].numpy(), strict=True
+    ):
+        assert prediction["classes"] == [name.decode() for name in classes]
+        np.testing.assert_allclose(prediction["probabilities"], probabilities, atol=1e-6)
+
+
+def test_explanations_have_classes_and_a_figure(signatures):
+    contents = [bad_images.JPEG, bad_images.FILES["bomb.png"][0]]
+    good, bad = serve._explain(signatures, views_lib.Preprocessing(), contents)
+    assert {prediction["class"] for prediction in good["classes"]} <= set(NAMES)
+    png = base64.b64decode(good["figure"].removeprefix("data:image/png;base64,"))
+    assert tf.io.decode_png(png).shape[1] > 500
+    assert "too many pixels" in bad["error"]
+
+
+def test_the_page_shows_the_classes_of_an_image(address, browser, tmp_path):
     good, other, bad = (tmp_path / name for name in ("good.jpg", "other.png", "bad.jpg"))
     good.write_bytes(bad_images.JPEG)
     other.write_bytes(bad_images.PNG)
@@ -73,20 +125,35 @@ def test_a_person_drops_a_image_and_sees_what_it_is(address, browser, tmp_path):
     wait = WebDriverWait(browser, 60)
     file.send_keys(str(good))
     wait.until(lambda _: state.text == "good.jpg" and figure.is_displayed())
-    said = [line.text.split() for line in browser.find_elements(By.CSS_SELECTOR, "#classes li")]
-    assert len(said) == 2 and {name for name, *_ in said} <= set(NAMES)
+    shown = [line.text.split() for line in browser.find_elements(By.CSS_SELECTOR, "#classes li")]
+    assert len(shown) == 2 and {name for name, *_ in shown} <= set(NAMES)
     assert int(figure.get_property("naturalWidth")) > 500
     pages.assert_renders(browser, tmp_path / "page.png")
-    # Two at once: what is shown is of the last.
+    # Two at once: the page shows the last one.
     file.send_keys(str(good))
     file.send_keys(str(other))
     wait.until(lambda _: state.text == "other.png" and figure.is_displayed())
     assert len(browser.find_elements(By.CSS_SELECTOR, "#classes li")) == 2
     file.send_keys(str(bad))
     wait.until(lambda _: state.get_attribute("class") == "bad")
-    assert "no image" in state.text and not figure.is_displayed()
+    assert "not an image" in state.text and not figure.is_displayed()
 
 
-def test_without_an_export_there_is_nothing_to_serve(tmp_path):
-    with pytest.raises(errors.UsageError, match="is no export"):
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_a_missing_web_server_is_reported_in_one_sentence(package):
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from cnnrnn import main\n"
+        "sys.exit(main.main(['cnnrnn', 'serve']))"
+    )
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, cwd=helpers.REPOSITORY, capture_output=True, text=True)
+    assert process.returncode == 2 and "Traceback" not in process.stderr
+    assert f"serve needs the package {package}" in process.stderr
+    assert 'pip install "cnnrnn[serve]"' in process.stderr and "./run.sh serve" in process.stderr
+
+
+def test_a_folder_without_an_export_is_refused(tmp_path, capsys):
+    with pytest.raises(errors.UsageError, match="is not an export: run ./run.sh export"):
         serve.run((), config_lib.Config.of(model=str(tmp_path)))
+    assert "An export runs as a program" in capsys.readouterr().out

@@ -1,0 +1,81 @@
+"""Loading an export: only with a manifest of one, unless the user trusts it."""
+
+import shutil
+
+import pytest
+import tensorflow as tf
+
+from cnnrnn import errors
+from cnnrnn.export import loader
+from cnnrnn.system import checksummed
+from tests.export import small_export
+
+NAMES = ("cat", "dog", "bird")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return small_export.write(tmp_path_factory.mktemp("run") / "export", NAMES)
+
+
+@pytest.fixture
+def export(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "export")
+
+
+@pytest.fixture
+def never_loaded(monkeypatch):
+    """Fails if TensorFlow loads a SavedModel."""
+    monkeypatch.setattr(tf.saved_model, "load", lambda *_: pytest.fail("it was loaded"))
+
+
+def test_signatures_and_metadata_are_loaded(export):
+    loaded = loader.load(export)
+    assert {"serving_default", "explained", "decoded", "about"} <= set(loaded.signatures)
+    assert loaded.metadata == {"classes": 3, "top": 2, "resize_method": "bilinear"}
+
+
+def test_other_folders_are_refused(tmp_path, never_loaded):
+    with pytest.raises(errors.UsageError, match="is not an export: run ./run.sh export"):
+        loader.load(tmp_path)
+
+
+def test_an_export_without_a_manifest_is_refused(export, never_loaded):
+    (export / checksummed.CHECKSUMS).unlink()
+    with pytest.raises(errors.UsageError, match="runs as a program.*give --trust_export"):
+        loader.load(export)
+
+
+def test_the_manifest_of_another_kind_of_folder_is_refused(export, never_loaded):
+    files = checksummed.read_json(export / checksummed.CHECKSUMS)["files"]
+    checksummed.write_json(export / checksummed.CHECKSUMS, {"notes": {"step": 1}, "files": files})
+    with pytest.raises(errors.UsageError, match="missing metadata: classes, resize_method, top"):
+        loader.load(export)
+
+
+@pytest.mark.parametrize("name", ["saved_model/saved_model.pb", "seal.json"])
+def test_a_changed_file_is_refused(export, never_loaded, name):
+    with open(export / name, "ab") as file:
+        file.write(b"x")
+    with pytest.raises(errors.RunError, match="is damaged: .*export again"):
+        loader.load(export)
+
+
+def test_a_file_that_is_not_in_the_manifest_is_refused(export, never_loaded):
+    (export / "saved_model" / "saved_model.pbtxt").write_text("")
+    with pytest.raises(errors.RunError, match="saved_model.pbtxt is not listed in seal.json"):
+        loader.load(export)
+
+
+def test_a_trusted_export_needs_no_manifest(export):
+    (export / checksummed.CHECKSUMS).unlink()
+    loaded = loader.load(export, trusted=True)
+    assert loaded.metadata == {"classes": 3, "top": 2, "resize_method": "bilinear"}
+
+
+def test_a_trusted_saved_model_must_be_one_of_an_export(tmp_path):
+    module = tf.Module()
+    module.serve = tf.function(lambda: {"x": tf.constant(1)}, input_signature=[])
+    tf.saved_model.save(module, str(tmp_path / "saved_model"), {"serving_default": module.serve})
+    with pytest.raises(errors.UsageError, match="missing signatures: about, explained"):
+        loader.load(tmp_path, trusted=True)
