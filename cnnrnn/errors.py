@@ -1,8 +1,4 @@
-"""The ways a run ends other than well.
-
-Each reaches the user as one sentence and never as a traceback: `main` prints it and turns the
-class into the exit code.
-"""
+"""Exceptions that end a command with one sentence and an exit code, and without a traceback."""
 
 import signal
 
@@ -10,22 +6,22 @@ import signal
 class UsageError(ValueError):
     """The request cannot be carried out as given (exit code 2).
 
-    The message names the offending value, says what was expected, and ends with the flag or the
-    command that mends it.
+    The message names the value and what was expected, and ends with the flag or the command that
+    fixes it.
     """
 
 
 class RunError(RuntimeError):
-    """The request was sound but something outside of it failed (exit code 1).
+    """The request was valid but could not be completed (exit code 1).
 
-    For example no network, a full disk, an image that went bad, a loss that is not finite.
+    For example no network, a full disk, a damaged file, a loss that is not finite.
     """
 
 
 class Stopped(BaseException):
-    """A signal asked the program to stop (exit code 130 for SIGINT, else 143).
+    """A signal stopped the program (exit code 130 for SIGINT, else 143).
 
-    As KeyboardInterrupt it is no Exception, so that nothing takes it for a failure on its way.
+    Like KeyboardInterrupt it is not an Exception, so that `except Exception` does not catch it.
     """
 
     def __init__(self, signum: signal.Signals):

@@ -1,15 +1,15 @@
-"""The sizes that the network is made of, in one place.
+"""Sizes of the network's inputs and branches.
 
-The gray view of a 299x299 image is read as 23 timesteps of 3887 values, and 3887 = 13 x 299: one
-timestep is thirteen whole pixel rows.
+The gray 299 x 299 image is the RNN's sequence: 299 x 299 = 23 x 3887 and 3887 = 13 x 299, so that
+one timestep is thirteen pixel rows.
 """
 
-IMAGE_SIZE = 299
+IMAGE_SIZE = 299  # pixels, height and width
 CHANNELS = 3
 
 TIMESTEPS = 23
 ROWS_PER_TIMESTEP = IMAGE_SIZE // TIMESTEPS
 STEP_FEATURES = ROWS_PER_TIMESTEP * IMAGE_SIZE
 
-LSTM_UNITS = 2048  # equal to Xception's pooled features: the branches meet in a product
+LSTM_UNITS = 2048  # as many as Xception's pooled features, for the elementwise product
 TOP_K = 5

@@ -12,15 +12,16 @@ from cnnrnn import errors
 from cnnrnn.system import text as text_lib
 
 TEMPORARY = ".partial-"  # prefix of files and folders that are being written
+KEEPS_EARLIER = "Everything saved earlier is intact: fix this and give the same command again."
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path` that becomes `path` when the block succeeds.
 
-    The temporary name keeps the suffix (some writers choose their format by it) and holds the
-    process id, so that two processes never write to the same file. If the block raises, the
-    temporary file is removed and `path` stays as it was; so it does if the machine loses power.
+    The temporary name keeps the suffix, by which some writers choose their format, and contains
+    the process id, so that two processes never write to the same file. If the block raises, or the
+    machine loses power, `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{temporary_prefix()}{path.name}")
@@ -48,23 +49,23 @@ def sync(path: pathlib.Path) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    r"""Writes UTF-8; bytes of a file name that are not UTF-8 become escapes such as `\udcff`."""
+    r"""Writes text as UTF-8; a surrogate, from a file name that is not UTF-8, as `\udcff`."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON. Its escapes are those of `write_text`: any file name is read back as it was."""
+    """Writes JSON. Any file name is read back unchanged, thanks to the escapes of `write_text`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_free_space(directory: pathlib.Path, size: float, what: str, fix: str) -> None:
     """Raises RunError if a disk has less than `size` bytes free.
 
-    Checked before writing because HDF5 fails late on a full disk, and more than once.
+    HDF5 itself notices a full disk late, and raises several errors.
 
     Args:
-        directory: on the disk in question.
+        directory: a folder on that disk.
         size: in bytes.
         what: what needs the space, the subject of the message.
         fix: what the user can do, the end of the message.
@@ -78,10 +79,7 @@ def check_free_space(directory: pathlib.Path, size: float, what: str, fix: str) 
 
 
 def write_error(directory: pathlib.Path, error: Exception) -> errors.RunError:
-    """The error to raise when saving a part of a run failed."""
+    """The RunError to raise where a part of a run could not be saved."""
     return errors.RunError(
         f"cannot save to {directory}: {text_lib.first_line(error)}. {KEEPS_EARLIER}"
     )
-
-
-KEEPS_EARLIER = "Everything saved earlier is intact: fix this and give the same command again."

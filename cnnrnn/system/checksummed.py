@@ -3,8 +3,8 @@
   NAME/...          the files
   NAME/seal.json    size and SHA-256 of each file, and the writer's metadata
 
-A folder is written under a temporary name and renamed once all of it is on disk. Damage that
-happens later, by a disk, a copy or a person, is found when the folder is read.
+A folder is written under a temporary name and renamed once all of it is on disk. Later damage is
+detected when the folder is read.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 
 from cnnrnn.system import atomic_files
 
-# Names on disk, which every run folder has: renaming them would make existing runs unreadable.
+# Names on disk: existing runs have them.
 CHECKSUMS = "seal.json"
 _OWN_CHECKSUM = "seal_sha256"
 _METADATA = "notes"
@@ -36,30 +36,32 @@ def file_digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
 def writing(folder: pathlib.Path, metadata: dict[str, Any]) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that becomes `folder` when the block succeeds.
 
-    A process killed at any point leaves the old folder or the new one, if need be under a name
-    from which `clean_up` restores it.
+    If the block raises, `folder` stays as it was. A process that is killed leaves either the old
+    folder or the new one; `clean_up` restores its name where that is necessary.
 
     Args:
-        folder: an existing one is replaced.
-        metadata: JSON, kept beside the checksums.
+        folder: replaced if it exists.
+        metadata: JSON, stored with the checksums.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{atomic_files.temporary_prefix()}{folder.name}")
     replaced = folder.with_name(f"{_REPLACED}{folder.name}")
+    _finish_replacing(replaced)
     temporary.mkdir()
     try:
         yield temporary
         files = {}
-        for path in sorted(path for path in temporary.rglob("*") if path.is_file()):
+        for path in sorted(temporary.rglob("*")):
             atomic_files.sync(path)
-            files[path.relative_to(temporary).as_posix()] = _describe(path)
+            if path.is_file():
+                files[path.relative_to(temporary).as_posix()] = _describe(path)
         write_json(temporary / CHECKSUMS, {_METADATA: metadata, "files": files})
         if folder.exists():  # a folder that is not empty cannot be renamed over
             os.rename(folder, replaced)
         os.rename(temporary, folder)
         atomic_files.sync(folder.parent)
-        shutil.rmtree(replaced, ignore_errors=True)  # last: until now it was the only copy
     finally:
+        _finish_replacing(replaced)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -87,21 +89,28 @@ def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def clean_up(parent: pathlib.Path) -> None:
-    """Removes temporary files of killed processes; restores a folder killed while replaced.
+    """Removes the temporary files of killed processes and finishes their replacements.
 
-    Only for a caller that holds the lock: no other process may be writing in `parent`.
+    The caller must hold the run's lock: no other process may be writing in `parent`.
     """
     for replaced in parent.glob(f"{_REPLACED}*"):
-        folder = replaced.with_name(replaced.name.removeprefix(_REPLACED))
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            os.rename(replaced, folder)
+        _finish_replacing(replaced)
     for path in parent.glob(f"{atomic_files.TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _finish_replacing(replaced: pathlib.Path) -> None:
+    """Removes a replaced folder if the new one is in place, else restores its name."""
+    if not replaced.exists():
+        return
+    folder = replaced.with_name(replaced.name.removeprefix(_REPLACED))
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        os.rename(replaced, folder)
 
 
 def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ _PACKAGE = str(pathlib.Path(__file__).parent.parent)
 
 
 class _Lines(logging.Handler):
-    """Prints each message as a line of its own; a warning says that it is one."""
+    """Prints each message as a line, a warning with a prefix."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
@@ -21,7 +21,7 @@ class _Lines(logging.Handler):
 
 
 class _Messages(logging.Handler):
-    """Keeps messages instead of printing them."""
+    """Appends each message to a list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Messages(logging.Handler):
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """absl's logger is shared: Keras and tensorflow-datasets report their details to it."""
+    """Leaves out details that Keras and tensorflow-datasets log to the same logger."""
     return record.levelno >= logging.WARNING or record.pathname.startswith(_PACKAGE)
 
 
@@ -41,7 +41,7 @@ _lines.addFilter(_is_ours)
 
 
 def install() -> None:
-    """Shows what is logged by absl.logging from here on. Idempotent."""
+    """Prints the messages of absl.logging from now on. Idempotent."""
     absl.logging.set_verbosity(absl.logging.INFO)
     logger = absl.logging.get_absl_logger()
     logger.addHandler(_lines)
@@ -51,7 +51,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def captured() -> Iterator[list[str]]:
-    """Collects the messages logged in the block, which are not printed."""
+    """Collects the messages logged in the block instead of printing them."""
     handler = _Messages()
     handler.addFilter(_is_ours)
     logger = absl.logging.get_absl_logger()

@@ -1,19 +1,20 @@
-"""The machine: which devices train, as how many replicas, in which precision."""
+"""Devices: distribution strategy, precision, their description."""
 
 import functools
-import pathlib
 
 import tensorflow as tf
 from absl import logging
 
 from cnnrnn import errors
+from cnnrnn.system import processor
 
 
-@functools.cache  # two strategies in one process collide in their collectives
+@functools.cache  # collectives of two strategies in one process collide
 def strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
-    """MirroredStrategy over all GPUs, else over one CPU or `logical_cpus` parts of it.
+    """MirroredStrategy over all GPUs; without a GPU, over logical CPUs.
 
-    The first call must come before TensorFlow touches a device; later ones return the same object.
+    The first call must come before TensorFlow initializes its devices; later calls return the same
+    object.
 
     Raises:
         UsageError: --logical_cpus is given although there is a GPU.
@@ -26,7 +27,7 @@ def strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
         )
     if gpus:
         for gpu in gpus:
-            # Otherwise TensorFlow takes all memory of each GPU at once, other programs' too.
+            # By default TensorFlow allocates all memory of each GPU at start-up.
             tf.config.experimental.set_memory_growth(gpu, True)
         return tf.distribute.MirroredStrategy()
     if logical_cpus > 1:
@@ -37,59 +38,54 @@ def strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(logical_cpus)])
 
 
-def precision(
-    requested: str,
-    *,
-    cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo"),
-) -> str:
-    """Settles --precision: 'auto' is bfloat16 where it is native, else float32.
+def precision(requested: str) -> str:
+    """Resolves --precision: "auto" is bfloat16 where the hardware supports it, else float32.
 
     Args:
-        requested: one of the flag's values.
-        cpuinfo: where Linux lists what the processor can do; elsewhere bfloat16 is not assumed.
+        requested: a value of the flag.
 
     Returns:
         "float32", "bfloat16" or "float16".
     """
-    native, why = _native_bfloat16(cpuinfo)
+    native, reason = _native_bfloat16()
     chosen = requested
     if requested == "auto":
         chosen = "bfloat16" if native else "float32"
     elif requested != "float32" and not native:
-        why += ": expect it to be slow"
-    logging.info(f"precision: {chosen} ({why})")
+        reason += ": expect it to be slow"
+    logging.info(f"precision: {chosen} ({reason})")
     return chosen
 
 
-def _native_bfloat16(cpuinfo: pathlib.Path) -> tuple[bool, str]:
-    """Whether the devices that train multiply bfloat16 natively, and why so."""
+def _native_bfloat16() -> tuple[bool, str]:
+    """Whether all GPUs, or else the processor, have bfloat16 instructions, and the reason."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        oldest = min(detail.get("compute_capability", (0, 0)) for detail in details)
-        native = oldest >= (8, 0)
-        capability = ".".join(map(str, oldest))
+        lowest = min(detail.get("compute_capability", (0, 0)) for detail in details)
+        native = lowest >= (8, 0)
+        capability = ".".join(map(str, lowest))
         return native, f"compute capability {capability}, bfloat16 is native from 8.0 on"
-    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
-    found = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
-    if found:
-        return True, f"this processor has {found[0]}"
-    return False, "this processor has no bfloat16 products of its own"
+    available = processor.flags()
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if flag in available:
+            return True, f"this processor has {flag}"
+    return False, "this processor has no bfloat16 instructions"
 
 
 def describe(logical_cpus: int = 1) -> str:
-    """What `strategy` trains on: '2 GPUs', 'the CPU', '2 parts of the CPU'."""
+    """The devices of `strategy`: "2 GPUs", "the CPU", "2 logical CPUs"."""
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus:
         return f"{gpus} GPU{'s' if gpus > 1 else ''}"
-    return "the CPU" if logical_cpus == 1 else f"{logical_cpus} parts of the CPU"
+    return "the CPU" if logical_cpus == 1 else f"{logical_cpus} logical CPUs"
 
 
 def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    """Raises UsageError unless the replicas can share a batch evenly."""
+    """Raises UsageError unless the batch size is a multiple of the number of replicas."""
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise errors.UsageError(
-            f"--batch_size={batch_size} cannot be shared evenly by {replicas} replicas: give a "
+            f"--batch_size={batch_size} cannot be divided evenly among {replicas} replicas: give a "
             f"multiple of {replicas}."
         )

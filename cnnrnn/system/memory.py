@@ -1,47 +1,44 @@
-"""Memory: what this process has taken, what the machine has left, what phase 2 will take.
+"""Memory of this process, the machine and its container.
 
-Figures are in bytes and mean resident memory, the kind that runs out. Where a system does not
-tell one, it is None: then nothing is said rather than something guessed.
+Sizes are in bytes of resident memory. A size is None if the system does not report it.
 """
 
 import os
 import pathlib
+import resource
 import sys
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
 
 _ROOT = pathlib.Path("/")
 
 
 def text(size: float | None) -> str:
-    """'3.1 GB'; 'unknown' for None."""
+    """Formats a size: "3.1 GB", or "unknown" for None."""
     return "unknown" if size is None else f"{size / 1e9:.1f} GB"
 
 
 def peak(process: int | str = "self", root: pathlib.Path = _ROOT) -> int | None:
-    """The most resident memory that a process, by its number, has had.
+    """Peak resident memory of a process.
 
-    Of another process than this one it is known on Linux only, and only while it lives.
+    Args:
+        process: its number, or "self". Others are known on Linux only, while they run.
+        root: where proc/ is.
     """
     high_water = _kilobytes(root / "proc" / str(process) / "status", "VmHWM")
-    if high_water is not None or process != "self" or resource is None:
+    if high_water is not None or process != "self":
         return high_water
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 
 
 def resident(root: pathlib.Path = _ROOT) -> int:
-    """The resident memory of this process; 0 where it is not known."""
+    """Resident memory of this process; 0 if unknown."""
     return _kilobytes(root / "proc/self/status", "VmRSS") or 0
 
 
 def available(root: pathlib.Path = _ROOT) -> int | None:
-    """What programs can still take without swapping: the machine's, or a container's if less.
+    """Memory that can be allocated without swapping, of the machine or its container.
 
-    On systems without /proc it is all the memory that there is.
+    Without /proc it is the machine's total.
     """
     of_machine = _kilobytes(root / "proc/meminfo", "MemAvailable")
     left = [limit - used for limit, used in _control_groups(root)]
@@ -50,7 +47,7 @@ def available(root: pathlib.Path = _ROOT) -> int | None:
 
 
 def total(root: pathlib.Path = _ROOT) -> int | None:
-    """The memory of the machine, or what a container may take of it."""
+    """Memory of the machine, or the limit of its container if that is lower."""
     of_machine = _kilobytes(root / "proc/meminfo", "MemTotal") or _physical()
     known = [size for size in (of_machine, *(limit for limit, _ in _control_groups(root))) if size]
     return min(known, default=None)
@@ -64,17 +61,17 @@ def _physical() -> int | None:
 
 
 def _kilobytes(path: pathlib.Path, field: str) -> int | None:
-    """'Field:  12 kB' of a file in /proc, in bytes."""
+    """Reads a line 'Field:  12 kB' of a file in /proc, in bytes."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
-    return int(found[0]) * 1024 if found else None
+    sizes = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
+    return int(sizes[0]) * 1024 if sizes else None
 
 
 def _control_groups(root: pathlib.Path) -> list[tuple[int, int]]:
-    """(limit, used) of each control group above this process that has a limit."""
+    """(limit, used) of each control group of this process, and of its parents, with a limit."""
     try:
         memberships = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -89,7 +86,7 @@ def _control_groups(root: pathlib.Path) -> list[tuple[int, int]]:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
-        # Within a container the path can be the host's: then only the mount itself is there.
+        # In a container the path can be the host's; then only the mount point itself exists.
         group = pathlib.PurePosixPath(path)
         for folder in (group, *group.parents):
             limit_and_used = _limit(root / mount / str(folder).lstrip("/"), *names)
@@ -106,7 +103,7 @@ def _limit(
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
-    if limit == "max" or int(limit) >= 2**60:  # how the two kinds of control groups say 'none'
+    if limit == "max" or int(limit) >= 2**60:  # no limit, in version 2 and version 1
         return None
-    # Files that were read and not asked for since give way to whoever needs the memory.
+    # The kernel frees inactive file cache as soon as the memory is needed.
     return int(limit), used - int(stat.get(cache_name, 0))

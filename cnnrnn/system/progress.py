@@ -1,4 +1,4 @@
-"""Progress of long work: one updating line on a terminal, a line a minute otherwise."""
+"""Progress display: one updating line on a terminal, one line per minute elsewhere."""
 
 import math
 import shutil
@@ -11,7 +11,7 @@ _LOG_SECONDS = 60.0
 
 
 def duration(seconds: float) -> str:
-    """'8 s', '3 min 05 s', '2 h 14 min'."""
+    """Formats a duration: "8 s", "3 min 05 s", "2 h 14 min"."""
     seconds = int(math.ceil(seconds))
     if seconds < 60:
         return f"{seconds} s"
@@ -21,17 +21,15 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts up to a total and shows rate and time left.
-
-    The rate is that of this process: work found done at the start (`initial`) does not count.
+    """Shows a count, its rate and the estimated time left.
 
     Args:
-        label: what is going on.
-        total: how many there are.
+        label: name of the work.
+        total: number of units.
         unit: plural noun of what is counted.
-        initial: how many were done before.
-        later: how many more follow in later bars at the same rate (the epochs to come).
-        stream: where it is shown.
+        initial: units finished before the start; they do not count towards the rate.
+        later: units of later displays at the same rate, e.g. of the following epochs.
+        stream: where it is shown, by default standard output.
     """
 
     def __init__(
@@ -51,11 +49,11 @@ class Progress:
         self._shown_at = self._start if not self._terminal else -math.inf
         self._done = initial
         self._detail = ""
-        self._on_line = False  # whether the terminal's last line is this one's
+        self._on_line = False  # whether the cursor is on the progress line
 
     def __enter__(self) -> "Progress":
         if self._terminal:
-            self._show(end="")  # the first step can take long: TensorFlow compiles it
+            self._show(end="")  # TensorFlow traces in the first step, which can take long
         return self
 
     def __exit__(self, *exception) -> None:
@@ -64,12 +62,12 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units a second since the start; 0 before the first."""
+        """Units per second since the start."""
         seconds = time.monotonic() - self._start
         return (self._done - self._initial) / seconds if seconds > 0 else 0.0
 
     def update(self, done: int, detail: str = "") -> None:
-        """Notes that `done` units are done, and shows it if it is time to."""
+        """Sets the number of finished units; refreshes the display if it is due."""
         self._done, self._detail = done, detail
         now = time.monotonic()
         if now - self._shown_at >= (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
@@ -77,7 +75,7 @@ class Progress:
             self._show(end="" if self._terminal else "\n")
 
     def clear(self) -> None:
-        """Takes the line off the terminal, for something else to be written there."""
+        """Erases the line from the terminal so that other output can follow."""
         if self._on_line:
             self._write("", end="\r")
 
@@ -92,13 +90,13 @@ class Progress:
             )
             left = self._total - self._done
             if left + self._later > 0:
-                in_all = f" of {duration((left + self._later) / rate)}" if self._later else ""
-                parts.append(f"{duration(left / rate)}{in_all} left")
+                overall = f" of {duration((left + self._later) / rate)}" if self._later else ""
+                parts.append(f"{duration(left / rate)}{overall} left")
         self._write("  ".join(parts), end)
 
     def _write(self, line: str, end: str) -> None:
         if self._terminal:
-            # Cut to the window: a wrapped line could not be overwritten by the next.
+            # A line that wraps cannot be overwritten.
             width = shutil.get_terminal_size().columns - 1
             line = f"\r{line[:width]:<{width}}"
             self._on_line = end == ""

@@ -1,4 +1,4 @@
-"""Imports TensorFlow without the lines that it prints at start-up."""
+"""Import of TensorFlow without its start-up messages."""
 
 import importlib
 import os
@@ -8,15 +8,14 @@ import tempfile
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow; its start-up lines appear only if the import fails.
+    """Imports TensorFlow and shows its start-up messages only if the import fails.
 
-    They tell a user nothing, and without a GPU they look like errors. Some ignore
-    TF_CPP_MIN_LOG_LEVEL, so standard error is redirected during the import. A user who sets that
-    variable sees everything that it asks for.
+    Without a GPU they look like errors. Some ignore TF_CPP_MIN_LOG_LEVEL, so standard error is
+    redirected during the import. If the user sets that variable, nothing is hidden.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
-    # Without an NVIDIA driver even an error is to be expected: CUDA cannot start.
+    # Without an NVIDIA driver an error is expected, too: CUDA cannot be initialized.
     has_driver = pathlib.Path("/proc/driver/nvidia").exists()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if has_driver else "3"
     sys.stderr.flush()

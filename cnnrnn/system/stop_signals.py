@@ -1,9 +1,8 @@
-"""Being asked to stop: Ctrl-C, SIGTERM, SIGHUP.
+"""Graceful stop on SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 
-The first signal raises `errors.Stopped` where the program is, unless that is within `held()`:
-there it is raised at the next `check()`, so that a step is finished and saved before. The second
-ends the process at once. Signals and their handlers belong to the process, and so does this
-module's state.
+The first signal raises `errors.Stopped` immediately or, within `held()`, at the next `check()`, so
+that a step is finished and saved. A second signal ends the process. The state is global, like
+the signal handlers.
 """
 
 import contextlib
@@ -14,16 +13,14 @@ from collections.abc import Iterator
 from cnnrnn import errors
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_HELD = (
-    b"\ncnnrnn: stopping once the step at hand is done and saved; a second signal ends at once\n"
-)
+_HELD = b"\ncnnrnn: stopping after the current step is saved; a second signal stops immediately\n"
 
 _holds = 0
 _requested: signal.Signals | None = None
 
 
 def install() -> None:
-    """Takes over the signals, but for those that the process was started to ignore (nohup)."""
+    """Installs the handlers, except for signals that the process ignores (nohup)."""
     for signum in _SIGNALS:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _on_signal)
@@ -31,7 +28,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Puts off a signal until `check()` or the end of the block."""
+    """Defers a signal until `check()` or the end of the block."""
     global _holds
     _holds += 1
     try:
@@ -43,7 +40,7 @@ def held() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises errors.Stopped if a signal has come."""
+    """Raises errors.Stopped if a signal was received."""
     if _requested is not None:
         raise errors.Stopped(_requested)
 

@@ -1,4 +1,4 @@
-"""Text for messages: printable file names, one-line errors, differences of two lists."""
+"""Text of messages: printable file names, one-line errors, differences of lists."""
 
 import itertools
 import unicodedata
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Makes a file name one line of valid UTF-8, whatever bytes it consists of."""
+    """A file name as one line of valid UTF-8, with escapes for other bytes."""
     shown = "".join(c if unicodedata.category(c) != "Cc" else repr(c)[1:-1] for c in text)
     return shown.encode("utf-8", "backslashreplace").decode()
 

@@ -4,7 +4,6 @@ import sklearn.metrics
 import tensorflow as tf
 
 from cnnrnn.evaluation import charts, report
-from cnnrnn.system import atomic_files, progress
 
 
 def test_the_mean_by_label_is_scikit_learns_recall():
@@ -65,51 +64,3 @@ def test_an_explained_thumbnail_is_the_image_and_the_two_maps():
     assert np.ptp(brightness[:, :90]) < 5
     assert brightness[:, 170:190].mean() > brightness[:, 110:130].mean() + 50  # right against left
     assert brightness[:40, 210:290].mean() > brightness[60:, 210:290].mean() + 50  # above, below
-
-
-def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "x.json"
-    atomic_files.write_json(path, {"a": "é"})
-    with pytest.raises(ZeroDivisionError), atomic_files.replacing(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
-    assert "é" in path.read_text(encoding="utf-8")
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    "seconds, text", [(0.2, "1 s"), (59, "59 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")]
-)
-def test_durations(seconds, text):
-    assert progress.duration(seconds) == text
-
-
-class Clock:
-    def __init__(self, monkeypatch):
-        self.now = 0.0
-        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
-
-
-def test_a_log_gets_a_line_a_minute(monkeypatch, capsys):
-    clock = Clock(monkeypatch)
-    with progress.Progress("work", 300, "images", later=300) as bar:
-        for done in range(1, 301):
-            clock.now += 1
-            bar.update(done, "loss 1.0")
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert lines[0] == (
-        "work: 60/300 images  loss 1.0  1.0 images/s  4 min 00 s of 9 min 00 s left"
-    )
-
-
-def test_a_terminal_gets_one_updating_line(monkeypatch, capsys):
-    clock = Clock(monkeypatch)
-    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: True)
-    with progress.Progress("work", 10, "images", initial=5) as bar:
-        clock.now = 10.0
-        bar.update(7)
-        assert bar.rate == pytest.approx(0.2)  # what was done before does not count
-    output = capsys.readouterr().out
-    assert output.count("\n") == 1 and "\r" in output
-    assert "15 s left" in output

@@ -8,7 +8,6 @@ import tensorflow as tf
 from cnnrnn import config, phases
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import checkpoints
-from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import loss_scale as loss_scale_lib
 from cnnrnn.training import steps, train_state
 from tests import (
@@ -16,41 +15,6 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 from tests.training import test_steps
-
-
-@pytest.mark.parametrize(
-    "flags, requested, chosen, why",
-    [
-        ("fpu avx2 avx512_bf16", "auto", "bfloat16", "avx512_bf16"),
-        ("fpu amx_bf16 avx2", "auto", "bfloat16", "amx_bf16"),
-        ("fpu avx2 avx512f", "auto", "float32", "no bfloat16"),
-        (None, "auto", "float32", "no bfloat16"),
-        ("fpu avx2", "bfloat16", "bfloat16", "expect it to be slow"),
-        ("fpu avx2", "float16", "float16", "expect it to be slow"),
-        ("fpu avx512_bf16", "float32", "float32", "avx512_bf16"),
-    ],
-)
-def test_auto_is_bfloat16_where_the_processor_has_it(
-    tmp_path, capsys, flags, requested, chosen, why
-):
-    cpuinfo = tmp_path / "cpuinfo"
-    if flags is not None:
-        cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
-    assert devices_lib.precision(requested, cpuinfo=cpuinfo) == chosen
-    output = capsys.readouterr().out
-    assert output.startswith(f"precision: {chosen} (") and why in output
-
-
-@pytest.mark.parametrize("capability, chosen", [((9, 0), "bfloat16"), ((7, 5), "float32")])
-def test_auto_asks_every_gpu(monkeypatch, capability, chosen):
-    capabilities = {"a": (9, 0), "b": capability}
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(capabilities))
-    monkeypatch.setattr(
-        tf.config.experimental,
-        "get_device_details",
-        lambda gpu: {"compute_capability": capabilities[gpu]},
-    )
-    assert devices_lib.precision("auto") == chosen
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

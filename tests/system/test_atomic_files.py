@@ -1,0 +1,67 @@
+"""Atomic writes: interruption, two processes, the checks before and after."""
+
+import json
+import os
+
+import pytest
+
+from cnnrnn import errors
+from cnnrnn.system import atomic_files
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "x.json"
+    atomic_files.write_json(path, {"a": "é"})
+    with pytest.raises(ZeroDivisionError), atomic_files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert "é" in path.read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_is_on_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    path, calls = tmp_path / "file.txt", []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(descriptor):
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def recorded_replace(before, after):
+        calls.append("rename")
+        replace(before, after)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    atomic_files.write_text(path, "text")
+    temporary = tmp_path / f"{atomic_files.temporary_prefix()}file.txt"
+    assert calls == [str(temporary), "rename", str(tmp_path)]
+
+
+def test_the_temporary_file_keeps_the_suffix_and_belongs_to_the_process(tmp_path):
+    with atomic_files.replacing(tmp_path / "a.weights.h5") as temporary:
+        assert temporary.name.endswith(".weights.h5") and str(os.getpid()) in temporary.name
+        temporary.write_text("")
+
+
+def test_missing_folders_are_created(tmp_path):
+    atomic_files.write_text(tmp_path / "a" / "b" / "file", "text")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "text"
+
+
+def test_too_little_free_space_is_an_error_with_both_sizes(tmp_path):
+    atomic_files.check_free_space(tmp_path, 1, "saving", "make room")
+    with pytest.raises(errors.RunError, match=r"saving needs 1,000,000,.* MB in .*: make room"):
+        atomic_files.check_free_space(tmp_path, 1e18, "saving", "make room")
+
+
+def test_a_write_error_is_one_line(tmp_path):
+    error = atomic_files.write_error(tmp_path, OSError("disk\nfull"))
+    assert str(error).startswith(f"cannot save to {tmp_path}: disk. Everything saved earlier is")
+
+
+def test_a_file_name_that_is_not_utf_8_survives_json(tmp_path):
+    name = os.fsdecode(b"not_utf8_\xff")
+    atomic_files.write_json(tmp_path / "x.json", {"name": name})
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"name": name}

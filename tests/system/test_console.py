@@ -1,0 +1,57 @@
+"""Console output: plain lines, warnings, messages of other packages, capture."""
+
+import logging as python_logging
+
+import pytest
+from absl import logging
+
+from cnnrnn.system import console
+
+
+@pytest.fixture
+def of_this_package(monkeypatch):
+    """Messages of this test module are shown like those of the package."""
+    monkeypatch.setattr(console, "_PACKAGE", __file__)
+
+
+def test_messages_are_plain_lines_and_warnings_have_a_prefix(of_this_package, capsys):
+    logging.info("an %s message", "ordinary")
+    logging.warning("an alarming one")
+    assert capsys.readouterr().out == "an ordinary message\nwarning: an alarming one\n"
+
+
+def test_details_of_other_packages_are_left_out(capsys):
+    logging.info("a detail")
+    logging.warning("a warning")
+    assert capsys.readouterr().out == "warning: a warning\n"
+
+
+def test_debug_messages_are_left_out(of_this_package, capsys):
+    logging.debug("a detail")
+    assert capsys.readouterr().out == ""
+
+
+def test_installing_twice_prints_once(of_this_package, capsys):
+    console.install()
+    console.install()
+    logging.info("once")
+    assert capsys.readouterr().out == "once\n"
+
+
+def test_captured_messages_are_not_printed(of_this_package, capsys):
+    with console.captured() as messages:
+        logging.info("first")
+        with console.captured() as inner:
+            logging.info("second")
+    logging.info("printed")
+    assert inner == ["second"] and messages[0] == "first"
+    assert capsys.readouterr().out == "printed\n"
+
+
+def test_capturing_without_a_console_installs_none(of_this_package, capsys):
+    logger = logging.get_absl_logger()
+    logger.removeHandler(console._lines)
+    with console.captured() as messages:
+        logging.info("kept")
+    assert messages == ["kept"] and console._lines not in logger.handlers
+    assert isinstance(console._lines, python_logging.Handler)

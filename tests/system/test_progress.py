@@ -1,0 +1,68 @@
+"""Progress display: durations, a log, a terminal."""
+
+import io
+
+import pytest
+
+from cnnrnn.system import progress
+
+
+@pytest.mark.parametrize(
+    "seconds, text", [(0.2, "1 s"), (59, "59 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")]
+)
+def test_durations(seconds, text):
+    assert progress.duration(seconds) == text
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_log_gets_one_line_per_minute(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with progress.Progress("work", 300, "images", later=300) as bar:
+        for done in range(1, 301):
+            clock.now += 1
+            bar.update(done, "loss 1.0")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[0] == (
+        "work: 60/300 images  loss 1.0  1.0 images/s  4 min 00 s of 9 min 00 s left"
+    )
+
+
+def test_a_terminal_gets_one_updating_line(monkeypatch):
+    clock, terminal = Clock(monkeypatch), Terminal()
+    with progress.Progress("work", 10, "images", initial=5, stream=terminal) as bar:
+        clock.now = 10.0
+        bar.update(7)
+        assert bar.rate == pytest.approx(0.2)  # units finished before the start do not count
+    output = terminal.getvalue()
+    assert output.count("\n") == 1 and "\r" in output
+    assert "15 s left" in output
+
+
+def test_a_long_line_is_cut_to_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = Terminal()
+    with progress.Progress("a very long label of some work", 10, "images", stream=terminal):
+        pass
+    assert {len(line) for line in terminal.getvalue().rstrip("\n").split("\r")} == {0, 19}
+
+
+def test_the_line_is_erased_for_other_output(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = Terminal()
+    with progress.Progress("work", 10, "images", stream=terminal) as bar:
+        bar.clear()
+        assert terminal.getvalue().endswith("\r" + " " * 19 + "\r")
+        length = len(terminal.getvalue())
+        bar.clear()
+        assert len(terminal.getvalue()) == length  # nothing to erase
