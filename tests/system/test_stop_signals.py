@@ -10,6 +10,7 @@ from tests import helpers
 
 # A shell that runs the tests in the background may have set signals to be ignored.
 DEFAULTS = """
+import signal
 for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     signal.signal(signal.Signals[name], signal.SIG_DFL)
 """
