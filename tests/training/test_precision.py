@@ -1,4 +1,4 @@
-"""Which precision is chosen, what stays float32, and float16's loss scaling."""
+"""What stays float32, and float16's loss scaling."""
 
 import keras
 import numpy as np
