@@ -46,21 +46,18 @@ def program(phase: int, precision: str, *, cached: bool = True) -> Contestant:
     # isort: split
     import tensorflow as tf
 
-    from cnnrnn import config, phases
+    from cnnrnn import config as config_lib
+    from cnnrnn import phases
     from cnnrnn.datasets import input_pipeline
-    from cnnrnn.models import network as network_lib
     from cnnrnn.system import devices as devices_lib
-    from cnnrnn.training import steps
+    from cnnrnn.training import steps, train_state
 
     strategy = devices_lib.strategy()
+    settings = config_lib.Config.of(precision=precision)
+    network = train_state.build_network(CLASSES, settings, strategy)
     trained_phase = (phases.PHASE1, phases.PHASE2)[phase - 1]
-    settings = config.Config()
-    with strategy.scope():
-        network = network_lib.build(CLASSES, precision=precision)
-        phases.set_trainable(network, trained_phase, settings)
-        optimizer = trained_phase.optimizer(settings.training.learning_rate[trained_phase.index])
-        optimizer.build(network.model.trainable_variables)
-    step = steps.make_train_step(network, optimizer, strategy, BATCH[phase])
+    state = train_state.create(network, trained_phase, settings, strategy)
+    step = steps.make_train_step(state, strategy, BATCH[phase])
     batch = batch_of(BATCH[phase])
     del batch["image" if phase == 1 and cached else "features"]
     batches = input_pipeline.distribute(tf.data.Dataset.from_tensors(batch).repeat(), strategy)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnrnn import config
+from cnnrnn import config as config_lib
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.preprocessing import views as views_lib
@@ -103,7 +103,7 @@ class _ConstantFeatures:
 
 
 def _program(root: pathlib.Path, features: input_pipeline.Features | None = None) -> Iterator:
-    data = dataset_lib.load(config.Config.of(dataset=str(root)))
+    data = dataset_lib.load(config_lib.Config.of(dataset=str(root)))
     return iter(
         input_pipeline.training(
             data.train,
