@@ -360,7 +360,7 @@ def _same_type(value: Any, example: Any) -> bool:
             and all(map(_same_type, value, example))
         )
     accepted = (int, float) if isinstance(example, float) else type(example)
-    return isinstance(value, accepted) and not isinstance(value, bool)
+    return isinstance(value, accepted) and isinstance(value, bool) == isinstance(example, bool)
 
 
 def _flag(field: dataclasses.Field) -> str:

@@ -143,14 +143,14 @@ def test_predictions_and_progress_do_not_share_a_line_on_a_terminal(trained, ima
     assert sum(line.endswith(".png") and line.startswith("/") for line in lines) == 3
 
 
-def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, monkeypatch):
+def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, monkeypatch, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
-    asked = images / "val", tmp_path / "bad.png"
-    run, failure = predicted(*asked, format="jsonl", top=2)
+    paths = images / "val", tmp_path / "bad.png"
+    run, failure = predicted(*paths, format="jsonl", top=2)
     monkeypatch.setattr(keras_and_litert, "litert", lambda *_: b"")  # slow, and not used here
     export.run((), trained.replace(top=2))
     folder = str(trained.run_dir / "export")
-    exported, exported_failure = predicted(*asked, format="jsonl", top=2, model=folder)
+    exported, exported_failure = predicted(*paths, format="jsonl", top=2, model=folder)
     assert exported_failure == failure == "1 of 10 images could not be read."
     for mine, other in zip(run.splitlines(), exported.splitlines(), strict=True):
         mine, other = json.loads(mine), json.loads(other)
@@ -160,9 +160,16 @@ def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, m
             assert one["probability"] == pytest.approx(two["probability"], abs=1e-6)
     with pytest.raises(errors.UsageError, match="returns 2 classes"):
         predict.run(["x.jpg"], trained.replace(model=folder, top=3))
+    settings = trained.replace(model=folder, top=2)
     (trained.run_dir / "export" / "classes.txt").write_text("other\n")
     with pytest.raises(errors.RunError, match="damaged"):
-        predict.run(["x.jpg"], trained.replace(model=folder, top=2))
+        predict.run(["x.jpg"], settings)
+    capsys.readouterr()
+    (trained.run_dir / "export" / "seal.json").unlink()
+    with pytest.raises(errors.UsageError, match="give --trust_export"):
+        predict.run(["x.jpg"], settings)
+    assert "runs as a program" in capsys.readouterr().err
+    assert predicted(*paths, format="jsonl", top=2, model=folder, trust_export=True)[0] == exported
 
 
 def test_missing_images_or_weights_are_reported(trained, tmp_path):
