@@ -1,14 +1,16 @@
-"""What a phase goes on from.
+"""Saving and restoring of checkpoints.
 
-A checkpoint is everything that decides the next step: weights, optimizer, position, the sums of
-the open epoch, the best figure so far, float16's loss scale. Each is a sealed folder (see
-`sealed_folder`), numbered upwards; the last two are kept:
+A checkpoint contains everything that decides the next training step: weights, optimizer, position,
+and the loss scale of float16. Each is a checksummed folder (see `system.checksummed`). They are
+numbered upwards, and the last two are kept:
 
-  checkpoints/phase1/00000007/variables.index, .data-00000-of-00001    as tf.train.Checkpoint writes
-  checkpoints/phase1/00000007/seal.json     their sizes and hashes, the network, the classes
+  checkpoints/phase1/00000007/variables.index, .data-00000-of-00001    by tf.train.Checkpoint
+  checkpoints/phase1/00000007/seal.json     checksums, variable names and shapes, classes
+  checkpoints/phase1/damaged-00000008/      could not be read, and was moved aside
 """
 
 import dataclasses
+import itertools
 import pathlib
 import shutil
 import time
@@ -26,6 +28,10 @@ from cnnrnn.system import text as text_lib
 
 _KEEP = 2
 _PREFIX = "variables"
+
+
+class _DamagedError(Exception):
+    """A checkpoint is damaged or cannot be read."""
 
 
 class Position:
@@ -144,118 +150,151 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def restore(self) -> pathlib.Path | None:
-        """Restores the latest checkpoint that is whole, and says so if one is not.
+        """Restores the latest intact checkpoint and moves later, damaged ones aside.
 
         Returns:
-            Its folder, or None if there is none at all.
+            Its folder, or None if there are no checkpoints.
 
         Raises:
-            UsageError: it is of another network or of other classes.
-            RunError: there are checkpoints but none is whole. Never a silent fresh start.
+            UsageError: the checkpoint is of another network or of other classes.
+            RunError: there are checkpoints, but none can be restored.
         """
         folders = self._folders()
-        faults = []
+        damaged: dict[pathlib.Path, str] = {}
         for folder in reversed(folders):
             try:
-                notes = checksummed.read_metadata(folder)
-                break
-            except ValueError as error:
-                faults.append(f"{folder}: {error}")
-        else:
-            if folders:
-                raise errors.RunError(
-                    f"none of the checkpoints in {self._directory} is whole ({'; '.join(faults)}). "
-                    "Put the files back, or train afresh under another --run=NAME."
-                )
-            return None
-        for fault in faults:
-            logging.warning(f"the checkpoint {fault}. It is not used")
-        if faults:
-            logging.warning(f"going on from the one before, {folder}: what came after is lost")
-        self._check_same(folder, notes)
-        try:
-            self._checkpoint.read(str(folder / _PREFIX)).assert_consumed()
-        except (ValueError, IndexError, AssertionError, tf.errors.OpError) as error:
+                self._read(folder)
+            except _DamagedError as error:
+                damaged[folder] = str(error)
+                continue
+            self._move_aside(damaged, folder)
+            self._saved_at = time.monotonic()
+            return folder
+        if folders:
+            problems = "; ".join(f"{folder.name}: {problem}" for folder, problem in damaged.items())
             raise errors.RunError(
-                f"the checkpoint {folder} cannot be restored: {text_lib.first_line(error)}. Train "
-                "afresh under another --run=NAME."
-            ) from error
-        for damaged in folders[folders.index(folder) + 1 :]:
-            shutil.rmtree(damaged)
-        self._saved_at = time.monotonic()
-        return folder
+                f"none of the checkpoints in {self._directory} is intact ({problems}). Restore "
+                "the files from a copy, or give another --run=NAME to start again."
+            )
+        return None
 
-    def save(self) -> None:
-        """Writes a checkpoint; the one before stays until this one is whole.
+    def _read(self, folder: pathlib.Path) -> None:
+        """Restores one checkpoint.
 
         Raises:
-            RunError: it cannot be written, e.g. because the disk is full, and `on_failure` says
-                to stop.
+            UsageError, RunError: it is intact but does not belong to this run's network.
+            _DamagedError: it is damaged or cannot be read.
+        """
+        try:
+            metadata = checksummed.read_metadata(folder)
+        except ValueError as error:
+            raise _DamagedError(error) from error
+        self._check_same(folder, metadata)
+        try:
+            self._checkpoint.read(str(folder / _PREFIX)).assert_consumed()
+        except tf.errors.ResourceExhaustedError:  # out of memory, which is no damage
+            raise
+        except (IndexError, OSError, tf.errors.OpError) as error:
+            raise _DamagedError(text_lib.first_line(error)) from error
+        except (AssertionError, ValueError) as error:
+            raise errors.RunError(
+                f"the checkpoint {folder} does not match the optimizer or the precision of this "
+                f"run: {text_lib.first_line(error)}. Give another --run=NAME to start again."
+            ) from error
+
+    def _move_aside(self, damaged: dict[pathlib.Path, str], restored: pathlib.Path) -> None:
+        for folder, problem in damaged.items():
+            target = _unused(folder.with_name(f"damaged-{folder.name}"))
+            try:
+                folder.rename(target)
+            except OSError as error:
+                raise atomic_files.write_error(self._directory, error) from error
+            logging.warning(
+                f"the checkpoint {folder} is damaged ({problem}) and is now {target}. Training "
+                f"resumes from the previous one, {restored.name}; delete the damaged one when you "
+                "do not need it."
+            )
+
+    def save(self) -> None:
+        """Writes a checkpoint; earlier ones stay until it is complete.
+
+        Raises:
+            RunError: it cannot be written, e.g. on a full disk, and the policy is to stop.
         """
         self.attempt(self._save)
         self._saved_at = time.monotonic()
 
     def attempt(self, save: Callable[[], None]) -> bool:
-        """Saves something of the run; returns whether it was saved.
+        """Calls `save` under the policy; returns whether it succeeded.
 
         Raises:
-            RunError: as `save` does.
+            RunError: `save` raised it, and the policy is to stop.
         """
         try:
             save()
         except errors.RunError as error:
             if self._policy.on_failure == "stop":
                 raise
-            logging.warning(f"{error} Going on without, as --on_save_failure says")
+            logging.warning(f"{error} Training continues, as --on_save_failure=continue asks")
             return False
         return True
 
     @property
     def is_due(self) -> bool:
-        """Whether `minutes` have passed since the last."""
+        """Whether the last checkpoint is as old as the policy allows."""
         return time.monotonic() - self._saved_at >= 60 * self._policy.minutes
 
     def _save(self) -> None:
-        before = self._folders()
-        number = int(before[-1].name) + 1 if before else 1
+        earlier = self._folders()
+        number = int(earlier[-1].name) + 1 if earlier else 1
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             atomic_files.check_free_space(
                 self._directory, 1.02 * self._bytes(), "saving", atomic_files.KEEPS_EARLIER
             )
-            with checksummed.writing(self._directory / f"{number:08d}", self._notes()) as folder:
+            with checksummed.writing(self._directory / f"{number:08d}", self._metadata()) as folder:
                 self._checkpoint.write(str(folder / _PREFIX))
         except (OSError, tf.errors.OpError) as error:
             raise atomic_files.write_error(self._directory, error) from error
-        for old in before[: -_KEEP + 1]:
+        for old in earlier[: -_KEEP + 1]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _folders(self) -> list[pathlib.Path]:
-        """The checkpoints there are, oldest first."""
+        """The checkpoints, oldest first."""
         if not self._directory.exists():
             return []
         return sorted(path for path in self._directory.iterdir() if path.name.isdigit())
 
-    def _notes(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         model = self._checkpoint.model
         return {
             "classes": self._class_names,
             "weights": [[v.path, list(v.shape), v.dtype] for v in model.weights],
         }
 
-    def _check_same(self, folder: pathlib.Path, notes: dict[str, Any]) -> None:
-        """TensorFlow restores by order: two layers of one shape that changed places, silently."""
-        now = self._notes()
-        for what, name in (("weights", "network"), ("classes", "class list")):
-            if notes[what] != now[what]:
-                before, after = text_lib.first_difference(notes[what], now[what])
+    def _check_same(self, folder: pathlib.Path, metadata: dict[str, Any]) -> None:
+        """Raises UsageError unless a checkpoint has the weights and classes of this model.
+
+        TensorFlow restores by position: two layers of one shape that changed places would be
+        restored into each other, silently.
+        """
+        expected = self._metadata()
+        for key, name in (("weights", "network"), ("classes", "class list")):
+            if metadata[key] != expected[key]:
+                recorded, current = text_lib.first_difference(metadata[key], expected[key])
                 raise errors.UsageError(
-                    f"the checkpoint {folder} is of another {name}: it has {before} where there "
-                    f"is {after} now. Train afresh under another --run=NAME."
+                    f"the checkpoint {folder} has another {name}: {recorded} instead of {current}. "
+                    "Give another --run=NAME to start again."
                 )
 
     def _bytes(self) -> int:
-        """What one checkpoint takes: each number is four bytes."""
+        """Size of a checkpoint, at four bytes per number."""
         model, optimizer = self._checkpoint.model, self._checkpoint.optimizer
         variables = [*model.variables, *optimizer.variables]
         return 4 * sum(int(np.prod(variable.shape)) for variable in variables)
+
+
+def _unused(path: pathlib.Path) -> pathlib.Path:
+    """A path that does not exist: `path`, or `path` with a number."""
+    numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
