@@ -1,4 +1,4 @@
-"""`data`: prepare and describe a data set; `data restructure SRC DST`."""
+"""`data`: prepares and describes a data set; `data restructure` copies one into class folders."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,16 +12,21 @@ from cnnrnn.datasets import tiny_imagenet_folders
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Carries out the words that follow `data`.
+    """Prints the number of images of each class, or copies tiny-imagenet into class folders.
+
+    Args:
+        arguments: nothing, or 'restructure', the source and the destination.
+        config: its `data` settings.
 
     Raises:
-        UsageError: they are not understood.
+        UsageError: the arguments are not valid, or the data set is not.
+        RunError: downloading, reading or writing failed.
     """
     if not arguments:
-        describe(dataset_lib.load(config))
+        _print_classes(dataset_lib.load(config))
     elif arguments[0] == "restructure" and len(arguments) == 3:
         source, destination = (pathlib.Path(path).expanduser() for path in arguments[1:])
-        tiny_imagenet_folders.restructure(source, destination)
+        print(tiny_imagenet_folders.restructure(source, destination))
     else:
         raise errors.UsageError(
             f"expected 'data' alone or 'data restructure SRC DST'. Received: data "
@@ -29,8 +34,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         )
 
 
-def describe(data: dataset_lib.Dataset) -> None:
-    """Prints the classes and how many images each has."""
+def _print_classes(data: dataset_lib.Dataset) -> None:
+    """Prints a table of the number of images of each class."""
     counts = [
         np.bincount(split.labels, minlength=len(data.class_names))
         for split in (data.train, data.validation)

@@ -1,4 +1,4 @@
-"""A name or a folder -> a TFDS builder -> a train and a validation split, with a fingerprint."""
+"""Data sets: `--dataset` in, a training and a validation split out, with a fingerprint."""
 
 import dataclasses
 import hashlib
@@ -11,36 +11,52 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.datasets import example_source, image_folder, image_index, tfds_builders
+from cnnrnn.system import text as text_lib
 
 _SHOWN = 5  # bad images in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Some rows of an example source, numbered 0 to N - 1."""
+    """The training or the validation examples. Methods take an index from 0 to N - 1.
+
+    Attributes:
+        source: what the examples are read from.
+        indices: (N,) int64, the index in `source` of each example.
+        labels: (N,) int64.
+        infos: (N,) objects, each an `image_check.ImageInfo`.
+    """
 
     source: example_source.ExampleSource
-    indices: np.ndarray  # (N,) int64, into the source
-    labels: np.ndarray  # (N,) int64
-    infos: np.ndarray  # (N,) of image_check.ImageInfo
+    indices: np.ndarray
+    labels: np.ndarray
+    infos: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads a () int64 row, inside a pipeline: encoded () string, label () int64."""
+    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads an example in a pipeline: () int64 -> encoded () string, label () int64."""
         with tf.init_scope():
-            table = tf.constant(self.indices)
-        return self.source.fetch(tf.gather(table, row))
+            indices = tf.constant(self.indices)
+        return self.source.fetch(tf.gather(indices, index))
 
-    def describe(self, row: int) -> str:
-        return self.source.describe(int(self.indices[row]))
+    def describe(self, index: int) -> str:
+        """An example's file or name and its class, for messages."""
+        return self.source.describe(int(self.indices[index]))
 
-    def path(self, row: int) -> str:
-        return self.source.path(int(self.indices[row]))
+    def path(self, index: int) -> str:
+        """The file of an example, '' if it is not stored in a file of its own."""
+        return self.source.path(int(self.indices[index]))
 
-    def take(self, rows: np.ndarray) -> "Split":
-        return Split(self.source, self.indices[rows], self.labels[rows], self.infos[rows])
+    def take(self, indices: np.ndarray) -> "Split":
+        """The split of the examples at `indices`."""
+        return Split(self.source, self.indices[indices], self.labels[indices], self.infos[indices])
+
+    @property
+    def problems(self) -> np.ndarray:
+        """(N,) bool: which examples cannot be trained on."""
+        return np.array([bool(info.problem) for info in self.infos], bool)
 
     @property
     def digests(self) -> np.ndarray:
@@ -51,11 +67,18 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a run trains and validates on.
+    """The two splits of a run.
 
-    `fingerprint` hashes, in order, the label and the content of every example of both splits: two
-    layouts of the same images have the same fingerprint and give the same run. Class names do
-    not enter it, since they are only shown.
+    Attributes:
+        name: --dataset, for messages and records.
+        class_names: by label.
+        train: the training split.
+        validation: the validation split.
+        fingerprint: SHA-256 over the labels and contents of both splits, in order. Two layouts of
+            the same images have the same fingerprint and give the same run. Class names are not
+            part of it, since they are only shown.
+        split_here: whether `validation` was cut from the training images by
+            --validation_fraction.
     """
 
     name: str
@@ -63,73 +86,98 @@ class Dataset:
     train: Split
     validation: Split
     fingerprint: str
-    split_here: bool  # the validation split was cut from train by --validation_fraction
+    split_here: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Examined:
-    """All images of a data set, bad ones too. `validation` is None where it has no such split."""
+    """All labelled images of a data set, including those that cannot be trained on.
+
+    Attributes:
+        class_names: by label.
+        train: the training images.
+        validation: the validation images; None if the data set has none with labels.
+    """
 
     class_names: tuple[str, ...]
     train: Split
     validation: Split | None
 
 
-def examine(config: config_lib.Config, fault: Callable[[str], None] | None = None) -> Examined:
-    """Finds, prepares (downloads) and looks at every image of the data set of a config.
+def examine(config: config_lib.Config, on_problem: Callable[[str], None] | None = None) -> Examined:
+    """Prepares (downloads) a data set and checks every image.
 
     Args:
-        config: names it.
-        fault: takes what is wrong with a folder and could be passed over; None raises it.
+        config: its `data` settings.
+        on_problem: called with each problem of an image folder that examining the rest is possible
+            in spite of. By default the first is raised.
 
     Raises:
-        UsageError: there is no such data set, or it is none for a classifier.
-        RunError: a download or a file failed.
+        UsageError: the data set does not exist, or is not one of labelled images.
+        RunError: downloading or reading failed.
     """
-    builder = tfds_builders.build(config, fault)
-    image, label = tfds_builders.image_and_label(builder, config.data.dataset)
-    names = [
-        name
-        for name in ("train", tfds_builders.validation_name(builder, config.data.dataset))
-        if name
-    ]
-    splits = []
-    for name in names:
-        if isinstance(builder, image_folder.FolderBuilder):
-            source = example_source.FileSource(builder, name)
-        else:
-            source = example_source.RecordSource(builder, name, image, label)
-        labels, infos = image_index.examine(
-            source, f"{config.data.dataset} ({name})", config.data.max_pixels
-        )
-        split = Split(source, np.arange(len(source)), labels, np.array(infos, object))
-        # TFDS marks examples without a label by -1; one that could not be read has none either.
-        bad = np.array([bool(i.problem) for i in infos], bool)
-        splits.append(split.take(np.flatnonzero((labels >= 0) | bad)))
+    name = config.data.dataset
+    builder = tfds_builders.build(config, on_problem)
+    image, label = tfds_builders.image_and_label(builder, name)
+    train = _examine_split(config, builder, "train", image, label)
+    validation_name = tfds_builders.validation_name(builder, name)
+    validation = None
+    if validation_name is not None:
+        validation = _examine_split(config, builder, validation_name, image, label)
     class_names = tuple(builder.info.features[label].names)
-    return Examined(class_names, splits[0], splits[1] if len(splits) > 1 else None)
+    # The test split of many TFDS data sets has no labels.
+    return Examined(class_names, train, validation or None)
+
+
+def _examine_split(
+    config: config_lib.Config,
+    builder: tfds_builders.Builder,
+    name: str,
+    image: str,
+    label: str,
+) -> Split:
+    """One split of a builder, without the examples that have no label."""
+    if isinstance(builder, image_folder.FolderBuilder):
+        source = example_source.FileSource(builder, name)
+    else:
+        source = example_source.RecordSource(builder, name, image, label)
+    shown = f"{text_lib.printable(config.data.dataset)} ({name})"
+    labels, infos = image_index.examine(source, shown, config.data.max_pixels)
+    split = Split(source, np.arange(len(source)), labels, np.array(infos, object))
+    # TFDS's label of examples without one is -1. Those that cannot be read are kept: they may have
+    # one, and are reported.
+    unread = np.array([not info.sha256 for info in infos], bool)
+    return split.take(np.flatnonzero((labels >= 0) | unread))
 
 
 def load(config: config_lib.Config) -> Dataset:
-    """Finds, prepares and checks the data set of a config, and makes its two splits.
+    """Prepares and checks a data set and makes its two splits.
 
     Raises:
-        UsageError: the data set or folder cannot be trained on as it is.
-        RunError: a download or a file failed.
+        UsageError: the data set cannot be trained on as it is.
+        RunError: downloading or reading failed.
     """
     examined = examine(config)
-    class_names, train, validation = examined.class_names, examined.train, examined.validation
-    train, validation = _without_bad(config, train, validation)
-    split_here = not validation  # none, or one of which no example has a label
+    class_names = examined.class_names
+    if not examined.train:
+        raise errors.UsageError(
+            f"{_shown(config)} has no labelled training images: expected at least two classes "
+            "of images."
+        )
+    _report_bad_images(config, examined)
+    train = _without_bad_images(config, examined.train, "training")
+    split_here = examined.validation is None
     if split_here:
         train, validation = _cut(train, config, class_names)
+    else:
+        validation = _without_bad_images(config, examined.validation, "validation")
     train = _choose_per_class(train, config.data.train_per_class, config.data.split_seed)
     validation = _choose_per_class(
         validation, config.data.validation_per_class, config.data.split_seed
     )
     _check_classes(config, train, class_names)
     dataset = Dataset(
-        name=config.data.dataset,
+        name=text_lib.printable(config.data.dataset),
         class_names=class_names,
         train=train,
         validation=validation,
@@ -137,64 +185,74 @@ def load(config: config_lib.Config) -> Dataset:
         split_here=split_here,
     )
     logging.info(
-        f"data: {config.data.dataset}, {len(class_names)} classes, {len(train):,} training and "
+        f"data: {dataset.name}, {len(class_names)} classes, {len(train):,} training and "
         f"{len(validation):,} validation images, fingerprint {dataset.fingerprint[:12]}"
     )
     return dataset
 
 
-def _without_bad(
-    config: config_lib.Config, train: Split, validation: Split | None
-) -> tuple[Split, Split | None]:
-    """Leaves out the images that cannot be trained on, where --bad_images says so."""
-    splits = [train] if validation is None else [train, validation]
+def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
+    """Lists the images that cannot be trained on: as an error, or as a warning if skipped."""
+    splits = [split for split in (examined.train, examined.validation) if split is not None]
     bad = [
-        f"{split.describe(row)} {split.infos[row].problem}"
+        f"{split.describe(index)} {split.infos[index].problem}"
         for split in splits
-        for row in range(len(split))
-        if split.infos[row].problem
+        for index in np.flatnonzero(split.problems)
     ]
     if not bad:
-        return train, validation
+        return
     shown = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if bad[_SHOWN:] else "")
-    told = f"{len(bad):,} of {sum(map(len, splits)):,} images cannot be trained on: {shown}"
+    message = f"{len(bad):,} of {sum(map(len, splits)):,} images cannot be trained on: {shown}"
     if config.data.bad_images == "stop":
         raise errors.UsageError(
-            f"{told}. Mend them or take them out, or go on without them by --bad_images=skip. "
+            f"{message}. Fix or remove them, or leave them out with --bad_images=skip. "
             "`./run.sh doctor` with the same flags lists them all."
         )
-    logging.info(f"bad images: {told}. They are left out, as --bad_images says")
-    kept = [
-        split.take(np.array([row for row, f in enumerate(split.infos) if not f.problem], np.int64))
-        for split in splits
-    ]
-    return kept[0], kept[1] if len(kept) > 1 else None
+    logging.warning(f"{message}. They are left out (--bad_images=skip)")
+
+
+def _without_bad_images(config: config_lib.Config, split: Split, name: str) -> Split:
+    """The images of a split that can be trained on.
+
+    Raises:
+        UsageError: there are none. A validation split of bad images is not replaced by one cut
+            from the training images, which would give another run than the one asked for.
+    """
+    good = np.flatnonzero(~split.problems)
+    if not len(good):
+        raise errors.UsageError(
+            f"none of the {len(split):,} {name} images of {_shown(config)} can be read, so "
+            f"--bad_images=skip leaves no {name} split: fix the images. `./run.sh doctor` with the "
+            "same flags lists them all."
+        )
+    return split.take(good)
 
 
 def _cut(
     split: Split, config: config_lib.Config, class_names: tuple[str, ...]
 ) -> tuple[Split, Split]:
-    """Cuts a validation split out of a single one, class by class."""
+    """Cuts a validation split out of the training images, class by class."""
     validation = []
-    for label, rows in _indices_by_class(split):
-        count = round(config.data.validation_fraction * len(rows))
-        if len(rows) < 2:
+    for label, indices in _indices_by_class(split):
+        count = round(config.data.validation_fraction * len(indices))
+        if len(indices) < 2:
             raise errors.UsageError(
                 f"the class {class_names[label]!r} has one image: a split into training and "
                 "validation needs at least two of each class."
             )
         rng = np.random.default_rng([config.data.split_seed, label])
-        validation.append(rng.permutation(rows)[: min(max(count, 1), len(rows) - 1)])
+        validation.append(rng.permutation(indices)[: min(max(count, 1), len(indices) - 1)])
     held_out = np.sort(np.concatenate(validation))
     return split.take(np.setdiff1d(np.arange(len(split)), held_out)), split.take(held_out)
 
 
 def _choose_per_class(split: Split, per_class: int, seed: int) -> Split:
+    """A seeded choice of `per_class` examples of each class; all of them if it is 0."""
     if per_class == 0:
         return split
     chosen = [
-        np.random.default_rng([seed, label]).permutation(rows)[:per_class]
-        for label, rows in _indices_by_class(split)
+        np.random.default_rng([seed, label]).permutation(indices)[:per_class]
+        for label, indices in _indices_by_class(split)
     ]
     return split.take(np.sort(np.concatenate(chosen)))
 
@@ -206,15 +264,15 @@ def _indices_by_class(split: Split) -> list[tuple[int, np.ndarray]]:
 
 
 def _check_classes(config: config_lib.Config, train: Split, class_names: tuple[str, ...]) -> None:
-    """Raises UsageError if fewer than two classes have training images; notes any that has none.
+    """Raises UsageError if fewer than two classes have training images; reports classes without.
 
-    Some TFDS sets declare labels that none of their examples has.
+    Some TFDS data sets declare labels that none of their examples has.
     """
     present = np.unique(train.labels)
     if len(present) < 2:
         raise errors.UsageError(
-            f"--dataset={config.data.dataset} has training images of {len(present)} class(es): a "
-            "classifier needs at least two."
+            f"{_shown(config)} has training images of {len(present)} class: a classifier needs at "
+            "least two classes."
         )
     if len(present) < len(class_names):
         missing = np.setdiff1d(np.arange(len(class_names)), present)
@@ -222,6 +280,10 @@ def _check_classes(config: config_lib.Config, train: Split, class_names: tuple[s
             f"note: {len(missing)} class(es) have no training images, e.g. "
             f"{class_names[missing[0]]!r}"
         )
+
+
+def _shown(config: config_lib.Config) -> str:
+    return f"--dataset={text_lib.printable(config.data.dataset)}"
 
 
 def _fingerprint(classes: int, *splits: Split) -> str:

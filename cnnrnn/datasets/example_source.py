@@ -1,6 +1,6 @@
-"""Random access to encoded images: by row number, from single files or from ArrayRecord.
+"""Random access to encoded images by index, in image files or ArrayRecord files.
 
-Random access is what makes the order of training a pure function: no shuffle buffer, no state.
+Random access makes the order of training a pure function: no shuffle buffer and no state.
 """
 
 import concurrent.futures
@@ -18,35 +18,39 @@ from cnnrnn.system import text as text_lib
 
 
 class ExampleSource(Protocol):
-    """The examples of one split of a builder, in their canonical order."""
+    """The examples of one split of a builder, in canonical order."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of examples, N."""
 
-    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads a () int64 row, inside a pipeline: encoded () string, label () int64."""
+    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads an example in a pipeline: () int64 -> encoded () string, label () int64."""
 
-    def read(self, row: int) -> tuple[bytes, int]:
-        """Reads a row, outside of a pipeline: encoded, label.
+    def read(self, index: int) -> tuple[bytes, int]:
+        """Reads an example eagerly: the encoded image and its label.
 
         Raises:
             OSError: its file cannot be read.
         """
 
-    def describe(self, row: int) -> str:
-        """Where a row came from, for messages."""
+    def describe(self, index: int) -> str:
+        """An example's file or name and its class, for messages."""
 
-    def path(self, row: int) -> str:
-        """The file of a row, '' where rows are no files of their own."""
+    def path(self, index: int) -> str:
+        """The file of an example, '' if it is not stored in a file of its own."""
 
     def labels(self) -> np.ndarray | None:
-        """(N,) int64, or None where a label is known only once its row is read."""
+        """(N,) int64; None if a label is only known once its example is read."""
 
     def identities(self) -> list[tuple[bytes, str]]:
-        """For each row a name, and what changes when its content does; '' if it is not known."""
+        """For each example a unique name, and a stamp that changes with its content.
+
+        The stamp is '' if it is not known.
+        """
 
 
 class FileSource:
-    """One image a file, as `folder_builder.FolderBuilder` lists them."""
+    """The image files that an `image_folder.FolderBuilder` lists."""
 
     def __init__(self, builder: image_folder.FolderBuilder, split: str):
         examples = builder.examples(split)
@@ -57,22 +61,22 @@ class FileSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Paths are bytes to TensorFlow; surrogateescape brings back names that are not UTF-8.
+    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # To TensorFlow paths are bytes. surrogateescape gives back those that are not UTF-8.
         with tf.init_scope():
             paths = tf.constant([path.encode("utf-8", "surrogateescape") for path in self._paths])
             labels = tf.constant(self._labels)
-        return tf.io.read_file(tf.gather(paths, row)), tf.gather(labels, row)
+        return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
 
-    def read(self, row: int) -> tuple[bytes, int]:
-        return read_file(self._paths[row]), int(self._labels[row])
+    def read(self, index: int) -> tuple[bytes, int]:
+        return read_file(self._paths[index]), int(self._labels[index])
 
-    def describe(self, row: int) -> str:
-        path = text_lib.printable(self._paths[row])
-        return f"{path} (class {self._class_names[self._labels[row]]!r})"
+    def describe(self, index: int) -> str:
+        path = text_lib.printable(self._paths[index])
+        return f"{path} (class {self._class_names[self._labels[index]]!r})"
 
-    def path(self, row: int) -> str:
-        return self._paths[row]
+    def path(self, index: int) -> str:
+        return self._paths[index]
 
     def labels(self) -> np.ndarray:
         return self._labels
@@ -100,29 +104,29 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def fetch(self, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record = tf.numpy_function(lambda row: self._records[int(row)], [row], tf.string)
+    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        record = tf.numpy_function(lambda index: self._records[int(index)], [index], tf.string)
         example = self._parse(tf.ensure_shape(record, ()))
         return example[self._image], tf.cast(example[self._label], tf.int64)
 
-    def describe(self, row: int) -> str:
-        example = self._parse(tf.constant(self._records[row]))
+    def describe(self, index: int) -> str:
+        example = self._parse(tf.constant(self._records[index]))
         label = self._features[self._label].int2str(int(example[self._label]))
         names = [
             value.numpy().decode(errors="replace")
             for key, value in example.items()
             if "name" in key and isinstance(self._features[key], tfds.features.Text)
         ]
-        image = names[0] if names else f"example {row}"
+        image = names[0] if names else f"example {index}"
         return f"{image} (class {label!r}, {self._name})"
 
-    def read(self, row: int) -> tuple[bytes, int]:
+    def read(self, index: int) -> tuple[bytes, int]:
         example = self._features.deserialize_example_np(
-            self._records[row], decoders={self._image: tfds.decode.SkipDecoding()}
+            self._records[index], decoders={self._image: tfds.decode.SkipDecoding()}
         )
         return bytes(example[self._image]), int(example[self._label])
 
-    def path(self, row: int) -> str:
+    def path(self, index: int) -> str:
         return ""
 
     def labels(self) -> None:
@@ -131,7 +135,7 @@ class RecordSource:
     def identities(self) -> list[tuple[bytes, str]]:
         stamp = " ".join(_stamp(str(path)) for path in sorted(self._directory.iterdir()))
         name = f"{self._directory}#{self._name}"
-        return [(os.fsencode(f"{name}#{row}"), stamp) for row in range(len(self))]
+        return [(os.fsencode(f"{name}#{index}"), stamp) for index in range(len(self))]
 
     def _parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._features.deserialize_example(
@@ -140,18 +144,19 @@ class RecordSource:
 
 
 def read_file(path: str) -> bytes:
-    """Reads an image's file.
+    """Reads the file of an image.
 
     Raises:
-        OSError: it cannot be read, or is a pipe or a device, which would be waited for without end.
+        OSError: it cannot be read, or is a pipe or a device, which could block forever.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("is no regular file")
+        raise OSError("is not a regular file")
     with open(path, "rb") as file:
         return file.read()
 
 
 def _stamp(path: str) -> str:
+    """A file's size in bytes and time of change in ns; '' if it cannot be read."""
     try:
         info = os.stat(path)
     except OSError:

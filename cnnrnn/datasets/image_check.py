@@ -1,4 +1,4 @@
-"""What there is to know of one image before anything is trained on it."""
+"""Checks one image before training: format, size, and whether TensorFlow can decode it."""
 
 import dataclasses
 import functools
@@ -15,34 +15,42 @@ from cnnrnn.preprocessing import image_header
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import text as text_lib
 
-# By Pillow's name: what training can decode, and the usual suffixes of each.
-SUFFIXES = {
+# The usual suffixes of the formats that training can decode, by Pillow's name of the format.
+_DECODABLE = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
     "BMP": (".bmp",),
     "GIF": (".gif",),
     "WEBP": (".webp",),
 }
-# Known by their header, so that what they are can be said. No others are opened: Pillow has
-# readers for dozens of formats, and the bytes may come from anybody.
-_OTHER_FORMATS = ("TIFF", "AVIF", "JPEG2000", "ICO", "PPM")
-_ORIENTATION = 0x0112
+# Formats that are identified to name them in the message. No others are opened: Pillow has readers
+# for dozens of formats, and the files may come from anyone.
+_NOT_DECODABLE = ("TIFF", "AVIF", "JPEG2000", "ICO", "PPM")
+# The suffixes of files that are listed as images. Those of formats that cannot be decoded are among
+# them: a folder with TIFFs must be refused, not trained on without them.
+SUFFIXES = frozenset(
+    [suffix for suffixes in _DECODABLE.values() for suffix in suffixes]
+    + [".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2"]
+)
+_ORIENTATION = 0x0112  # EXIF tag
 
-# Bombs are looked for here, by a limit of the user's own.
+# Decompression bombs are refused by `max_pixels`.
 PIL.Image.MAX_IMAGE_PIXELS = None
-# What Pillow finds odd and reads nevertheless, TensorFlow has the last word on.
+# Pillow warns of files that it reads nevertheless; TensorFlow decides whether they decode.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageInfo:
-    """Attributes:
-    sha256: of the encoded bytes, in hexadecimal.
-    format: Pillow's name for it, '' where the header cannot be read.
-    width, height: in pixels as stored, 0 where the header cannot be read.
-    frames: more than one in an animation.
-    orientation: EXIF's, 1 to 8.
-    problem: why it cannot be trained on, '' if it can.
+    """What is known of one image.
+
+    Attributes:
+        sha256: of the encoded bytes, in hexadecimal; '' if the file cannot be read.
+        format: Pillow's name of it, '' if the header cannot be read.
+        width, height: in pixels as stored, 0 if the header cannot be read.
+        frames: more than one in an animation.
+        orientation: EXIF's, 1 to 8.
+        problem: why it cannot be trained on, '' if it can.
     """
 
     sha256: str
@@ -55,13 +63,13 @@ class ImageInfo:
 
 
 def examine(encoded: bytes, max_pixels: int) -> ImageInfo:
-    """Looks at an image's header, then decodes it by the very op that training uses.
+    """Reads an image's header, then decodes it with the op that training uses.
 
     The header comes first, because a small file can decode to gigabytes.
 
     Args:
-        encoded: the whole file.
-        max_pixels: in all of its frames together; one that has more is not decoded.
+        encoded: the content of the file.
+        max_pixels: of all frames together; images with more are not decoded.
     """
     info = ImageInfo(hashlib.sha256(encoded).hexdigest())
     if not encoded:
@@ -69,18 +77,18 @@ def examine(encoded: bytes, max_pixels: int) -> ImageInfo:
     try:
         info = _with_header(info, encoded)
     except PIL.UnidentifiedImageError:
-        return dataclasses.replace(info, problem="is no image of a known format")
-    except Exception as error:  # Pillow's readers raise whatever comes on damaged bytes
+        return dataclasses.replace(info, problem="is not an image of a known format")
+    except Exception as error:  # Pillow's readers raise anything on damaged bytes
         return dataclasses.replace(
-            info, problem=f"is no image that can be read ({text_lib.first_line(error)})"
+            info, problem=f"is not a readable image ({text_lib.first_line(error)})"
         )
-    return dataclasses.replace(info, problem=_fault(info, encoded, max_pixels))
+    return dataclasses.replace(info, problem=_problem(info, encoded, max_pixels))
 
 
 def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
-    """Adds what the header says; nothing is decoded."""
-    with PIL.Image.open(io.BytesIO(encoded), formats=(*SUFFIXES, *_OTHER_FORMATS)) as image:
-        # Pillow takes a JPEG with a second image behind the first for a format of its own.
+    """Adds what the header says. Nothing is decoded."""
+    with PIL.Image.open(io.BytesIO(encoded), formats=(*_DECODABLE, *_NOT_DECODABLE)) as image:
+        # Pillow has a format of its own for JPEGs that are followed by a second image.
         name = "JPEG" if image.format == "MPO" else image.format
         return dataclasses.replace(
             info,
@@ -93,16 +101,17 @@ def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
 
 
 def _orientation(image: PIL.Image.Image) -> int:
-    """What EXIF before the pixels says; for what comes after them Pillow would decode them."""
+    """The orientation of EXIF data before the pixels. Pillow would decode to read later data."""
     try:
         value = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-    except Exception:  # damaged EXIF is no damage to the image
+    except Exception:  # an image with damaged EXIF data is not damaged
         return 1
     return value if value in range(1, 9) else 1
 
 
-def _fault(info: ImageInfo, encoded: bytes, max_pixels: int) -> str:
-    if info.format not in SUFFIXES:
+def _problem(info: ImageInfo, encoded: bytes, max_pixels: int) -> str:
+    """Why an image with a readable header cannot be trained on, '' if it can."""
+    if info.format not in _DECODABLE:
         return f"is {info.format}, which TensorFlow does not read: convert it to JPEG or PNG"
     if info.format == "WEBP" and info.frames > 1:
         return "is an animated WebP, which TensorFlow does not read: convert it to JPEG or PNG"
@@ -126,7 +135,7 @@ def _fault(info: ImageInfo, encoded: bytes, max_pixels: int) -> str:
 
 @functools.cache
 def _ops():
-    """Counts the pixels; decodes and throws them away. Compiled once."""
+    """Functions that count the pixels and that decode, each compiled once."""
     file = tf.TensorSpec((), tf.string)
     return (
         tf.function(image_header.pixels, input_signature=[file]),
@@ -135,13 +144,13 @@ def _ops():
 
 
 def has_usual_suffix(path: str, info: ImageInfo) -> bool:
-    """Whether a file's name says what it is; true of a format that has no usual one here."""
-    suffixes = SUFFIXES.get(info.format)
+    """Whether a file's suffix fits its format; True for formats without usual suffixes here."""
+    suffixes = _DECODABLE.get(info.format)
     return suffixes is None or os.path.splitext(path)[1].lower() in suffixes
 
 
 def reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's reason without the node that it happened in."""
+    """TensorFlow's message without the names of its node and function."""
     message = text_lib.first_line(error)
     message = re.sub(r"\{\{function_node .*?\}\} ", "", message)
     return re.sub(r" ?\[(Op:|\[).*", "", message).rstrip(". ")

@@ -1,7 +1,7 @@
-"""The info of every image of a split, found once and kept.
+"""An SQLite file of the checks of all images, so that each image is checked once.
 
-They lie in one SQLite file in the cache folder, by path, size and time of change, so a second
-start reads no image, and a first one that was killed goes on where it was.
+It is kept in the cache folder. Its key is the path, its validity depends on size and time of
+change, so a second start reads no image, and a first one that was killed resumes.
 """
 
 import concurrent.futures
@@ -14,14 +14,15 @@ import sqlite3
 from collections.abc import Iterator
 
 import numpy as np
+from absl import logging
 
 from cnnrnn import config
 from cnnrnn.datasets import example_source, image_check
 from cnnrnn.system import progress
 
-# To be counted up when an image's info may come out otherwise than before.
+# Increase it when the same image may get another info: older entries are then stale.
 _VERSION = 1
-_BATCH = 256  # images between two looks at the clock of the progress line
+_BATCH = 256  # images between two updates of the progress line
 _TABLE = """CREATE TABLE IF NOT EXISTS info
     (name BLOB PRIMARY KEY, stamp TEXT, label INTEGER, info TEXT) WITHOUT ROWID"""
 
@@ -31,68 +32,71 @@ ImageInfo = image_check.ImageInfo
 def examine(
     source: example_source.ExampleSource, name: str, max_pixels: int
 ) -> tuple[np.ndarray, list[ImageInfo]]:
-    """Every image's label and info.
+    """The label and the info of every image of a split.
 
     Args:
-        source: what to look at.
-        name: what to call it in the progress line.
+        source: the split's examples.
+        name: the split's name in the progress line.
         max_pixels: see `image_check.examine`.
 
     Returns:
-        labels (N,) int64, -1 where there is none; N info.
+        labels: (N,) int64, -1 where there is none.
+        infos: N infos.
     """
-    # With the version and the limit in it, info found by others are found stale.
+    # The stamps contain all that an info depends on.
     identities = [
         (key, f"{_VERSION} {max_pixels} {stamp}" if stamp else "")
         for key, stamp in source.identities()
     ]
-    with _opened() as database:
-        found = _kept(database, identities)
-        missing = [row for row in range(len(source)) if row not in found]
+    with _database() as database:
+        known = _read(database, identities)
+        missing = [index for index in range(len(source)) if index not in known]
         if missing:
             with (
                 progress.Progress(
-                    f"checking {name}", len(source), "images", initial=len(found)
+                    f"checking {name}", len(source), "images", initial=len(known)
                 ) as bar,
                 concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
             ):
                 for start in range(0, len(missing), _BATCH):
-                    rows = missing[start : start + _BATCH]
-                    answers = pool.map(lambda row: _examine(source, row, max_pixels), rows)
-                    new = dict(zip(rows, answers, strict=True))
-                    _keep(database, [(*identities[row], *new[row]) for row in rows])
-                    found |= new
-                    bar.update(len(found))
-    labels = source.labels()  # not those kept: a class that is added renumbers the others
+                    indices = missing[start : start + _BATCH]
+                    results = pool.map(lambda index: _examine(source, index, max_pixels), indices)
+                    new = dict(zip(indices, results, strict=True))
+                    _write(database, [(*identities[index], *new[index]) for index in indices])
+                    known |= new
+                    bar.update(len(known))
+    # Labels of files are not taken from the database: a class that is added renumbers the others.
+    labels = source.labels()
     if labels is None:
-        labels = np.array([found[row][0] for row in range(len(source))], np.int64)
-    return labels, [found[row][1] for row in range(len(source))]
+        labels = np.array([known[index][0] for index in range(len(source))], np.int64)
+    return labels, [known[index][1] for index in range(len(source))]
 
 
 def _examine(
-    source: example_source.ExampleSource, row: int, max_pixels: int
+    source: example_source.ExampleSource, index: int, max_pixels: int
 ) -> tuple[int, ImageInfo]:
     try:
-        encoded, label = source.read(row)
+        encoded, label = source.read(index)
     except OSError as error:
         return -1, ImageInfo("", problem=f"cannot be read ({error.strerror or error})")
     return label, image_check.examine(encoded, max_pixels)
 
 
 @contextlib.contextmanager
-def _opened() -> Iterator[sqlite3.Connection]:
-    """The kept info; where they cannot be kept, a place that is forgotten at the end."""
+def _database() -> Iterator[sqlite3.Connection]:
+    """The database in the cache folder; one in memory if that cannot be used."""
     path = config.cache_dir() / "images.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         database = _connect(path)
     except (OSError, sqlite3.Error) as error:
-        print(f"note: could not use what is kept in {path} ({error}): all images are checked anew")
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        logging.warning(f"cannot use earlier checks in {path} ({error}): checking all images again")
+        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.OperationalError
-        ):
+        )
+        if damaged:
             with contextlib.suppress(OSError):
-                path.unlink()  # damaged: the next start writes it anew
+                path.unlink()  # the next start creates it again
         database = _connect(":memory:")
     with contextlib.closing(database):
         yield database
@@ -101,30 +105,31 @@ def _opened() -> Iterator[sqlite3.Connection]:
 def _connect(path: pathlib.Path | str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=30)
     database.execute(_TABLE)
-    database.execute("SELECT count(*) FROM info").fetchone()
+    database.execute("SELECT count(*) FROM info").fetchone()  # raises on damage
     return database
 
 
-def _kept(
+def _read(
     database: sqlite3.Connection, identities: list[tuple[bytes, str]]
 ) -> dict[int, tuple[int, ImageInfo]]:
-    found = {}
-    for row, (name, stamp) in enumerate(identities):
-        kept = database.execute(
+    """The stored (label, info) by index, without stale ones."""
+    known = {}
+    for index, (name, stamp) in enumerate(identities):
+        entry = database.execute(
             "SELECT label, info FROM info WHERE name = ? AND stamp = ?", (name, stamp)
         ).fetchone()
-        if stamp and kept:
-            found[row] = kept[0], ImageInfo(**json.loads(kept[1]))
-    return found
+        if stamp and entry:
+            known[index] = entry[0], ImageInfo(**json.loads(entry[1]))
+    return known
 
 
-def _keep(database: sqlite3.Connection, rows: list[tuple[bytes, str, int, ImageInfo]]) -> None:
-    """Notes info; it is no fault if they cannot be noted."""
+def _write(database: sqlite3.Connection, entries: list[tuple[bytes, str, int, ImageInfo]]) -> None:
+    """Stores (name, stamp, label, info) entries. Errors only cost checking them again."""
     with contextlib.suppress(sqlite3.Error), database:
         database.executemany(
             "INSERT OR REPLACE INTO info VALUES (?, ?, ?, ?)",
             [
                 (name, stamp, label, json.dumps(dataclasses.asdict(info)))
-                for name, stamp, label, info in rows
+                for name, stamp, label, info in entries
             ],
         )

@@ -1,4 +1,4 @@
-"""The images that command-line arguments name: files, folders, patterns, or standard input."""
+"""Command-line arguments that name images: files, folders, patterns, or '-' (standard input)."""
 
 import glob
 import itertools
@@ -7,13 +7,22 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from cnnrnn import errors
-from cnnrnn.datasets import example_source, image_check, image_folder
+from cnnrnn.datasets import example_source, image_check
 
 _STANDARD_INPUT = "-"
 
 
 def read(path: str, max_pixels: int) -> tuple[bytes, str]:
-    """An image's file, and what is wrong with it, '' if it can be classified."""
+    """Reads and checks an image.
+
+    Args:
+        path: of its file.
+        max_pixels: see `image_check.examine`.
+
+    Returns:
+        encoded: the file's content, empty if it cannot be read.
+        problem: why it cannot be classified, '' if it can.
+    """
     try:
         encoded = example_source.read_file(path)
     except (OSError, ValueError) as error:  # ValueError: its name has a null byte
@@ -22,24 +31,28 @@ def read(path: str, max_pixels: int) -> tuple[bytes, str]:
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """The images that arguments stand for: files, folders, patterns, or '-'.
+    """The paths that arguments stand for, which may be of files that do not exist.
+
+    Args:
+        arguments: files; folders, searched with their subfolders for files with the suffix of an
+            image; glob patterns; or '-' for paths on standard input, one per line.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no paths.
     """
     paths = list(itertools.chain.from_iterable(map(_paths, arguments)))
     if not paths:
         raise errors.UsageError(
-            "expected images: files, folders, patterns, or - for names on standard input, one a "
+            "expected images: files, folders, patterns, or - for paths on standard input, one per "
             f"line. Received: {' '.join(arguments) or 'nothing'}."
         )
     return paths
 
 
 def _paths(argument: str) -> Iterator[str]:
-    """The images that one argument stands for, in the order of their names."""
+    """The paths that one argument stands for, sorted; standard input keeps its order."""
     if argument == _STANDARD_INPUT:
-        # Bytes: names are in no encoding, and a strict one would end it all.
+        # Read as bytes: file names may be in any encoding.
         lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
         yield from (os.fsdecode(line) for line in lines if line)
     elif os.path.isdir(argument):
@@ -47,11 +60,11 @@ def _paths(argument: str) -> Iterator[str]:
         for directory, folders, files in os.walk(argument, onerror=unreadable.append):
             folders.sort()
             for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in image_folder.IMAGE_SUFFIXES:
+                if os.path.splitext(name)[1].lower() in image_check.SUFFIXES:
                     yield os.path.join(directory, name)
-        yield from (error.filename for error in unreadable)  # answered as such
+        yield from (error.filename for error in unreadable)  # `read` reports these
     elif os.path.lexists(argument) or not glob.has_magic(argument):
-        yield argument  # one that is not there is answered as such
+        yield argument  # if it does not exist, `read` reports it
     else:
-        found = sorted(glob.glob(argument, recursive=True))
-        yield from (path for path in found if not os.path.isdir(path)) if found else [argument]
+        matches = sorted(glob.glob(argument, recursive=True))
+        yield from (path for path in matches if not os.path.isdir(path)) if matches else [argument]

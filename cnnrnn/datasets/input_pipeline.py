@@ -1,9 +1,9 @@
 """tf.data pipelines: order -> read -> decode -> views -> batch.
 
-The order of training is a pure function of (seed, position): sample number p of a run is row
-`index_shuffle(p mod N)` of permutation number p // N. So a resumed run needs two integers and no
-iterator state, a skip costs nothing, nothing is held in memory to shuffle, and when an epoch is
-shorter than the data (or no multiple of the batch) the next one draws on where it stopped.
+The order of training is a pure function of (seed, position): the sample at position p of a run has
+the index `index_shuffle(p mod N)` in permutation p // N. So a resumed run needs two integers and no
+iterator state, skipping costs nothing, and shuffling needs no buffer. When an epoch is shorter than
+the data, or not a multiple of the batch size, the next one continues where it ended.
 """
 
 import os
@@ -21,32 +21,32 @@ from cnnrnn.system import text as text_lib
 
 
 class Features(Protocol):
-    """What the CNN makes of each image of a split, kept from an earlier pass."""
+    """Cached CNN features of a split."""
 
-    def of(self, rows: tf.Tensor) -> tf.Tensor:
-        """Maps (B,) int64 rows of the split to (B, 2048) float32, inside a pipeline."""
+    def of(self, indices: tf.Tensor) -> tf.Tensor:
+        """Reads features in a pipeline: (B,) int64 indices in the split -> (B, 2048) float32."""
 
 
-def index_at(position: tf.Tensor, rows: int, seed: int) -> tf.Tensor:
-    """The row that is drawn as sample number `position` of a run.
+def index_at(position: tf.Tensor, size: int, seed: int) -> tf.Tensor:
+    """The index of the sample at a position of a run.
 
     Args:
         position: () int64, counted from the run's first sample.
-        rows: number of rows, N.
+        size: number of examples, N.
         seed: the run's seed.
 
     Returns:
         () int64 in [0, N).
     """
-    permutation, offset = position // rows, position % rows
+    permutation, offset = position // size, position % size
     key = tf.stack([tf.constant(seed, tf.int64), permutation])
-    return tf.random.experimental.index_shuffle(offset, key, tf.constant(rows - 1, tf.int64))
+    return tf.random.experimental.index_shuffle(offset, key, tf.constant(size - 1, tf.int64))
 
 
-def indices_at(start: int, count: int, rows: int, seed: int) -> np.ndarray:
-    """The rows that are drawn as samples `start` to `start + count - 1`; see `index_at`."""
+def indices_at(start: int, count: int, size: int, seed: int) -> np.ndarray:
+    """(count,) indices of the samples at `start` and the positions after it; see `index_at`."""
     positions = tf.range(start, start + count, dtype=tf.int64)
-    return np.array([index_at(position, rows, seed).numpy() for position in positions])
+    return np.array([index_at(position, size, seed).numpy() for position in positions])
 
 
 def training(
@@ -58,25 +58,25 @@ def training(
     preprocessing: views_lib.Preprocessing,
     features: Features | None = None,
 ) -> tf.data.Dataset:
-    """Endless shuffled batches, from sample number `start` of the run on.
+    """Endless shuffled batches, beginning at position `start` of the run.
 
     Args:
-        split: what to draw from.
+        split: the examples.
         batch_size: B.
-        start: how many samples were drawn before.
+        start: number of samples drawn earlier in the run.
         seed: of the order.
-        preprocessing: makes the inputs of each decoded image.
-        features: what the CNN makes of each image; then its RGB view is not made.
+        preprocessing: from a decoded image to the inputs.
+        features: cached CNN features, which replace the RGB view.
 
     Returns:
         A dataset of {"image": (B, 299, 299, 3) float32, "sequence": (B, 23, 3887) float32,
         "label": (B,) int64, "weight": (B,) float32 of ones, "index": (B,) int64 in the split}.
-        With `features`, "features" (B, 2048) float32 stands in the place of "image".
+        With `features`, "features" (B, 2048) float32 replaces "image".
     """
     last = tf.int64.max
     positions = tf.data.Dataset.range(start, last, output_type=tf.int64)
-    rows = positions.map(lambda position: (index_at(position, len(split), seed), 1.0))
-    return _batches(split, rows, batch_size, preprocessing, features)
+    samples = positions.map(lambda position: (index_at(position, len(split), seed), 1.0))
+    return _batches(split, samples, batch_size, preprocessing, features)
 
 
 def evaluation(
@@ -86,18 +86,18 @@ def evaluation(
     preprocessing: views_lib.Preprocessing,
     features: Features | None = None,
 ) -> tf.data.Dataset:
-    """Every example once, in order; the last batch is filled up with examples of weight 0.
+    """Every example once, in order; the last batch is padded with examples of weight 0.
 
-    Padding keeps every batch whole, since a replica without any example breaks convolutions.
+    All batches have the same size, since a replica without any example breaks convolutions.
 
     Returns:
-        A finite dataset of batches as `training` makes them.
+        A finite dataset of batches like those of `training`.
     """
     padding = -len(split) % batch_size
-    rows = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
+    indices = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
     weights = np.concatenate([np.ones(len(split), np.float32), np.zeros(padding, np.float32)])
-    rows_and_weights = tf.data.Dataset.from_tensor_slices((rows, weights))
-    return _batches(split, rows_and_weights, batch_size, preprocessing, features)
+    samples = tf.data.Dataset.from_tensor_slices((indices, weights))
+    return _batches(split, samples, batch_size, preprocessing, features)
 
 
 def examples(
@@ -108,11 +108,13 @@ def examples(
     return next(batches.as_numpy_iterator())
 
 
-def _batches(split, rows_and_weights, batch_size, preprocessing, features) -> tf.data.Dataset:
-    def views(row, weight):
-        encoded, label = split.fetch(row)
+def _batches(split, samples, batch_size, preprocessing, features) -> tf.data.Dataset:
+    """Batches of a dataset of samples: index () int64, weight () float32."""
+
+    def views(index, weight):
+        encoded, label = split.fetch(index)
         image = views_lib.decode(encoded)
-        example = {"label": label, "index": row, "weight": weight}
+        example = {"label": label, "index": index, "weight": weight}
         if features is not None:
             return {"sequence": preprocessing.sequence(image), **example}
         return {**preprocessing.inputs(image), **example}
@@ -120,7 +122,7 @@ def _batches(split, rows_and_weights, batch_size, preprocessing, features) -> tf
     def with_features(batch):
         return {**batch, "features": features.of(batch["index"])}
 
-    batches = rows_and_weights.map(views, num_parallel_calls=os.cpu_count()).batch(
+    batches = samples.map(views, num_parallel_calls=os.cpu_count()).batch(
         batch_size, drop_remainder=True
     )
     if features is not None:
@@ -129,10 +131,10 @@ def _batches(split, rows_and_weights, batch_size, preprocessing, features) -> tf
 
 
 def options() -> tf.data.Options:
-    """For one image a core and two batches ahead.
+    """Deterministic, without autotuning.
 
-    The work is the processor's, so there is nothing for tf.data to tune, and its tuning thread can
-    hold up the end of an iterator for seconds.
+    Preprocessing is limited by the CPU: one image per core is right, and there is nothing to tune.
+    The tuning thread can delay the end of an iterator by seconds.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -141,12 +143,11 @@ def options() -> tf.data.Options:
 
 
 def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterator:
-    """An iterator over the batches, each shared out to the replicas.
+    """An iterator over the batches, each divided among the replicas.
 
-    One replica on a CPU takes them as they come. `experimental_distribute_dataset` would wrap them
-    in a pipeline of its own, whose tuning cannot be turned off, and whose end often waits for its
-    tuning thread: 18 s were seen where it had run for 23 s, and up to a minute is possible, after
-    each pass over the validation images.
+    With one replica on a CPU, `experimental_distribute_dataset` is avoided: it wraps the batches in
+    a pipeline whose autotuning cannot be turned off, and whose end often waits for the tuning
+    thread. That took 18 s after a pass of 23 s over the validation images, and can take a minute.
     """
     if strategy.num_replicas_in_sync == 1 and not tf.config.list_physical_devices("GPU"):
         return iter(batches)
@@ -154,30 +155,30 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> It
 
 
 def decoding_error(
-    split: dataset_lib.Split, rows: np.ndarray, error: tf.errors.OpError
+    split: dataset_lib.Split, indices: np.ndarray, error: tf.errors.OpError
 ) -> errors.RunError:
-    """Finds which image made a batch fail, by decoding the batch's images one at a time.
+    """Finds the image that made a batch fail, by decoding the batch's images one at a time.
 
-    tf.data names the op that failed and never the file. The order is known, so the file is found
-    afterwards and a run without faults pays nothing.
+    tf.data names the op that failed, not the file. As the order is known, the file is found
+    afterwards, at no cost to runs without errors.
 
     Args:
-        split: what the batch was read from.
-        rows: the rows of the batch that failed, in order.
-        error: what the pipeline raised.
+        split: the examples.
+        indices: (B,) int64, the indices of the batch that failed.
+        error: raised by the pipeline.
 
     Returns:
-        The error to raise: it names the file and its class, or, when every image of the batch
-        decodes by itself, gives the pipeline's own message.
+        The error to raise. It names the file and its class, or gives the pipeline's own message if
+        every image of the batch decodes.
     """
-    for row in rows:
+    for index in indices:
         try:
-            for encoded, _ in tf.data.Dataset.from_tensors(int(row)).map(split.fetch):
+            for encoded, _ in tf.data.Dataset.from_tensors(int(index)).map(split.fetch):
                 views_lib.decode(encoded)
         except tf.errors.OpError as cause:
             return errors.RunError(
-                f"cannot decode {split.describe(int(row))}: {image_check.reason(cause)}. It has "
-                "changed since it was checked: put it back as it was. A run that has begun goes "
-                "on only with the very same images."
+                f"cannot decode {split.describe(int(index))}: {image_check.reason(cause)}. It has "
+                "changed since it was checked: restore it. A run resumes only with exactly the "
+                "same images."
             )
     return errors.RunError(f"the input pipeline failed: {text_lib.first_line(error)}")

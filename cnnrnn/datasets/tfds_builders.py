@@ -1,4 +1,4 @@
-"""A name or a folder -> a TFDS builder, prepared."""
+"""From the name of a data set or a folder to a prepared TFDS builder."""
 
 import pathlib
 import sys
@@ -17,17 +17,17 @@ from cnnrnn.system import text as text_lib
 
 _VALIDATION_SPLITS = ("validation", "val", "test")
 
+Builder = tfds.core.DatasetBuilder
 
-def build(
-    config: config_lib.Config, fault: Callable[[str], None] | None
-) -> tfds.core.DatasetBuilder:
-    """The prepared builder of a data set's name or folder; see `datasets.examine`."""
+
+def build(config: config_lib.Config, on_problem: Callable[[str], None] | None) -> Builder:
+    """The prepared builder of a data set; see `dataset.examine`."""
     name, data_dir = config.data.dataset, config.data.prepared_data_dir
     if name not in ("digits", "tiny_imagenet_100") and not name.startswith("tfds:"):
-        return image_folder.build(pathlib.Path(name).expanduser(), fault)
+        return image_folder.build(pathlib.Path(name).expanduser(), on_problem)
     archive = pathlib.Path(config.data.archive).expanduser() if config.data.archive else None
     if archive is not None and not archive.is_file():
-        raise errors.UsageError(f"--archive={archive} is not a file.")
+        raise errors.UsageError(f"--archive={text_lib.printable(str(archive))} is not a file.")
     storage = {"data_dir": data_dir, "file_format": "array_record"}
     try:
         if name == "digits":
@@ -39,58 +39,60 @@ def build(
     except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
         if "File format is already set" in str(error):
             raise errors.UsageError(
-                f"{data_dir} holds {name} in a format that cannot be read by row: give another "
-                "--data_dir, where it is prepared anew."
+                f"{data_dir} holds {name} in a format without random access: give another "
+                "--data_dir, in which it is prepared again."
             ) from error
         raise errors.UsageError(f"--dataset={name}: {text_lib.first_line(error)}") from error
     if archive is not None and builder.data_path.exists():
         logging.info(
-            f"note: --archive is not read: {name} was prepared before in {builder.data_path}"
+            f"note: --archive is not read: {name} is already prepared in {builder.data_path}"
         )
     return _prepared(builder, name, data_dir)
 
 
-def _prepared(
-    builder: tfds.core.DatasetBuilder, name: str, data_dir: pathlib.Path
-) -> tfds.core.DatasetBuilder:
-    """Downloads and prepares a builder unless it is; ends within seconds when offline."""
+def _prepared(builder: Builder, name: str, data_dir: pathlib.Path) -> Builder:
+    """Downloads and prepares a data set if it is not yet; fails within seconds when offline."""
     if not builder.data_path.exists():
         logging.info(f"preparing {name} in {builder.data_path} (once)")
         if not sys.stdout.isatty():
-            tfds.disable_progress_bar()  # its bars overwrite themselves, which a log cannot
-        manual = data_dir / "downloads" / "manual"
-        check_reachable(builder, name, manual)
+            tfds.disable_progress_bar()  # its bars overwrite themselves, which a log file cannot
+        manual_dir = data_dir / "downloads" / "manual"
+        check_reachable(builder, name, manual_dir)
         try:
             builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual)
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
             )
         except (errors.UsageError, errors.RunError, OSError):
             raise
-        except Exception as error:  # builders of other people raise anything at all
+        except Exception as error:  # builders written elsewhere raise anything
             raise errors.RunError(
                 f"the data set {name} could not be prepared: {type(error).__name__}: {error}"
             ) from error
     return builder
 
 
-def check_reachable(builder: tfds.core.DatasetBuilder, name: str, manual: pathlib.Path) -> None:
-    """Raises at once what TFDS would find out after some 200 seconds of retries.
+def check_reachable(builder: Builder, name: str, manual_dir: pathlib.Path) -> None:
+    """Raises at once what TFDS would raise after some 200 seconds of retries.
+
+    tiny_imagenet_100 registers no URLs and has a check of its own: it asks for a file rather than
+    a host, and must work under `tfds build`, where nothing of this package but `errors` is used.
 
     Args:
-        builder: its registered URLs are what is looked at; one per host is tried.
-        name: the data set, for the message.
-        manual: TFDS takes a download from here if a file of the right name and checksum is there.
+        builder: one URL per host is tried of those that it registers.
+        name: of the data set, for the message.
+        manual_dir: where TFDS looks for files before it downloads them.
 
     Raises:
-        RunError: a host does not answer; says what to fetch and where to put it.
+        RunError: a host does not respond. The message lists the files to fetch and where to put
+            them.
     """
     missing = {
         url: info.filename
         for url, info in (builder.url_infos or {}).items()
-        if url.startswith("http") and not (info.filename and (manual / info.filename).exists())
+        if url.startswith("http") and not (info.filename and (manual_dir / info.filename).exists())
     }
     one_per_host = {url.split("/")[2]: url for url in sorted(missing, reverse=True)}
-    for url in one_per_host.values():
+    for host, url in one_per_host.items():
         try:
             requests.head(url, timeout=5, allow_redirects=False)
         except requests.RequestException as error:
@@ -99,14 +101,18 @@ def check_reachable(builder: tfds.core.DatasetBuilder, name: str, manual: pathli
                 for url, file in sorted(missing.items())[:10]
             )
             raise errors.RunError(
-                f"the data set {name} has to be downloaded, and {url.split('/')[2]} cannot be "
-                f"reached ({type(error).__name__}). Fetch these files elsewhere and put them into "
-                f"{manual}, then give the same command again:\n{wanted}"
+                f"the data set {name} has to be downloaded, and {host} cannot be reached "
+                f"({type(error).__name__}). Download these files elsewhere and put them into "
+                f"{manual_dir}, then give the same command again:\n{wanted}"
             ) from error
 
 
-def image_and_label(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, str]:
-    """The names of the image and the label feature."""
+def image_and_label(builder: Builder, name: str) -> tuple[str, str]:
+    """The names of the image and the label feature.
+
+    Raises:
+        UsageError: an example is not one image and one class label.
+    """
     features = builder.info.features
     keys = builder.info.supervised_keys or ("image", "label")
     usable = (
@@ -116,13 +122,18 @@ def image_and_label(builder: tfds.core.DatasetBuilder, name: str) -> tuple[str, 
     )
     if not usable:
         raise errors.UsageError(
-            f"--dataset={name} is no image classification set: expected one image and one class "
-            f"label per example. Its features are {', '.join(features)}."
+            f"--dataset={name} is not an image classification data set: expected one image and one "
+            f"class label per example. Its features are {', '.join(features)}."
         )
     return keys[0], keys[1]
 
 
-def validation_name(builder: tfds.core.DatasetBuilder, name: str) -> str | None:
+def validation_name(builder: Builder, name: str) -> str | None:
+    """The name of the validation split, None if there is none.
+
+    Raises:
+        UsageError: there is no split 'train'.
+    """
     splits = list(builder.info.splits)
     if "train" not in splits:
         raise errors.UsageError(

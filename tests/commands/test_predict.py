@@ -186,7 +186,7 @@ def test_explanations_are_written_and_bad_images_reported(trained, images, tmp_p
     with pytest.raises(errors.RunError, match="1 of 2"):
         explain.run([str(tmp_path / "bad.jpg"), str(good)], trained.replace(top=2))
     output = capsys.readouterr().out
-    assert "bad.jpg: is no image" in output and "%, " in output
+    assert "bad.jpg: is not an image" in output and "%, " in output
     (written,) = (trained.run_dir / "explanations").iterdir()
     pixels = tf.io.decode_png(written.read_bytes()).numpy()
     assert written.name == f"0002-{good.stem[:50]}.png" and pixels.shape[0] > 600

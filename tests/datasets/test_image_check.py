@@ -1,4 +1,4 @@
-"""Every kind of image that is met in people's folders, by itself."""
+"""Checks of single images of many kinds, most of them bad."""
 
 import re
 
@@ -13,22 +13,22 @@ LIMIT = 100_000_000
 
 
 @pytest.mark.parametrize("name", bad_images.FILES)
-def test_a_image_is_found_bad_exactly_if_it_is(name):
-    content, fault = bad_images.FILES[name]
+def test_exactly_the_bad_images_have_a_problem(name):
+    content, problem = bad_images.FILES[name]
     info = image_check.examine(content, LIMIT)
-    if fault is None:
+    if problem is None:
         assert info.problem == ""
         assert views_lib.decode(content).shape[-1] == 3
     else:
-        assert re.search(fault, info.problem)
+        assert re.search(problem, info.problem)
         assert "{{" not in info.problem and "\n" not in info.problem and "[Op" not in info.problem
 
 
 @pytest.mark.parametrize(
     "name", sorted(bad_images.BAD - {"bomb.png", "bomb.gif", "huge_header.jpg"})
 )
-def test_what_is_called_bad_does_not_decode(name):
-    """Nothing is kept from training that could be trained on."""
+def test_bad_images_do_not_decode(name):
+    """No image is refused that could be trained on."""
     with pytest.raises(tf.errors.InvalidArgumentError):
         views_lib.decode(bad_images.FILES[name][0])
 
@@ -45,7 +45,7 @@ def test_the_limit_counts_all_frames():
     assert "in 3 frames" in image_check.examine(gif, 3 * 40 * 32 - 1).problem
 
 
-def test_a_suffix_that_is_not_the_formats():
+def test_usual_suffixes_of_a_format():
     for path, format, usual in (
         ("a/b.JPG", "JPEG", True),
         ("a/b.png", "JPEG", False),

@@ -1,3 +1,7 @@
+"""The order of the samples, the content of the batches, and errors that name an image."""
+
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,10 +14,10 @@ from cnnrnn.preprocessing import views as views_lib
 
 @pytest.fixture
 def data(images):
-    return dataset_lib.load(config.Config.of(dataset=str(images)), log=lambda line: None)
+    return dataset_lib.load(config.Config.of(dataset=str(images)))
 
 
-def rows(split, start, batches, batch_size=5, seed=0):
+def indices(split, start, batches, batch_size=5, seed=0):
     dataset = input_pipeline.training(
         split,
         batch_size=batch_size,
@@ -35,8 +39,8 @@ def test_each_pass_is_a_permutation(n):
         assert not np.array_equal(order[:n], np.arange(n))
 
 
-def test_seeds_and_passes_give_unrelated_orders():
-    """The rows drawn under two keys are uncorrelated, and so are they with their positions."""
+def test_orders_of_different_seeds_and_passes_are_uncorrelated():
+    """With each other, and with the positions."""
     n = 2000
     orders = [
         tf.map_fn(
@@ -51,14 +55,14 @@ def test_seeds_and_passes_give_unrelated_orders():
     assert np.abs(off_diagonal).max() < 5 / np.sqrt(n)
 
 
-def test_training_starts_anywhere_in_the_same_order(data):
-    whole = rows(data.train, 0, 8)
-    np.testing.assert_array_equal(rows(data.train, 15, 5), whole[15:])
-    assert sorted(whole[:18]) == list(range(18))  # no image is dropped or repeated in a pass
-    assert not np.array_equal(rows(data.train, 0, 8, seed=1), whole)
+def test_training_may_start_at_any_position_of_the_same_order(data):
+    order = indices(data.train, 0, 8)
+    np.testing.assert_array_equal(indices(data.train, 15, 5), order[15:])
+    assert sorted(order[:18]) == list(range(18))  # no image is dropped or repeated in a pass
+    assert not np.array_equal(indices(data.train, 0, 8, seed=1), order)
 
 
-def test_views_and_labels_belong_together(data):
+def test_views_and_labels_are_of_the_same_image(data):
     batch = next(
         input_pipeline.training(
             data.train, batch_size=9, start=0, seed=0, preprocessing=views_lib.Preprocessing()
@@ -67,7 +71,7 @@ def test_views_and_labels_belong_together(data):
     assert batch["image"].shape == (9, 299, 299, 3)
     assert batch["sequence"].shape == (9, 23, 3887)
     np.testing.assert_array_equal(batch["label"], data.train.labels[batch["index"]])
-    # The classes of the fixture are black, gray and white: brightness tells the label.
+    # The classes are black, gray and white, so the label follows from the brightness.
     brightness = batch["image"].mean(axis=(1, 2, 3))
     np.testing.assert_array_equal(np.digitize(brightness, [-0.4, 0.4]), batch["label"])
     np.testing.assert_allclose(batch["sequence"].mean(axis=(1, 2)), brightness, atol=1e-5)
@@ -80,15 +84,15 @@ def test_evaluation_has_every_example_once_and_pads_with_weight_zero(data):
         ).as_numpy_iterator()
     )
     assert [len(batch["index"]) for batch in batches] == [4, 4, 4]
-    row = np.concatenate([batch["index"] for batch in batches])
+    index = np.concatenate([batch["index"] for batch in batches])
     weight = np.concatenate([batch["weight"] for batch in batches])
-    np.testing.assert_array_equal(row[weight > 0], np.arange(9))
+    np.testing.assert_array_equal(index[weight > 0], np.arange(9))
     assert weight.sum() == 9
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
-def test_a_bad_image_is_named_with_its_class(data, content):
-    path = next(iter(data.train.source._paths))
+def test_the_error_names_a_bad_image_and_its_class(data, content):
+    path = data.train.path(0)
     with open(path, "r+b") as file:
         file.truncate(60)
         if content is not None:
@@ -99,16 +103,14 @@ def test_a_bad_image_is_named_with_its_class(data, content):
     )
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
-    told = input_pipeline.decoding_error(data.train, np.arange(18), caught.value)
-    assert isinstance(told, errors.RunError)
-    assert path in str(told) and "'black'" in str(told)
-    assert "function_node" not in str(told) and "[Op:" not in str(told)
+    error = input_pipeline.decoding_error(data.train, np.arange(18), caught.value)
+    assert isinstance(error, errors.RunError)
+    assert path in str(error) and "'black'" in str(error)
+    assert "function_node" not in str(error) and "[Op:" not in str(error)
 
 
-def test_a_image_that_went_missing_is_named(data):
-    import os
-
-    path = data.train.source._paths[3]
+def test_the_error_names_a_missing_image(data):
+    path = data.train.path(3)
     os.remove(path)
     dataset = input_pipeline.training(
         data.train, batch_size=18, start=0, seed=0, preprocessing=views_lib.Preprocessing()

@@ -27,14 +27,14 @@ def source(request, tmp_path, content) -> pathlib.Path:
 
 
 def _snapshot(root: pathlib.Path) -> dict[str, bytes]:
-    """Returns every file below a folder, hidden ones too, by its path."""
+    """The content of every file below a folder, including hidden ones, by path."""
     return {
         str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
 
 
 def _expected(content: dict[str, bytes]) -> dict[str, bytes]:
-    """Returns what the copy has to hold."""
+    """The content of a complete copy, by path."""
     expected = {name: content[name] for name in ("wnids.txt", "words.txt")}
     for name, data in content.items():
         parts = name.split("/")
@@ -46,16 +46,14 @@ def _expected(content: dict[str, bytes]) -> dict[str, bytes]:
     return expected
 
 
-def test_files_are_copied_byte_for_byte_and_the_source_is_left_alone(
-    source, content, tmp_path, capsys
-):
+def test_files_are_copied_byte_for_byte_and_the_source_is_unchanged(source, content, tmp_path):
     before = source.read_bytes() if source.is_file() else _snapshot(source)
     summary = tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert _snapshot(tmp_path / "copy") == _expected(content)
     assert (source.read_bytes() if source.is_file() else _snapshot(source)) == before
     assert (summary.classes, summary.train, summary.validation) == (3, 9, 6)
     assert summary.copied == 15
-    assert f"./run.sh phase1 --dataset={tmp_path / 'copy'}" in capsys.readouterr().out
+    assert f"./run.sh phase1 --dataset={tmp_path / 'copy'}" in str(summary)
 
 
 def test_class_folders_sort_into_the_order_of_the_original(source, tmp_path):
@@ -71,16 +69,14 @@ def test_class_folders_sort_into_the_order_of_the_original(source, tmp_path):
         assert walked == [(path.name, label) for path, label in examples]
 
 
-def test_the_second_run_copies_nothing(source, tmp_path):
+def test_a_second_call_copies_nothing(source, tmp_path):
     tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "copy").rglob("*.JPEG")}
     assert tiny_imagenet_folders.restructure(source, tmp_path / "copy").copied == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_stopped_copy_goes_on_and_is_never_taken_for_a_whole_one(
-    source, content, tmp_path, monkeypatch
-):
+def test_a_stopped_copy_is_incomplete_and_resumes(source, content, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     original = sources.Folder.copy if source.is_dir() else sources.Archive.copy
     copied = []
@@ -96,7 +92,7 @@ def test_a_stopped_copy_goes_on_and_is_never_taken_for_a_whole_one(
         patch.setattr(sources.Archive, "copy", stop_at_the_tenth)
         with pytest.raises(KeyboardInterrupt):
             tiny_imagenet_folders.restructure(source, copy)
-    # Six validation images and one class of train; the class that was begun left nothing.
+    # Six validation images and one training class; nothing of the class that was begun.
     assert sorted(path.name for path in (copy / "train").iterdir()) == ["n00000001"]
     assert sorted(path.name for path in (copy / "val").iterdir()) == sorted(WNIDS)
     assert not (copy / "wnids.txt").exists()
@@ -105,17 +101,17 @@ def test_a_stopped_copy_goes_on_and_is_never_taken_for_a_whole_one(
     assert _snapshot(copy) == _expected(content)
 
 
-def test_what_a_killed_copy_left_is_replaced(source, content, tmp_path):
-    left = tmp_path / "copy/train/.n00000002.partial"
+def test_temporary_files_of_a_killed_copy_are_removed(source, content, tmp_path):
+    left = tmp_path / "copy/train/.partial-123-n00000002"
     left.mkdir(parents=True)
     (left / "n00000002_0.JPEG").write_bytes(b"half of it")
-    (tmp_path / "copy/.words.txt.partial").write_bytes(b"half of it")
+    (tmp_path / "copy/.partial-123-words.txt").write_bytes(b"half of it")
     tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert _snapshot(tmp_path / "copy") == _expected(content)
 
 
 @pytest.mark.parametrize("change", ["shorter", "missing", "extra"])
-def test_a_class_that_differs_from_the_source_is_named(source, tmp_path, change):
+def test_the_error_names_a_class_that_differs_from_the_source(source, tmp_path, change):
     tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     folder = tmp_path / "copy/train/n00000002"
     if change == "shorter":
@@ -130,30 +126,32 @@ def test_a_class_that_differs_from_the_source_is_named(source, tmp_path, change)
     assert _snapshot(tmp_path / "copy") == before
 
 
-@pytest.mark.parametrize("foreign", ["notes.txt", "train/n99999999/a.JPEG", "val/stray.JPEG"])
-def test_foreign_content_is_named_and_left(source, tmp_path, foreign):
+@pytest.mark.parametrize(
+    "foreign", ["notes.txt", "train/n99999999/a.JPEG", "val/stray.JPEG", ".partial-123-mine"]
+)
+def test_the_error_names_other_files_and_nothing_is_changed(source, tmp_path, foreign):
     path = tmp_path / "copy" / foreign
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")
     named = "/".join(path.relative_to(tmp_path).parts[:3])
-    with pytest.raises(errors.UsageError, match=f"{named}: was not put there"):
+    with pytest.raises(errors.UsageError, match=f"{named}: was not written"):
         tiny_imagenet_folders.restructure(source, tmp_path / "copy")
     assert _snapshot(tmp_path / "copy") == {foreign: b"mine"}
 
 
 @pytest.mark.parametrize("within", [".", "copy", "train/../deep/copy"])
-def test_a_destination_within_the_source_is_refused(tmp_path, content, within):
+def test_a_destination_inside_the_source_is_refused(tmp_path, content, within):
     source = dummy.write_folder(tmp_path / "source", content)
     before = _snapshot(source)
-    with pytest.raises(errors.UsageError, match="is the source or within it"):
+    with pytest.raises(errors.UsageError, match="is the source or inside it"):
         tiny_imagenet_folders.restructure(source, source / within)
     assert _snapshot(source) == before
 
 
-def test_a_link_into_the_source_is_seen_through(tmp_path, content):
+def test_a_link_into_the_source_is_refused(tmp_path, content):
     source = dummy.write_folder(tmp_path / "source", content)
     (tmp_path / "elsewhere").symlink_to(source, target_is_directory=True)
-    with pytest.raises(errors.UsageError, match="is the source or within it"):
+    with pytest.raises(errors.UsageError, match="is the source or inside it"):
         tiny_imagenet_folders.restructure(source, tmp_path / "elsewhere" / "copy")
 
 
@@ -163,7 +161,7 @@ def test_a_destination_that_is_a_file_is_refused(source, tmp_path):
         tiny_imagenet_folders.restructure(source, tmp_path / "copy")
 
 
-def test_a_source_that_is_not_whole_is_refused_before_anything_is_written(tmp_path, content):
+def test_an_incomplete_source_is_refused_before_anything_is_written(tmp_path, content):
     del content["val/images/val_3.JPEG"]
     source = dummy.write_folder(tmp_path / "source", content)
     with pytest.raises(errors.UsageError, match="val_3.JPEG"):
@@ -171,7 +169,7 @@ def test_a_source_that_is_not_whole_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_missing_source_is_named(tmp_path):
+def test_a_missing_source_is_an_error(tmp_path):
     with pytest.raises(errors.UsageError, match="nowhere: no such folder"):
         tiny_imagenet_folders.restructure(tmp_path / "nowhere", tmp_path / "copy")
 
@@ -185,7 +183,7 @@ def test_a_missing_source_is_named(tmp_path):
         (errno.EIO, errors.RunError, os.strerror(errno.EIO)),
     ],
 )
-def test_what_the_system_refuses_is_one_sentence(
+def test_errors_of_the_operating_system_are_one_sentence(
     tmp_path, content, monkeypatch, number, kind, sentence
 ):
     source = dummy.write_folder(tmp_path / "source", content)

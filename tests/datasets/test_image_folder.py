@@ -1,0 +1,166 @@
+"""Layouts of image folders, odd names, and folders that cannot be trained on."""
+
+import pathlib
+import shutil
+
+import pytest
+import tensorflow_datasets as tfds
+
+from cnnrnn import errors
+from cnnrnn.datasets import image_folder
+from tests import helpers
+
+
+def examples(root, split="train"):
+    return image_folder.build(root).examples(split)
+
+
+def labels(root, split="train"):
+    return [label for _, label in examples(root, split)]
+
+
+def test_a_folder_builder_is_a_tfds_builder(images):
+    builder = image_folder.build(images)
+    assert isinstance(builder, tfds.core.DatasetBuilder)
+    assert builder.info.splits["train"].num_examples == 18
+    assert builder.info.features["label"].names == list(helpers.CLASSES)
+    decoded = list(builder.as_dataset(split="train").as_numpy_iterator())
+    assert [example["label"] for example in decoded] == [0] * 6 + [1] * 6 + [2] * 6
+    assert decoded[0]["image"].shape == (9, 7, 3)
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test", "Val", "TEST"])
+def test_the_validation_folder_may_have_other_names(images, name):
+    (images / "val").rename(images / name)
+    assert labels(images, "validation") == [0] * 3 + [1] * 3 + [2] * 3
+
+
+def test_the_training_folder_may_be_in_capitals(images):
+    (images / "train").rename(images / "Train")
+    assert labels(images) == [0] * 6 + [1] * 6 + [2] * 6
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    root = helpers.write_classes(tmp_path / "vehicles", 5)
+    (root / "gray").rename(root / "train")
+    assert image_folder.build(root).info.features["label"].names == ["black", "train", "white"]
+
+
+def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsys):
+    (images / "val").rename(images / "elsewhere")
+    (images / "test").mkdir()
+    image = next((images / "train" / "black").iterdir())
+    shutil.copy(image, images / "test" / "1.png")
+    assert list(image_folder.build(images).info.splits) == ["train"]
+    assert "test has no class folders and is skipped" in capsys.readouterr().out
+
+
+def test_a_class_added_to_train_shifts_the_labels(images, capsys):
+    shutil.copytree(images / "train" / "black", images / "train" / "aaa")
+    assert sorted(set(labels(images, "validation"))) == [1, 2, 3]
+    assert "no images of 1 class(es), e.g. 'aaa'" in capsys.readouterr().out
+
+
+def test_images_of_all_formats_are_listed_and_other_files_counted(images, capsys):
+    folder = images / "train" / "black"
+    image = next(folder.iterdir()).read_bytes()
+    for name in ("a.GIF", "b.webp", "c.bmp", "d.tiff", "e.jpeg"):
+        (folder / name).write_bytes(image)
+    (folder / "notes.txt").write_text("x")
+    (folder / ".DS_Store").write_text("x")
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "f.png").write_bytes(image)
+    assert len(examples(images)) == 18 + 6
+    assert "1 file(s)" in (out := capsys.readouterr().out) and "1 .txt" in out
+
+
+def test_links_are_followed_but_not_in_circles(images):
+    folder = images / "train" / "black"
+    (folder / "more").symlink_to(images / "val" / "black")
+    (folder / "round").symlink_to(folder)
+    (folder / "broken.png").symlink_to(images / "nowhere.png")
+    assert len(examples(images)) == 18 + 3 + 1  # the broken link is found when it is read
+
+
+def test_files_with_odd_names_are_listed(images):
+    folder = images / "train" / "black"
+    image = next(folder.iterdir()).read_bytes()
+    names = ["two words.png", "été\n.png", "\udcff.png"]
+    for name in names:
+        try:
+            (folder / name).write_bytes(image)
+        except (OSError, UnicodeError):
+            pytest.skip("this file system takes only UTF-8")
+    listed = {pathlib.Path(path).name for path, _ in examples(images)}
+    assert listed.issuperset(names)
+
+
+def test_a_class_name_that_is_not_utf8_is_made_printable(images):
+    for split in ("train", "val"):
+        try:
+            (images / split / "white").rename(images / split / "w\udcffhite")
+        except (OSError, UnicodeError):
+            pytest.skip("this file system takes only UTF-8")
+    names = image_folder.build(images).info.features["label"].names
+    assert names[2] == "w\ufffdhite"
+
+
+def add_an_empty_class(root):
+    (root / "train" / "none").mkdir()
+
+
+def leave_one_class(root):
+    for name in ("gray", "white"):
+        shutil.rmtree(root / "train" / name)
+
+
+def rename_a_validation_class(root):
+    (root / "val" / "black").rename(root / "val" / "green")
+
+
+def empty_the_validation_classes(root):
+    for folder in (root / "val").iterdir():
+        for path in folder.iterdir():
+            path.unlink()
+
+
+def remove_all(root):
+    for split in ("train", "val"):
+        shutil.rmtree(root / split)
+
+
+def leave_one_image_outside_of_folders(root):
+    shutil.copy(next((root / "train" / "gray").iterdir()), root / "1.png")
+    remove_all(root)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (add_an_empty_class, "none holds no images"),
+        (leave_one_class, "only 'black'"),
+        (rename_a_validation_class, "'green', which the training folder lacks"),
+        (empty_the_validation_classes, "val holds no images"),
+        (remove_all, "has no folders in it"),
+        (leave_one_image_outside_of_folders, "has no folders in it"),
+    ],
+)
+def test_a_folder_that_cannot_be_trained_on_is_an_error(images, change, message):
+    change(images)
+    with pytest.raises(errors.UsageError, match=message):
+        image_folder.build(images)
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "digit"])
+def test_a_missing_folder_is_an_error(name):
+    with pytest.raises(errors.UsageError, match="neither a folder nor a known data set"):
+        image_folder.build(pathlib.Path(name))
+
+
+def test_problems_are_collected_for_a_callback(images):
+    add_an_empty_class(images)
+    rename_a_validation_class(images)
+    problems = []
+    builder = image_folder.build(images, problems.append)
+    assert len(builder.examples("train")) == 18 and len(builder.examples("validation")) == 6
+    assert len(problems) == 2 and "none holds no images" in problems[0]

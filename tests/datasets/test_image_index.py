@@ -1,0 +1,77 @@
+"""Each image is checked once, until it changes; a damaged index is created again."""
+
+import os
+
+import pytest
+
+from cnnrnn import config as config_lib
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import image_check, image_index
+
+
+def load(images, **settings):
+    return dataset_lib.load(config_lib.Config.of(dataset=str(images), **settings))
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """Gets an entry for each image that is checked."""
+    entries = []
+    check = image_check.examine
+    monkeypatch.setattr(
+        image_check, "examine", lambda encoded, limit: entries.append(1) or check(encoded, limit)
+    )
+    return entries
+
+
+def test_images_are_checked_again_only_if_they_change(images, checked):
+    load(images)
+    assert len(checked) == 27
+    checked.clear()
+    load(images)
+    assert not checked
+    path = next((images / "val" / "white").iterdir())
+    path.write_bytes(path.read_bytes() + b"\0")
+    load(images)
+    assert len(checked) == 1
+    load(images, max_megapixels=50.0)  # another limit may give another result
+    assert len(checked) == 1 + 27
+
+
+def test_a_killed_check_resumes(images, checked, monkeypatch):
+    check = image_check.examine
+
+    def killed(encoded, limit):
+        if len(checked) == 8:
+            raise KeyboardInterrupt
+        return check(encoded, limit)
+
+    monkeypatch.setattr(image_index, "_BATCH", 4)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_check, "examine", killed)
+        with pytest.raises(KeyboardInterrupt):
+            load(images)
+    load(images)
+    assert len(checked) == 27
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 500])
+def test_a_damaged_index_is_created_again(images, content, capsys):
+    reference = load(images)
+    index = config_lib.cache_dir() / "images.sqlite"
+    index.write_bytes(content)
+    for _ in range(2):
+        assert load(images).fingerprint == reference.fingerprint
+    assert index.stat().st_size > 4096
+    out = capsys.readouterr().out
+    assert out.count("warning: cannot use earlier checks") == bool(content)
+
+
+def test_missing_and_unreadable_files_are_reported(images):
+    folder = images / "train" / "black"
+    (folder / "broken.png").symlink_to(images / "nowhere.png")
+    (folder / "empty.jpg").write_bytes(b"")
+    data = dataset_lib.examine(config_lib.Config.of(dataset=str(images)))
+    problems = [info.problem for info in data.train.infos if info.problem]
+    assert problems == ["cannot be read (No such file or directory)", "is empty"]

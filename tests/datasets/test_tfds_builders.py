@@ -1,0 +1,103 @@
+"""Data sets of TFDS: random access, storage formats, and downloads without a network."""
+
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import tfds_builders
+from cnnrnn.preprocessing import views as views_lib
+
+
+def load(dataset, **settings):
+    return dataset_lib.load(config_lib.Config.of(dataset=dataset, **settings))
+
+
+class PlainShapes(tfds.core.GeneratorBasedBuilder):
+    """Shuffled by key, with a test split and without file names, as many TFDS data sets are.
+
+    The label is encoded in the pixel values.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(4, 4, 3)),
+                    "label": tfds.features.ClassLabel(names=["dark", "light"]),
+                }
+            ),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(20), "test": self._generate_examples(6)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            image = np.full((4, 4, 3), 100 * (i % 2) + i, np.uint8)
+            yield f"key{i}", {"image": image, "label": i % 2}
+
+
+def test_a_tfds_data_set_is_read_by_index(tmp_path, capsys):
+    data = load("tfds:plain_shapes", data_dir=str(tmp_path))
+    assert data.class_names == ("dark", "light") and not data.split_here
+    assert len(data.train) == 20 and len(data.validation) == 6
+    indices = tf.data.Dataset.from_tensor_slices(np.arange(20)[::-1])
+    for encoded, label, index in indices.map(lambda index: (*data.train.fetch(index), index)):
+        value = int(views_lib.decode(encoded)[0, 0, 0])
+        assert label == data.train.labels[index] == int(value >= 100)
+    assert "split 'train' of plain_shapes/1.0.0" in data.train.describe(3)
+    assert data.train.path(3) == ""
+    assert "preparing tfds:plain_shapes" in capsys.readouterr().out
+    again = load("tfds:plain_shapes", data_dir=str(tmp_path))
+    assert again.fingerprint == data.fingerprint
+    assert "preparing" not in capsys.readouterr().out
+
+
+def test_a_data_set_prepared_without_random_access_is_refused(tmp_path):
+    PlainShapes(data_dir=tmp_path, file_format="tfrecord").download_and_prepare()
+    with pytest.raises(errors.UsageError, match="--data_dir"):
+        load("tfds:plain_shapes", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "dataset, message",
+    [
+        ("tfds:no_such_set", "no_such_set"),
+        ("tfds:glue", "not an image classification data set"),
+    ],
+)
+def test_an_unusable_tfds_data_set_is_refused(dataset, message, monkeypatch):
+    monkeypatch.setattr(tfds_builders, "_prepared", lambda builder, *_: builder)
+    with pytest.raises(errors.UsageError, match=message):
+        load(dataset)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def unreachable(url, **_):
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(requests, "head", unreachable)
+
+
+def test_offline_the_message_lists_the_files_to_fetch_and_their_folder(offline, tmp_path):
+    with pytest.raises(errors.RunError, match="(?s)beans.*downloads/manual.*test.zip.*train.zip"):
+        load("tfds:beans", data_dir=str(tmp_path))
+
+
+def test_files_in_the_manual_folder_need_no_network(offline, tmp_path):
+    builder = tfds.builder("beans", data_dir=tmp_path, file_format="array_record")
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    for info in builder.url_infos.values():
+        (manual / info.filename).write_bytes(b"")
+    tfds_builders.check_reachable(builder, "tfds:beans", manual)
