@@ -1,4 +1,4 @@
-"""Loss, top-1 and top-5, as sums that add up over replicas and steps without rounding tricks."""
+"""Loss, top-1 and top-5 accuracy: per example, summed over a batch, and as means."""
 
 import dataclasses
 
@@ -16,9 +16,11 @@ def per_example(logits: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         label: (B,) int64.
 
     Returns:
-        "loss" (B,) cross-entropy in nats; "top" (B, k) int32, the k = min(5, classes) most likely
-        classes, most likely first; "top1" and "top5" (B,) float32, 1 where the label is first or
-        among them.
+        "loss": (B,) float32, cross-entropy in nats.
+        "top": (B, k) int32, the k = min(5, classes) most likely classes, most likely first; among
+            equal logits the class with the lowest index comes first.
+        "top1": (B,) float32, 1 where the label is the first of "top", else 0.
+        "top5": (B,) float32, 1 where the label is in "top", else 0.
     """
     k = min(shapes.TOP_K, logits.shape[-1])
     top = tf.math.top_k(logits, k).indices  # (B, k)
@@ -32,14 +34,22 @@ def per_example(logits: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def sums(scores: dict[str, tf.Tensor], weight: tf.Tensor) -> tf.Tensor:
-    """Adds up a batch: (4,) float32 of loss, top-1 hits, top-5 hits, examples."""
+    """Sums the scores of a batch, which can be added over replicas and steps.
+
+    Args:
+        scores: from `per_example`.
+        weight: (B,) float32, 0 for padding.
+
+    Returns:
+        (4,) float32: loss, top-1 hits, top-5 hits, number of examples.
+    """
     columns = tf.stack([scores["loss"], scores["top1"], scores["top5"], tf.ones_like(weight)])
     return tf.linalg.matvec(columns, weight)
 
 
 @dataclasses.dataclass(frozen=True)
 class Means:
-    """Means over `count` examples. `loss` in nats; `top1` and `top5` from 0 to 1."""
+    """Means over `count` examples: `loss` in nats, `top1` and `top5` accuracy from 0 to 1."""
 
     loss: float
     top1: float
@@ -48,7 +58,7 @@ class Means:
 
     @classmethod
     def of_sums(cls, totals: np.ndarray) -> "Means":
-        """From the (4,) totals of `sums`."""
+        """Divides the (4,) totals of `sums` by their number of examples."""
         loss, top1, top5, count = (float(total) for total in totals)
         return cls(loss / count, top1 / count, top5 / count, round(count))
 

@@ -1,10 +1,8 @@
-"""The branch that says nothing is told from the one that does."""
+"""Branch ablation: a constant branch costs nothing, one that depends on the image does."""
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from cnnrnn import metrics
 from cnnrnn.evaluation import branch_ablation
 
 CLASSES, UNITS, IMAGES = 10, 40, 500
@@ -12,7 +10,7 @@ CLASSES, UNITS, IMAGES = 10, 40, 500
 
 @pytest.fixture
 def outputs():
-    """A CNN that knows the class, an RNN that is a constant gain with next to no spread."""
+    """CNN outputs that encode the class, RNN outputs that are almost constant; the dense layer."""
     rng = np.random.default_rng(0)
     label = rng.integers(0, CLASSES, IMAGES)
     codes = rng.normal(size=(CLASSES, UNITS))
@@ -21,45 +19,54 @@ def outputs():
     return cnn, rnn, codes.T, np.zeros(CLASSES), label
 
 
-def test_an_idle_branch_costs_nothing_and_a_working_one_everything(outputs):
-    as_trained, rnn_dealt, rnn_mean, cnn_dealt, cnn_mean = branch_ablation.trials(*outputs)
+def test_ablations_are_named():
+    outputs = np.ones((4, 3)), np.ones((4, 3)), np.ones((3, 2)), np.zeros(2), np.zeros(4, int)
+    assert [ablation.name for ablation in branch_ablation.ablations(*outputs)] == [
+        "as trained",
+        "RNN permuted across images",
+        "RNN replaced by its mean",
+        "CNN permuted across images",
+        "CNN replaced by its mean",
+    ]
+
+
+def test_a_constant_branch_costs_nothing_and_an_informative_one_almost_everything(outputs):
+    as_trained, *ablations = branch_ablation.ablations(*outputs)
     assert as_trained.top1 > 0.95
-    for trial in (rnn_dealt, rnn_mean):
-        assert trial.top1 == pytest.approx(as_trained.top1, abs=0.01)
-        assert not trial.is_significant
-    for trial in (cnn_dealt, cnn_mean):
-        assert trial.top1 < 0.25 and trial.top5 < 0.75
-        cost = trial.top1_cost
-        assert cost.value == pytest.approx(as_trained.top1 - trial.top1)
-        assert 0 < cost.low < cost.value < cost.high and trial.is_significant
+    for rnn in ablations[:2]:
+        assert rnn.top1 == pytest.approx(as_trained.top1, abs=0.01)
+        assert not rnn.is_significant
+    for cnn in ablations[2:]:
+        assert cnn.top1 < 0.25 and cnn.top5 < 0.75
+        drop = cnn.top1_drop
+        assert drop.value == pytest.approx(as_trained.top1 - cnn.top1)
+        assert 0 < drop.low < drop.value < drop.high and cnn.is_significant
 
 
-def test_what_costs_little_is_told_from_what_costs_nothing(outputs):
-    """By the images that change, not by the noise of the figure itself."""
+def test_a_small_drop_is_significant_because_it_is_paired_by_image(outputs):
     cnn, rnn, kernel, bias, label = outputs
     cnn = kernel.T[label] + np.random.default_rng(2).normal(0, 4, cnn.shape)
-    _, dealt, *_ = branch_ablation.trials(cnn, rnn, kernel, bias, label)
-    assert not dealt.is_significant
-    hint = rnn + 0.05 * np.abs(kernel.T[label])
-    as_trained, dealt, *_ = branch_ablation.trials(cnn, hint, kernel, bias, label)
-    half = 1.96 * np.sqrt(as_trained.top1 * (1 - as_trained.top1) / len(label))
-    assert dealt.is_significant and 0 < dealt.top1_cost.value < half
+    _, permuted, *_ = branch_ablation.ablations(cnn, rnn, kernel, bias, label)
+    assert not permuted.is_significant
+    slightly_informative = rnn + 0.05 * np.abs(kernel.T[label])
+    as_trained, permuted, *_ = branch_ablation.ablations(
+        cnn, slightly_informative, kernel, bias, label
+    )
+    half_width = 1.96 * np.sqrt(as_trained.top1 * (1 - as_trained.top1) / len(label))
+    assert permuted.is_significant and 0 < permuted.top1_drop.value < half_width
 
 
-def test_the_spread_tells_a_constant_from_what_depends_on_the_image(outputs):
+def test_statistics_of_a_constant_and_of_an_informative_branch(outputs):
     cnn, rnn, *_ = outputs
-    idle, working = branch_ablation.describe(rnn), branch_ablation.describe(cnn)
-    assert idle.mean == pytest.approx(0.88, abs=0.001)
-    assert idle.spread == pytest.approx(0.005, abs=0.0005)
-    assert working.spread > 0.5
+    constant, informative = branch_ablation.statistics(rnn), branch_ablation.statistics(cnn)
+    assert constant.mean == constant.mean_abs == pytest.approx(0.88, abs=0.001)
+    assert constant.std == pytest.approx(0.005, abs=0.0005)
+    assert informative.std > 0.5
 
 
-def test_figures_are_those_of_the_program():
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(60, 8)).astype(np.float32)
-    label = rng.integers(0, 8, 60)
-    scores = metrics.per_example(tf.constant(logits), tf.constant(label))
-    for name, values in zip(
-        ("loss", "top1", "top5"), branch_ablation._figures(logits, label), strict=True
-    ):
-        np.testing.assert_allclose(values, scores[name], atol=1e-5)
+def test_a_tie_is_a_hit_only_if_the_label_has_the_lowest_index():
+    logits = np.ones((7, 7), np.float32)
+    loss, top1, top5 = branch_ablation.scores(logits, np.arange(7))
+    np.testing.assert_allclose(loss, np.log(7), rtol=1e-6)
+    np.testing.assert_array_equal(top1, [1, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(top5, [1, 1, 1, 1, 1, 0, 0])

@@ -1,20 +1,20 @@
-"""The tables hold the figures that the page shows."""
+"""The tables contain the numbers of the report page."""
 
 import csv
 
 import numpy as np
 import pytest
-from test_page import content_of
 
 from cnnrnn.evaluation import class_scores, csv_tables
 from cnnrnn.evaluation import predictions as predictions_lib
+from tests.evaluation.report_content import report_content
 
 
 class Split:
-    """Images in files whose names are what users make of them."""
+    """Images in files whose names contain a comma, a line break and a byte that is not UTF-8."""
 
-    def path(self, row):
-        return f"images/{row},\n\udcff.png"
+    def path(self, index):
+        return f"images/{index},\n\udcff.png"
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def written(tmp_path):
         top1=np.array([1, 1, 0, 1], np.float32),
         top5=np.ones(4, np.float32),
     )
-    content = content_of(0.75, (0.75, 0.74, 0.1, 0.1), names=("a\tb", "c, d"))
+    content = report_content(0.75, (0.75, 0.74, 0.1, 0.1), names=("a\tb", "c, d"))
     matrix = class_scores.confusion_matrix(predictions, 2)
     csv_tables.write(tmp_path, content, matrix, Split(), predictions)
 
@@ -40,36 +40,46 @@ def written(tmp_path):
     return content, predictions, read
 
 
-def test_figures_and_branches_with_their_intervals(written):
+def test_metrics_with_their_intervals(written):
     content, _, read = written
-    figures = {row["figure"]: row for row in read("figures.csv")}
+    metrics = {line["metric"]: line for line in read("figures.csv")}
     for name in ("loss", "top1", "top5"):
         for end in ("value", "low", "high"):
             expected = getattr(getattr(content, name), end)
-            assert float(figures[name][end]) == pytest.approx(expected, abs=1e-6)
-    assert float(figures["calibration_error"]["value"]) == content.calibration_error
-    trials = read("branches.csv")
-    assert [float(row["top-1"]) for row in trials] == [t.top1 for t in content.trials]
-    assert float(trials[3]["top1_cost"]) == pytest.approx(0.65)
-    assert float(trials[3]["top1_low"]) == pytest.approx(0.64)
+            assert float(metrics[name][end]) == pytest.approx(expected, abs=1e-6)
+    assert float(metrics["calibration_error"]["value"]) == content.calibration_error
 
 
-def test_every_image_is_named_with_what_was_said_of_it(written):
+def test_ablations_with_their_intervals(written):
+    content, _, read = written
+    lines = read("branches.csv")
+    assert [line["ablation"] for line in lines] == [a.name for a in content.ablations]
+    assert [float(line["top1"]) for line in lines] == [a.top1 for a in content.ablations]
+    assert float(lines[3]["top1_drop"]) == pytest.approx(0.65)
+    assert float(lines[3]["top1_drop_low"]) == pytest.approx(0.64)
+    rnn = read("branch_outputs.csv")[1]
+    assert (rnn["branch"], float(rnn["mean_abs"]), float(rnn["std"])) == ("RNN", 0.88, 0.005)
+
+
+def test_predictions_have_one_line_per_image(written):
     _, predictions, read = written
-    rows = read("predictions.csv")
-    assert [row["path"] for row in rows] == [rf"images/{i},\n\udcff.png" for i in range(4)]
-    assert [row["true"] for row in rows] == ["a b", "c, d", "c, d", "a b"]
-    assert [row["predicted"] for row in rows] == ["a b", "c, d", "a b", "a b"]
-    np.testing.assert_allclose([float(r["loss"]) for r in rows], predictions.loss, atol=1e-6)
+    lines = read("predictions.csv")
+    assert [line["index"] for line in lines] == ["0", "1", "2", "3"]
+    assert [line["path"] for line in lines] == [rf"images/{i},\n\udcff.png" for i in range(4)]
+    assert [line["true"] for line in lines] == ["a b", "c, d", "c, d", "a b"]
+    assert [line["predicted"] for line in lines] == ["a b", "c, d", "a b", "a b"]
+    np.testing.assert_allclose([float(ln["loss"]) for ln in lines], predictions.loss, atol=1e-6)
 
 
 def test_classes_confusions_and_calibration(written):
     _, _, read = written
-    assert [row["class"] for row in read("classes.csv")] == ["a b", "c, d"]
-    assert read("classes.csv")[0]["precision"] == ""  # there is none: nothing was called so
-    assert [(row["true"], row["a b"], row["c, d"]) for row in read("confusion.csv")] == [
+    classes = read("per_label.tsv", "excel-tab")
+    assert list(classes[0]) == ["label", "top-1", "top-5", "precision", "f1", "images"]
+    assert [line["label"] for line in classes] == ["a b", "c, d"]
+    assert classes[0]["precision"] == ""  # not defined
+    assert classes[0]["top-1"] == "0.500000" and classes[0]["images"] == "500"
+    assert [(line["true"], line["a b"], line["c, d"]) for line in read("confusion.csv")] == [
         ("a b", "2", "0"), ("c, d", "1", "1"),
     ]  # fmt: skip
-    (row,) = read("calibration.csv")
-    assert float(row["confidence"]) == 0.95 and row["images"] == "5"
-    assert [row["label"] for row in read("per_label.tsv", "excel-tab")] == ["a b", "c, d"]
+    (bin,) = read("calibration.csv")
+    assert float(bin["confidence"]) == 0.95 and bin["images"] == "5"

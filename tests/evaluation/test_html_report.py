@@ -1,58 +1,15 @@
-"""The report as a browser shows it: its figures are those of results.json, at both widths."""
+"""The report page: self-contained, and in a browser the numbers of results.json."""
 
 import dataclasses
 import html.parser
 import json
-import pathlib
 
 import numpy as np
-import pytest
 from selenium.webdriver.common.by import By
 
-from cnnrnn.commands import evaluate, train
-from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals, html_report
-from cnnrnn.runs import event_files
+from cnnrnn.evaluation import confidence_intervals, html_report
 from tests import pages
-
-
-def content_of(top1, dealt, names=("a", "b"), support=500):
-    interval = confidence_intervals.Interval
-    still = branch_ablation.Branch(mean=0.88, magnitude=0.88, spread=0.005)
-    moving = branch_ablation.Branch(mean=0.4, magnitude=0.4, spread=0.3)
-    nothing = interval(0.0, -0.01, 0.01)
-    trials = [branch_ablation.Trial("as trained", 1.0, top1, 0.95, nothing, nothing)]
-    for number, value in enumerate(dealt):
-        cost = interval(top1 - value, top1 - value - 0.01, top1 - value + 0.01)
-        trials.append(branch_ablation.Trial(f"silenced {number}", 1.0, value, 0.95, cost, nothing))
-    image = {
-        "jpeg": b"x",
-        "path": "x/<i>.png",
-        "true": "<b>&",
-        "predicted": names[1],
-        "confidence": 0.9,
-    }
-    return html_report.Content(
-        title="<script>alert(1)</script>",
-        subtitle="of a test",
-        loss=interval(1.0, 0.9, 1.1),
-        top1=interval(top1, top1 - 0.02, top1 + 0.02),
-        top5=interval(0.95, 0.93, 0.97),
-        chance=0.5,
-        classes=[
-            class_scores.ClassScore(name, support, float("nan"), 0.5, 0.5, 1.0) for name in names
-        ],
-        confusions=[
-            {"true": "a", "predicted": "b", "count": 3, "of": 5, "images": [image]},
-        ],
-        mistakes=[image],
-        calibration_error=0.05,
-        bins=[class_scores.Bin(0.9, 1.0, 5, 0.95, 0.9)],
-        cnn=moving,
-        rnn=still,
-        trials=trials,
-        images={name: b"png" for name in ("confusion", "reliability", "top1", "top5")},
-        manifest={"phase1": {"python": "3.11"}},
-    )
+from tests.evaluation.report_content import report_content
 
 
 class Tags(html.parser.HTMLParser):
@@ -66,53 +23,34 @@ class Tags(html.parser.HTMLParser):
         self.sources += [value for name, value in attributes if name in ("src", "href")]
 
 
-def test_nothing_comes_from_elsewhere_and_nothing_a_user_named_is_run():
-    parsed = Tags(html_report.render(content_of(0.76, (0.76, 0.75, 0.01, 0.01))))
+def test_the_page_is_self_contained_and_escapes_names():
+    parsed = Tags(html_report.render(report_content(0.76, (0.76, 0.75, 0.01, 0.01))))
     assert parsed.sources and all(source.startswith("data:image/") for source in parsed.sources)
     assert parsed.tags.count("script") == 1 and "link" not in parsed.tags
 
 
-def test_the_verdict_tells_an_idle_branch_from_a_working_one():
-    said = html_report.verdict(content_of(0.76, (0.76, 0.75, 0.01, 0.01)))
-    assert "The network makes no use of its RNN branch that 1,000 images could show" in said
-    assert "by 0.6% of their size" in said
-    assert "The network uses its CNN branch" in said
-    assert "costs 75.00 (74.00 to 76.00) percentage points of top-1" in said
-    said = html_report.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01)))
-    assert "The network uses its RNN branch" in said
-    said = html_report.verdict(content_of(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
-    assert "uses its RNN branch cannot be told by 10 images" in said
+def test_the_verdict_distinguishes_an_unused_branch_from_a_used_one():
+    unused = html_report.verdict(report_content(0.76, (0.76, 0.75, 0.01, 0.01)))
+    assert "No use of the RNN branch is measurable on 1,000 images" in unused
+    assert "is 0.6% of their mean absolute value" in unused
+    assert "The network uses its CNN branch" in unused
+    assert "lowers top-1 by 75.00 (74.00 to 76.00)" in unused
+    used = html_report.verdict(report_content(0.76, (0.74, 0.74, 0.01, 0.01)))
+    assert "The network uses its RNN branch" in used
+    few = html_report.verdict(report_content(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
+    assert "10 images are too few to tell whether the network uses its RNN branch" in few
 
 
-def test_a_figure_that_does_not_exist_is_a_dash():
-    content = content_of(0.76, (0.76, 0.75, 0.01, 0.01))
-    endless = confidence_intervals.mean(np.array([1.5]))
-    text = html_report.render(dataclasses.replace(content, loss=endless, top1=endless))
-    assert "95 %: – to –" in text and "inf" not in text.split("<script>")[0].replace("info", "")
+def test_a_number_that_is_not_finite_is_a_dash():
+    content = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
+    infinite = confidence_intervals.mean(np.array([1.5]))
+    text = html_report.render(dataclasses.replace(content, loss=infinite, top1=infinite))
+    assert "95% interval: – to –" in text and "inf" not in text.split("<script>")[0]
 
 
-@pytest.fixture
-def report(small_network, small_config, one_replica, monkeypatch) -> pathlib.Path:
-    train.phase1((), small_config)
-    evaluate.run((), small_config)
-    return small_config.run_dir
-
-
-def test_tensorboard_shows_the_last_evaluation_once(report, small_config):
-    evaluate.run((), small_config)  # again
-    results = json.loads((report / "results.json").read_text())
-    points = event_files.scalars(report / "events" / "phase1" / "evaluation")
-    steps = {tag: [step for name, step, _ in points if name == tag] for tag, _, _ in points}
-    assert steps and all(len(found) == 1 for found in steps.values())
-    figures = {tag: value for tag, _, value in points}
-    assert figures["evaluation/top1"] == pytest.approx(results["validation"]["top1"])
-    dealt = results["branches"]["silenced"][1]
-    assert figures["evaluation/RNN dealt out at random/loss"] == pytest.approx(dealt["loss"])
-
-
-def test_a_browser_shows_the_figures_of_results_json(report, browser, tmp_path):
-    results = json.loads((report / "results.json").read_text())
-    browser.get((report / "evaluation" / "report.html").as_uri())
+def test_a_browser_shows_the_numbers_of_results_json(evaluated_run, browser, tmp_path):
+    results = json.loads((evaluated_run / "results.json").read_text())
+    browser.get((evaluated_run / "evaluation" / "report.html").as_uri())
 
     def text(id):
         return browser.find_element(By.ID, id).text
@@ -121,20 +59,21 @@ def test_a_browser_shows_the_figures_of_results_json(report, browser, tmp_path):
         assert text(name.replace("top", "top-")) == f"{results['validation'][name]:.2%}"
     assert text("loss") == f"{results['validation']['loss']:.4f}"
     assert text("verdict") == results["branches"]["verdict"]
-    assert_branches_are_those_of(results["branches"], browser)
+    assert_ablations_are_shown(results["branches"]["ablations"], browser)
     pages.assert_renders(browser, tmp_path / "page.png")
     assert_classes_are_sorted_and_searched(browser)
 
 
-def assert_branches_are_those_of(branches, browser):
-    rows = browser.find_elements(By.CSS_SELECTOR, "#trials tbody tr")
-    for row, trial in zip(rows, branch_ablation["silenced"], strict=True):
-        name, top1, top5, *_, cost, _ = (cell.text for cell in row.find_elements(By.TAG_NAME, "td"))
-        assert [name, top1, top5] == [trial["name"], f"{trial['top1']:.2%}", f"{trial['top5']:.2%}"]
-        if trial is not branch_ablation["silenced"][0]:
-            ends = [f"{100 * trial['top1_cost'][end]:.2f}" for end in ("value", "low", "high")]
-            assert cost == "{} ({} to {})".format(*ends)
-    table = "document.getElementById('trials').parentElement"
+def assert_ablations_are_shown(ablations, browser):
+    lines = browser.find_elements(By.CSS_SELECTOR, "#ablations tbody tr")
+    for line, ablation in zip(lines, ablations, strict=True):
+        name, top1, top5, _, drop, _ = (cell.text for cell in line.find_elements(By.TAG_NAME, "td"))
+        assert name == ablation["name"]
+        assert [top1, top5] == [f"{ablation[key]:.2%}" for key in ("top1", "top5")]
+        if ablation is not ablations[0]:
+            ends = [f"{100 * ablation['top1_drop'][end]:.2f}" for end in ("value", "low", "high")]
+            assert drop == "{} ({} to {})".format(*ends)
+    table = "document.getElementById('ablations').parentElement"
     if browser.execute_script("return innerWidth") > 1000:
         assert browser.execute_script(f"return {table}.scrollWidth <= {table}.clientWidth")
 

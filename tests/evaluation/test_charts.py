@@ -1,0 +1,60 @@
+"""Charts and thumbnails: sizes, and what they show."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from cnnrnn.evaluation import charts, thumbnails
+
+
+def pixels_of(encoded):
+    return np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert("RGB"))
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_accuracy_charts_have_room_for_every_class(classes):
+    names = [f"日本 {i}, also known as $omething else and_more" for i in range(classes)]
+    accuracy = np.linspace(0, 1, classes)
+    accuracy[0] = np.nan
+    image = pixels_of(charts.accuracy_chart(names, accuracy, "Top-1 accuracy by class"))
+    assert image.shape[0] > 20 * classes
+
+
+def test_charts_of_thousands_of_classes_have_less_than_32_megapixels():
+    names = [f"species {i}" for i in range(5089)]
+    accuracy = np.linspace(0, 1, len(names))
+    matrix = np.eye(len(names), dtype=np.int64)
+    for png in (
+        charts.accuracy_chart(names, accuracy, "Top-1"),
+        charts.confusion_chart(names, matrix),
+    ):
+        assert np.prod(pixels_of(png).shape[:2]) < 2**25
+
+
+def test_the_gray_image_shows_the_timesteps_of_the_sequence():
+    sequence = np.linspace(-1, 1, 23)[None, :, None].repeat(3887, axis=2)
+    image = charts.gray_images(sequence.astype(np.float32))
+    assert image.shape == (1, 23 * 15, 299, 1)
+    assert image[0, 0].max() == 0 and image[0, 13].min() == 1  # first timestep, then the gap
+    assert np.all(np.diff(image[0, ::15, 0, 0]) > 0)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_predictions_of_any_number_of_images_are_drawn(count):
+    png = charts.predictions_figure(
+        np.zeros((count, 299, 299, 3)), ["a"] * count, ["b"] * count, np.full(count, 0.5)
+    )
+    assert pixels_of(png).shape[0] > 100
+
+
+def test_an_explained_thumbnail_is_the_image_and_the_two_maps():
+    cam, saliency = np.zeros((10, 10)), np.zeros(23)
+    cam[:, 5:], saliency[:11] = 1, 1
+    jpeg = thumbnails.explained_thumbnail(np.full((299, 299, 3), 0.5), cam, saliency, side=100)
+    brightness = pixels_of(jpeg).astype(float).mean(axis=-1)
+    assert brightness.shape == (100, 300)
+    assert np.ptp(brightness[:, :90]) < 5
+    assert brightness[:, 170:190].mean() > brightness[:, 110:130].mean() + 50  # right half
+    assert brightness[:40, 210:290].mean() > brightness[60:, 210:290].mean() + 50  # upper half
