@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
@@ -22,7 +23,7 @@ from cnnrnn.datasets import image_paths, input_pipeline
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
-from cnnrnn.system import progress
+from cnnrnn.system import console, progress
 from cnnrnn.system import text as text_lib
 
 _BATCH_SIZE = 32
@@ -47,7 +48,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     paths = image_paths.expand(arguments)
     write = _WRITERS[config.prediction.format](sys.stdout)
     bad = 0
-    with progress.Progress("predict", len(paths), "images", stream=sys.stderr) as bar:
+    bar = progress.Progress("predict", len(paths), "images", stream=sys.stderr)
+    with console.on_stderr(), bar:
         for done, (path, prediction) in enumerate(predictions(paths, config), 1):
             bar.clear()  # standard output can be the same terminal
             write(text_lib.printable(path), prediction)
@@ -118,7 +120,7 @@ def _load_run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare,
 
 def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
     """Functions that classify with an export, which decodes images itself."""
-    print(f"predict: loading the export {folder}. {loader.WARNING}", file=sys.stderr)
+    logging.warning(f"loading the export {folder}. {loader.WARNING}")
     export = loader.load(folder, trusted=config.prediction.trust_export)
     exported, top = export.metadata["top"], config.prediction.top
     if top > exported and export.metadata["classes"] > exported:

@@ -1,9 +1,11 @@
-"""Console output: this program's log messages as plain lines on standard output."""
+"""Console output: this program's log messages as plain lines."""
 
 import contextlib
 import logging
 import pathlib
+import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 import absl.logging
 
@@ -13,11 +15,18 @@ _PACKAGE = str(pathlib.Path(__file__).parent.parent)
 class _Lines(logging.Handler):
     """Prints each message as a line, a warning with a prefix."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_stderr = False
+
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         line = prefix + record.getMessage()
         # File names may hold bytes that are not UTF-8, which a strict stdout refuses.
-        print(line.encode("utf-8", "backslashreplace").decode(), flush=True)
+        print(line.encode("utf-8", "backslashreplace").decode(), file=self._stream(), flush=True)
+
+    def _stream(self) -> TextIO:
+        return sys.stderr if self.to_stderr else sys.stdout
 
 
 class _Messages(logging.Handler):
@@ -41,12 +50,22 @@ _lines.addFilter(_is_ours)
 
 
 def install() -> None:
-    """Prints the messages of absl.logging from now on. Idempotent."""
+    """Prints the messages of absl.logging on standard output from now on. Idempotent."""
     absl.logging.set_verbosity(absl.logging.INFO)
     logger = absl.logging.get_absl_logger()
     logger.addHandler(_lines)
     # absl gives the root logger a handler, which would print each message to stderr once more.
     logger.propagate = False
+
+
+@contextlib.contextmanager
+def on_stderr() -> Iterator[None]:
+    """Prints messages on standard error in the block, whose standard output is a result."""
+    _lines.to_stderr = True
+    try:
+        yield
+    finally:
+        _lines.to_stderr = False
 
 
 @contextlib.contextmanager

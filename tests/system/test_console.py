@@ -38,6 +38,14 @@ def test_installing_twice_prints_once(of_this_package, capsys):
     assert capsys.readouterr().out == "once\n"
 
 
+def test_messages_can_leave_standard_output_to_results(of_this_package, capsys):
+    with console.on_stderr():
+        logging.warning("while predicting")
+    logging.info("afterwards")
+    captured = capsys.readouterr()
+    assert (captured.err, captured.out) == ("warning: while predicting\n", "afterwards\n")
+
+
 def test_captured_messages_are_not_printed(of_this_package, capsys):
     with console.captured() as messages:
         logging.info("first")
