@@ -1,1 +1,1 @@
-"""The data sets that come with the program, each a folder as `tfds new` makes it."""
+"""Data sets that come with the program, each a folder in the layout of `tfds new`."""

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 _SIDE = 8
 _BRIGHTEST = 16
 _VALIDATION_FRACTION = 0.2
-# Part of the data set's definition: another value makes another split, and needs a new VERSION.
+# Part of the data set's definition: another value gives another split and requires a new VERSION.
 _SPLIT_SEED = 0
 
 
@@ -19,7 +19,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First version."}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Returns the data set's metadata."""
+        """The data set's metadata."""
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
@@ -30,14 +30,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
             supervised_keys=("image", "label"),
             homepage="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
-            # Stored in the order of the file names, so that the order is known without TFDS's hash.
+            # Stored in the order of the keys instead of TFDS's hash of them.
             disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        """Returns the examples of each split, both with the same share of every digit."""
-        del dl_manager  # Nothing to fetch: the images are part of scikit-learn.
-        # Imported here because most users of this package never read the digits.
+        """The examples of each split, stratified by digit."""
+        del dl_manager  # nothing to download: the images are part of scikit-learn
+        # Imported here because it is slow and only needed to prepare the digits.
         import sklearn.datasets
         import sklearn.model_selection
 
@@ -48,7 +48,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             random_state=_SPLIT_SEED,
             stratify=digits.target,
         )
-        # (N, 8, 8), ink from 0 to 16, to the full range of a byte; one to one, so nothing is lost.
+        # (N, 8, 8), from 0 to 16, scaled to 0 to 255; one to one, so no information is lost.
         images = np.round(digits.images * (255 / _BRIGHTEST)).astype(np.uint8)[..., np.newaxis]
         return {
             "train": self._generate_examples(images, digits.target, sorted(train)),
@@ -58,12 +58,12 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, images: np.ndarray, labels: np.ndarray, indices: Sequence[int]
     ) -> Iterator[tuple[int, dict]]:
-        """Yields the examples at the given places of scikit-learn's list.
+        """Yields the examples at some indices.
 
         Args:
-            images: (N, 8, 8, 1), uint8.
-            labels: (N,), 0 to 9.
-            indices: The places, ascending.
+            images: (N, 8, 8, 1) uint8.
+            labels: (N,) integers from 0 to 9.
+            indices: ascending.
         """
         for index in indices:
             yield (

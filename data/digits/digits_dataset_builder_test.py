@@ -12,17 +12,17 @@ from cnnrnn.data.digits import digits_dataset_builder
 
 
 class DigitsTest(tfds.testing.DatasetBuilderTestCase):
-    """The checks that TFDS has for every data set."""
+    """TFDS's own checks of a data set."""
 
     DATASET_CLASS = digits_dataset_builder.Builder
     SPLITS = {"train": 1437, "validation": 360}
-    # There is no archive to stand in for: the data comes with scikit-learn.
+    # No dummy data is needed: the images come with scikit-learn.
     EXAMPLE_DIR = str(pathlib.Path(__file__).parent)
 
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
-    """Returns the examples as stored, images still encoded, by split."""
+    """The examples of each split as stored, with encoded images."""
     builder = digits_dataset_builder.Builder(
         data_dir=str(tmp_path_factory.mktemp("data")), file_format="array_record"
     )
@@ -34,7 +34,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
     }
 
 
-def test_splits_share_no_image_and_hold_all(examples):
+def test_the_splits_are_disjoint_and_complete(examples):
     names = [example["filename"] for split in examples.values() for example in split]
     assert sorted(names) == [f"digit_{index:04d}.png".encode() for index in range(1797)]
 
@@ -45,7 +45,7 @@ def test_examples_are_stored_in_the_order_of_the_file_names(examples):
         assert names == sorted(names)
 
 
-def test_every_digit_has_the_same_share_of_both_splits(examples):
+def test_the_splits_are_stratified_by_digit(examples):
     counts = {
         split: collections.Counter(int(example["label"]) for example in examples[split])
         for split in examples
@@ -63,8 +63,8 @@ def test_images_and_labels_are_those_of_scikit_learn(examples):
         index = int(example["filename"].decode()[6:10])
         image = tf.io.decode_image(example["image"], channels=3).numpy()
         assert image.shape == (8, 8, 3)
-        ink = np.round(image[..., 0] / 255 * 16)
-        np.testing.assert_array_equal(ink, digits.images[index])
+        original = np.round(image[..., 0] / 255 * 16)
+        np.testing.assert_array_equal(original, digits.images[index])
         assert example["label"] == digits.target[index]
 
 

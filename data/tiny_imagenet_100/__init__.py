@@ -4,7 +4,6 @@ import importlib.util
 import pathlib
 import sys
 
-# `tfds build` imports this package with only data/ on the path, and the builder reports its errors
-# in the program's terms.
+# `tfds build` imports this package with only data/ on the path; the builder imports cnnrnn.errors.
 if importlib.util.find_spec("cnnrnn") is None:
     sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))

@@ -1,7 +1,7 @@
-"""Makes small stand-ins for the tiny-imagenet archive, for tests.
+"""Small tiny-imagenet folders and archives for tests.
 
-What TFDS would keep as files in dummy_data/ is made on the spot, because the tests need it in many
-variants, each wrong in another way.
+They are generated, not kept as files in dummy_data/, because the tests need many variants, each
+with another error.
 """
 
 import io
@@ -17,16 +17,13 @@ TOP = "tiny-imagenet-100-A"
 def files(
     wnids: Sequence[str], train_per_class: int = 2, validation_per_class: int = 1
 ) -> dict[str, bytes]:
-    """Returns the content of a small tiny-imagenet, by the path within its top folder.
+    """The files of a small tiny-imagenet: content by path inside its top folder.
 
     Args:
-        wnids: The class ids, in the order in which wnids.txt shall list them.
-        train_per_class: Training images of each class.
-        validation_per_class: Validation images of each class; their numbers go round the
-            classes, so that the order of their names is not that of their labels.
-
-    Returns:
-        A dict to change before it is written with `write_folder` or `write_zip`.
+        wnids: class ids, in the order of wnids.txt.
+        train_per_class: number of training images of each class.
+        validation_per_class: number of validation images of each class. Consecutive ones are of
+            different classes, so that the order of their names is not that of their labels.
     """
     content = {
         "wnids.txt": "".join(f"{wnid}\n" for wnid in wnids).encode(),
@@ -50,7 +47,7 @@ def files(
 
 
 def write_folder(root: pathlib.Path, content: Mapping[str, bytes]) -> pathlib.Path:
-    """Writes the files below `root` and returns it."""
+    """Writes files below `root` and returns it."""
     for name, data in content.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,13 +61,13 @@ def write_zip(
     extra: Sequence[tuple[zipfile.ZipInfo | str, bytes]] = (),
     top: str = TOP,
 ) -> pathlib.Path:
-    """Writes the files into an archive, below the folder `top`, and returns its path.
+    """Writes files into an archive and returns its path.
 
     Args:
-        file: The archive to write.
-        content: The files, by their path within `top`.
-        extra: Members to add as they are, for archives that are to be refused.
-        top: The name of the top folder.
+        file: the archive to write.
+        content: the files, by path inside `top`.
+        extra: members to add unchanged, for archives that are to be refused.
+        top: name of the top folder.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -82,7 +79,7 @@ def write_zip(
 
 
 def _jpeg(text: str) -> bytes:
-    """Returns an 8x8 JPEG whose bytes are as good as its own for every text."""
+    """An 8x8 JPEG that differs for every text."""
     colour = tuple(sum(text.encode()[start::3]) % 256 for start in range(3))
     buffer = io.BytesIO()
     PIL.Image.new("RGB", (8, 8), colour).save(buffer, "JPEG", comment=text.encode())

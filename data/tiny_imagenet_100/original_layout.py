@@ -1,4 +1,4 @@
-"""The layout in which tiny-imagenet is published, and the only place that knows it.
+"""The original layout of tiny-imagenet, which only this module knows.
 
     TOP/wnids.txt                      one class id (a WordNet id) per line
     TOP/words.txt                      id, tab, the words for it (for all of WordNet)
@@ -7,10 +7,10 @@
     TOP/val/val_annotations.txt        name, class id and a box for each of them, between tabs
     TOP/test/...                       images without labels, never read here
 
-It comes as a folder (TOP itself) or as the published zip; `sources` has the two.
+A source is a folder (TOP itself) or the published zip; see `sources`.
 
 The order of the examples is part of the contract: labels are indices into the sorted class ids, and
-examples are sorted by label and then by file name. The same images as class folders sort alike.
+examples are sorted by label, then by file name. The same images in class folders have this order.
 """
 
 import collections
@@ -27,23 +27,25 @@ from . import sources
 WNIDS = "wnids.txt"
 WORDS = "words.txt"
 ANNOTATIONS = "val/val_annotations.txt"
-IMAGE_SUFFIXES = (".jpeg", ".jpg")
 
-# The first tells the top folder of an archive.
+# The published images are JPEGs. The suffixes of all image formats are in datasets/image_check.py,
+# which `tfds build` does not need and this package therefore does not import.
+_JPEG_SUFFIXES = (".jpeg", ".jpg")
+# The first is used to find the top folder of an archive.
 _REQUIRED = (ANNOTATIONS, WNIDS, "train/", "val/images/")
-# What file managers leave behind; dot files are passed over as well.
+# Files of file managers; these and hidden files are skipped.
 _CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
 
 
 @dataclasses.dataclass(frozen=True)
 class OriginalLayout:
-    """What a source holds, in canonical order.
+    """The classes and images of a source, in canonical order.
 
     Attributes:
-        wnids: The class ids, sorted; a label is an index into it.
-        class_names: A distinct name for each class, in the same order.
-        train: For each training image its path and label, sorted by label and file name.
-        validation: The same for the validation images.
+        wnids: the class ids, sorted; a label is an index into them.
+        class_names: by label, all different.
+        train: path and label of each training image, sorted by label, then by file name.
+        validation: the same for the validation images.
     """
 
     wnids: tuple[str, ...]
@@ -57,13 +59,13 @@ def open_source(path: pathlib.Path) -> Iterator[sources.Source]:
     """Opens a folder or a zip in the original layout.
 
     Args:
-        path: The folder that holds wnids.txt, train/ and val/, or the archive.
+        path: of the folder with wnids.txt, train/ and val/, or of the archive.
 
     Yields:
-        The source, which `read_source` reads.
+        A source for `read_source`.
 
     Raises:
-        UsageError: There is nothing there, or it is an archive that `sources.Archive` refuses.
+        UsageError: the path does not exist, or is an archive that `sources.Archive` refuses.
     """
     if path.is_file():
         with sources.Archive(path, _REQUIRED) as archive:
@@ -73,10 +75,10 @@ def open_source(path: pathlib.Path) -> Iterator[sources.Source]:
 
 
 def is_original_layout(root: pathlib.Path) -> bool:
-    """Returns whether a folder is laid out as tiny-imagenet is published.
+    """Whether a folder has the original layout, rather than plain class folders.
 
-    What tells it from plain class folders is asked for, not all that `read` needs: so a folder
-    that lost its wnids.txt is still recognised, and `read` can say what is wrong with it.
+    Not everything that `read` requires is checked: an incomplete folder is still recognised, and
+    `read` reports what is missing.
     """
     if not (root / ANNOTATIONS).is_file() or not (root / "train").is_dir():
         return False
@@ -84,34 +86,30 @@ def is_original_layout(root: pathlib.Path) -> bool:
 
 
 def read(root: pathlib.Path, wnids: Sequence[str] | None = None) -> OriginalLayout:
-    """Reads what an unpacked folder holds; see `read_source`. The paths are those of the files."""
+    """`read_source` for an unpacked folder. Paths are those of the files."""
     return read_source(sources.Folder(root), wnids)
 
 
 def read_source(source: sources.Source, wnids: Sequence[str] | None = None) -> OriginalLayout:
-    """Reads what a source holds and checks it against its own lists.
+    """Lists the images of a source and checks them against its own lists.
 
-    wnids.txt must be there although train/ would tell the classes too: without it nothing would
-    tell that a class folder has gone missing.
+    wnids.txt is required although train/ has the classes too: without it a missing class folder
+    would not be noticed.
 
     Args:
-        source: The folder or the archive.
-        wnids: The class ids to read, in any order, where not all of wnids.txt.
-
-    Returns:
-        The classes and the images, in canonical order.
+        source: the folder or the archive.
+        wnids: the class ids to read, in any order; by default all of wnids.txt.
 
     Raises:
-        UsageError: A list is missing or malformed, or the images are not those that the lists
-            call for. The message names the file or folder.
+        UsageError: a list is missing or malformed, or the images differ from the lists. The message
+            names the file or folder.
     """
     listed = _read_wnids(source)
     chosen = tuple(sorted(listed if wnids is None else set(wnids)))
     absent = [wnid for wnid in chosen if wnid not in listed]
     if absent:
         raise errors.UsageError(
-            f"{source.where(WNIDS)}: lacks {_some(absent)}, asked for here; "
-            "use an archive that holds these classes."
+            f"{source.where(WNIDS)}: lacks {_some(absent)}; use an archive that has these classes."
         )
     return OriginalLayout(
         wnids=chosen,
@@ -122,9 +120,9 @@ def read_source(source: sources.Source, wnids: Sequence[str] | None = None) -> O
 
 
 def class_names(source: sources.Source, wnids: Sequence[str]) -> tuple[str, ...]:
-    """Returns the words for each class, or its id where words.txt has none.
+    """The words for each class from words.txt, or its id; all different.
 
-    Of use beyond this layout: class folders named by ids may have a words.txt beside them.
+    Also used for class folders that are named by ids and have a words.txt beside them.
     """
     words: dict[str, str] = {}
     if WORDS in source.names(""):
@@ -140,17 +138,17 @@ def class_names(source: sources.Source, wnids: Sequence[str]) -> tuple[str, ...]
 
 
 def _read_wnids(source: sources.Source) -> frozenset[str]:
-    """Returns all class ids that wnids.txt lists."""
+    """All class ids in wnids.txt."""
     lines = [line.strip() for line in _read_lines(source, WNIDS) if line.strip()]
     for wnid in lines:
         if not _is_plain(wnid):
             raise errors.UsageError(
-                f"{source.where(WNIDS)}: {wnid!r} is no class id; have one id in each line."
+                f"{source.where(WNIDS)}: {wnid!r} is not a class id; put one id on each line."
             )
     twice = [wnid for wnid, count in collections.Counter(lines).items() if count > 1]
     if twice:
         raise errors.UsageError(
-            f"{source.where(WNIDS)}: lists {_some(twice)} twice; have each id once."
+            f"{source.where(WNIDS)}: lists {_some(twice)} twice; list each id once."
         )
     if not lines:
         raise errors.UsageError(f"{source.where(WNIDS)}: is empty; restore it from the archive.")
@@ -160,7 +158,7 @@ def _read_wnids(source: sources.Source) -> frozenset[str]:
 def _read_train(
     source: sources.Source, listed: Iterable[str], chosen: Sequence[str]
 ) -> tuple[tuple[pathlib.PurePath, int], ...]:
-    """Returns the training images of the chosen classes."""
+    """Path and label of the training images of the chosen classes."""
     folders = [name for name in source.names("train") if not _is_clutter(name)]
     missing = sorted(set(chosen) - set(folders))
     if missing:
@@ -172,7 +170,7 @@ def _read_train(
     if unknown:
         raise errors.UsageError(
             f"{source.where('train')}: holds {_some(unknown)}, which {WNIDS} does not list; "
-            "move it away or add it to the list."
+            "remove it or add it to the list."
         )
     examples = []
     for label, wnid in enumerate(chosen):
@@ -189,7 +187,7 @@ def _read_train(
 def _read_validation(
     source: sources.Source, listed: Iterable[str], chosen: Sequence[str]
 ) -> tuple[tuple[pathlib.PurePath, int], ...]:
-    """Returns the validation images of the chosen classes."""
+    """Path and label of the validation images of the chosen classes."""
     wnid_of = _read_annotations(source, listed)
     images = set(_images(source, "val/images"))
     missing = sorted(set(wnid_of) - images)
@@ -202,7 +200,7 @@ def _read_validation(
     if unknown:
         raise errors.UsageError(
             f"{source.where('val/images')}: holds {_some(unknown)}, which {ANNOTATIONS} does not "
-            "list; move it away or add a line for it."
+            "list; remove it or add a line for it."
         )
     label_of = {wnid: label for label, wnid in enumerate(chosen)}
     labelled = [(label_of[wnid], name) for name, wnid in wnid_of.items() if wnid in label_of]
@@ -210,43 +208,44 @@ def _read_validation(
 
 
 def _read_annotations(source: sources.Source, listed: Iterable[str]) -> dict[str, str]:
-    """Returns the class id of each validation image, by file name."""
+    """The class id of each validation image, by file name."""
     wnids = frozenset(listed)
     wnid_of: dict[str, str] = {}
     for number, line in enumerate(_read_lines(source, ANNOTATIONS), start=1):
         if not line.strip():
             continue
         fields = line.rstrip("\r\n").split("\t")
-        fault = None
-        # The box after the first two fields is not needed, but half of one is a damaged line.
+        problem = None
+        # The box after the first two fields is not used, but an incomplete one is a damaged line.
         if len(fields) not in (2, 6) or not _is_plain(fields[0]):
-            fault = "is not a file name, a class id and a box, between tabs"
+            problem = "is not a file name, a class id and a box, separated by tabs"
         elif fields[1] not in wnids:
-            fault = f"names the class {fields[1]!r}, which {WNIDS} does not list"
+            problem = f"names the class {fields[1]!r}, which {WNIDS} does not list"
         elif fields[0] in wnid_of:
-            fault = f"lists {fields[0]!r} for the second time"
-        if fault:
+            problem = f"lists {fields[0]!r} for the second time"
+        if problem:
             raise errors.UsageError(
-                f"{source.where(ANNOTATIONS)}: line {number} {fault}; restore it from the archive."
+                f"{source.where(ANNOTATIONS)}: line {number} {problem}; restore it from the "
+                "archive."
             )
         wnid_of[fields[0]] = fields[1]
     return wnid_of
 
 
 def _images(source: sources.Source, folder: str) -> list[str]:
-    """Returns the sorted names of the images in a folder that may hold nothing else."""
+    """The sorted names of the images in a folder, which must hold nothing else."""
     names = [name for name in source.names(folder) if not _is_clutter(name)]
     for name in names:
-        if not name.lower().endswith(IMAGE_SUFFIXES):
+        if not name.lower().endswith(_JPEG_SUFFIXES):
             raise errors.UsageError(
-                f"{source.where(folder)}: holds {name!r}, which is no JPEG; move it away."
+                f"{source.where(folder)}: holds {name!r}, which is not a JPEG; remove it."
             )
     return names
 
 
 def _read_lines(source: sources.Source, name: str) -> list[str]:
     try:
-        # Some editors put a byte order mark before the first id; it is not part of it.
+        # Some editors begin a file with a byte order mark, which utf-8-sig skips.
         return source.read_bytes(source.path(name)).decode("utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise errors.UsageError(
@@ -259,7 +258,7 @@ def _read_lines(source: sources.Source, name: str) -> list[str]:
 
 
 def _is_plain(name: str) -> bool:
-    """Returns whether a name from a list may become part of a path."""
+    """Whether a name from a list may become part of a path."""
     return bool(name) and not name.startswith(".") and not re.search(r'[/\\:\0<>"|?*]', name)
 
 
@@ -268,6 +267,6 @@ def _is_clutter(name: str) -> bool:
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:
-    """Returns a few names for a sentence, and how many more there are."""
+    """The first names, and how many more there are, for a message."""
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,8 +1,7 @@
-"""Where the files of a data set lie: in a folder, or still in the zip in which they were published.
+"""The files of a data set, in a folder or in a zip archive, through one interface.
 
-Both have the same methods, so that what reads them need not care. A zip is read in place: nothing
-is unpacked, so no member can be written where it should not be, and a half unpacked folder cannot
-be taken for a whole one.
+An archive is read in place. Nothing is unpacked, so no member can be written outside of a target
+folder, and no incomplete folder can be taken for a complete one.
 """
 
 import collections
@@ -16,77 +15,76 @@ from collections.abc import Sequence
 
 from cnnrnn import errors
 
-# Bounds on what an archive may claim to hold. tiny-imagenet with a hundred classes is 121 MB, with
-# two hundred twice that; its largest file, words.txt, is 2.7 MB and shrinks to a third.
+# Limits of the sizes that an archive declares. tiny-imagenet has 121 MB with a hundred classes and
+# twice that with two hundred. Its largest file, words.txt, has 2.7 MB, compressed to a third.
 _MAX_TOTAL_BYTES = 2 << 30
 _MAX_MEMBER_BYTES = 64 << 20
 _MAX_RATIO = 200
 _RATIO_MATTERS_FROM_BYTES = 1 << 20
 
-# What zipfile raises, at opening or in the middle of reading, for damage of one kind or another.
+# What zipfile raises on damaged archives, when opening or reading them.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 class Folder:
-    """A source that was unpacked. The paths it hands out are those of the files."""
+    """An unpacked source. Its paths are those of the files.
+
+    Args:
+        root: the top folder.
+
+    Raises:
+        UsageError: `root` is not a folder.
+    """
 
     def __init__(self, root: pathlib.Path):
-        """Takes the folder in which all paths begin.
-
-        Raises:
-            UsageError: There is no such folder.
-        """
         if not root.is_dir():
             raise errors.UsageError(f"{root}: no such folder or archive; give the path of one.")
         self.root = root
 
     def where(self, name: str) -> str:
-        """Returns how to speak of the file or folder `name` to the user."""
+        """The file or folder `name` in messages."""
         return str(self.root / name)
 
     def names(self, folder: str) -> list[str]:
-        """Returns the sorted names of what lies in `folder`, or none where there is no such."""
+        """The sorted names of the entries of `folder`, [] if it does not exist."""
         path = self.root / folder
         return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
     def path(self, name: str) -> pathlib.PurePath:
-        """Returns the path by which `size`, `read_bytes` and `copy` know the file `name`."""
+        """The path of the file `name`, for `size`, `read_bytes` and `copy`."""
         return self.root / name
 
     def size(self, path: pathlib.PurePath) -> int:
-        """Returns the size of a file in bytes."""
+        """A file's size in bytes."""
         return pathlib.Path(path).stat().st_size
 
     def read_bytes(self, path: pathlib.PurePath) -> bytes:
-        """Returns the content of a file."""
+        """The content of a file."""
         return pathlib.Path(path).read_bytes()
 
     def copy(self, path: pathlib.PurePath, destination: pathlib.Path) -> None:
-        """Copies the bytes of a file, and nothing else of it, to `destination`."""
+        """Copies the content of a file, without its metadata, to `destination`."""
         shutil.copyfile(path, destination)
 
 
 class Archive:
-    """A source that is still a zip; a context manager. Its paths are those within the top folder.
+    """A zip archive, as a context manager. Its paths are relative to the top folder.
 
-    Every member is looked at before any is read, and an archive with a single member that an
-    honest one would not have is refused as a whole: it was made to harm or it is broken.
+    All members are checked before any is read. A single one that a published archive would not
+    have means that the archive is malicious or damaged, and it is refused.
+
+    Args:
+        file: the zip.
+        required: what its top folder must contain, folders with a slash at the end. The first, a
+            file, is used to find the top folder.
+
+    Raises:
+        UsageError: the file is missing, is not a zip or is truncated; a member has an absolute
+            path, is outside of the top folder, is a link or a device, is there twice, is encrypted
+            or declares an absurd size; or something required is missing. The message names it.
     """
 
     def __init__(self, file: pathlib.Path, required: Sequence[str]):
-        """Opens the archive and checks its table of contents.
-
-        Args:
-            file: The zip.
-            required: What has to be in its top folder, folders with a slash at the end. By the
-                first, a file, the top folder is found.
-
-        Raises:
-            UsageError: The file is missing, is no zip or is cut short; a member has an absolute
-                path, leaves the top folder, is a link or a device, is there twice, is encrypted or
-                claims an absurd size; or what is required is not in it. The message names the
-                member, or what is missing.
-        """
         self.file = file
         if not file.is_file():
             raise errors.UsageError(f"{file}: no such file; give the path of a zip.")
@@ -96,7 +94,7 @@ class Archive:
             raise errors.UsageError(f"{file}: cannot be read ({error.strerror}).") from error
         except _DAMAGE as error:
             raise errors.UsageError(
-                f"{file}: not a zip archive, or one that was cut short ({error}); fetch it again."
+                f"{file}: not a zip archive, or a truncated one ({error}); download it again."
             ) from error
         try:
             self._top = self._check_members(required)
@@ -119,26 +117,26 @@ class Archive:
         self._zip.close()
 
     def _check_members(self, required: Sequence[str]) -> str:
-        """Returns the name of the top folder, after refusing whatever does not belong."""
+        """Checks all members and returns the name of the top folder."""
         infos = self._zip.infolist()
         seen: set[str] = set()
         for info in infos:
-            fault = _member_fault(info)
-            # Folded, because two names that differ in case are one file on some systems.
+            problem = _member_problem(info)
+            # Some systems take two names that differ in case for the same file.
             key = info.orig_filename.rstrip("/").casefold()
-            if not fault and key in seen:
-                fault = "is there twice"
+            if not problem and key in seen:
+                problem = "is there twice"
             seen.add(key)
-            if fault:
+            if problem:
                 raise errors.UsageError(
-                    f"{self.file}: the member {info.orig_filename!r} {fault}; "
+                    f"{self.file}: the member {info.orig_filename!r} {problem}; "
                     "use the archive as it was published."
                 )
         total = sum(info.file_size for info in infos)
         if total > _MAX_TOTAL_BYTES:
             raise errors.UsageError(
-                f"{self.file}: its members claim {total:,} bytes, and no data set read here has "
-                f"more than {_MAX_TOTAL_BYTES:,}; use the archive as it was published."
+                f"{self.file}: its members declare {total:,} bytes, more than the limit of "
+                f"{_MAX_TOTAL_BYTES:,}; use the archive as it was published."
             )
         names = [info.filename for info in infos]
         top = _find_top(names, required[0])
@@ -152,8 +150,8 @@ class Archive:
             ]
         if missing:
             raise errors.UsageError(
-                f"{self.file}: {', '.join(missing)} is not in it, so it is not the published "
-                "archive, or not all of it; fetch it again."
+                f"{self.file}: {', '.join(missing)} is missing, so it is not the published "
+                "archive, or is incomplete; download it again."
             )
         for info in infos:
             if not info.filename.startswith(f"{top}/"):
@@ -164,27 +162,27 @@ class Archive:
         return top
 
     def where(self, name: str) -> str:
-        """Returns how to speak of the file or folder `name` to the user."""
+        """The file or folder `name` in messages."""
         return f"{self.file}: {self._top}/{name}"
 
     def names(self, folder: str) -> list[str]:
-        """Returns the sorted names of what lies in `folder`, or none where there is no such."""
+        """The sorted names of the entries of `folder`, [] if it does not exist."""
         return sorted(self._folders.get(folder.rstrip("/"), ()))
 
     def path(self, name: str) -> pathlib.PurePath:
-        """Returns the path by which `size`, `read_bytes` and `copy` know the file `name`."""
+        """The path of the file `name`, for `size`, `read_bytes` and `copy`."""
         return pathlib.PurePosixPath(name)
 
     def size(self, path: pathlib.PurePath) -> int:
-        """Returns the size of a file in bytes."""
+        """A file's size in bytes."""
         return self._member(path).file_size
 
     def read_bytes(self, path: pathlib.PurePath) -> bytes:
-        """Returns the content of a file, checked against the checksum that the archive keeps.
+        """The content of a file, checked against the archive's checksum.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            RunError: The member is damaged.
+            FileNotFoundError: the file does not exist.
+            RunError: the member is damaged.
         """
         info = self._member(path)
         try:
@@ -192,7 +190,7 @@ class Archive:
         except _DAMAGE as error:
             raise errors.RunError(
                 f"{self.file}: the member {info.filename!r} is damaged ({error}); "
-                "fetch the archive again."
+                "download the archive again."
             ) from error
 
     def copy(self, path: pathlib.PurePath, destination: pathlib.Path) -> None:
@@ -210,19 +208,19 @@ Source = Folder | Archive
 
 
 def _find_top(names: Sequence[str], path: str) -> str | None:
-    """Returns the folder that holds `path` and is in no folder itself."""
+    """The top-level folder that contains `path`."""
     tops = (name.removesuffix(f"/{path}") for name in names if name.endswith(f"/{path}"))
     return next((top for top in tops if "/" not in top), None)
 
 
 def _is_at(name: str, path: str) -> bool:
-    """Returns whether a member is the file `path`, or something in it where it is a folder."""
+    """Whether a member is the file `path`, or is inside it if it is a folder."""
     return name.startswith(path) if path.endswith("/") else name == path
 
 
-def _member_fault(info: zipfile.ZipInfo) -> str | None:
-    """Returns what is wrong with one member of an archive, or None."""
-    # The name as it is written in the file: zipfile cuts the other one at a null byte.
+def _member_problem(info: zipfile.ZipInfo) -> str | None:
+    """Why an archive with this member is refused, None if it is not."""
+    # The name as stored: `filename` is truncated at a null byte.
     name = info.orig_filename
     parts = name.removesuffix("/").split("/")
     kind = stat.S_IFMT(info.external_attr >> 16)
@@ -231,7 +229,7 @@ def _member_fault(info: zipfile.ZipInfo) -> str | None:
     if ".." in re.split(r"[/\\]", name):
         return "has '..' in its path"
     if "\\" in name or "\0" in name or any(part in ("", ".") for part in parts):
-        return "has a path that is not plain names between slashes"
+        return "has a path that is not plain names separated by slashes"
     if stat.S_ISLNK(kind):
         return "is a link"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -242,5 +240,5 @@ def _member_fault(info: zipfile.ZipInfo) -> str | None:
     if info.file_size > _MAX_MEMBER_BYTES or (
         info.file_size > _RATIO_MATTERS_FROM_BYTES and ratio > _MAX_RATIO
     ):
-        return f"claims to unpack from {info.compress_size:,} to {info.file_size:,} bytes"
+        return f"declares that it unpacks from {info.compress_size:,} to {info.file_size:,} bytes"
     return None

@@ -25,12 +25,12 @@ WNIDS = [
 ]
 REAL_ARCHIVE = pathlib.Path(
     os.environ.get("CNNRNN_TINY_IMAGENET_ZIP")
-    or pathlib.Path(__file__).parents[3] / "shared/datasets/tiny-imagenet-100-A.zip"
+    or pathlib.Path(__file__).resolve().parents[3] / "shared/datasets/tiny-imagenet-100-A.zip"
 )
 
 
 class TinyImagenet100Test(tfds.testing.DatasetBuilderTestCase):
-    """The checks that TFDS has for every data set, on a small archive in the manual folder."""
+    """TFDS's own checks of a data set, on a small archive in the manual folder."""
 
     DATASET_CLASS = Builder
     SPLITS = {"train": 200, "validation": 100}
@@ -52,7 +52,7 @@ class TinyImagenet100Test(tfds.testing.DatasetBuilderTestCase):
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the builder expect the counts of the stand-in."""
+    """Makes the builder expect a small archive."""
     monkeypatch.setattr(Builder, "TRAIN_PER_CLASS", 2)
     monkeypatch.setattr(Builder, "VALIDATION_PER_CLASS", 1)
 
@@ -69,7 +69,7 @@ def _read(builder: tfds.core.DatasetBuilder, split: str) -> list[dict]:
 
 
 def test_images_are_stored_byte_for_byte_in_canonical_order(small, tmp_path):
-    # Neither the list of classes nor the numbers of the validation images are in order.
+    # Neither the class ids nor the validation images are in the order of the labels.
     content = dummy.files(WNIDS[::-1])
     archive = dummy.write_zip(tmp_path / "any-name.zip", content)
     builder = _prepare(tmp_path, archive=archive)
@@ -84,7 +84,7 @@ def test_images_are_stored_byte_for_byte_in_canonical_order(small, tmp_path):
 
     validation = _read(builder, "validation")
     assert [int(example["label"]) for example in validation] == list(range(100))
-    # The stand-in numbers the images in the order of its wnids.txt, which is the reverse.
+    # The validation images are numbered in the order of wnids.txt, which is reversed.
     assert [example["filename"].decode() for example in validation] == [
         f"val_{99 - label}.JPEG" for label in range(100)
     ]
@@ -92,7 +92,7 @@ def test_images_are_stored_byte_for_byte_in_canonical_order(small, tmp_path):
         assert example["image"] == content["val/images/" + example["filename"].decode()]
 
 
-def test_the_hundred_classes_are_cut_out_of_a_larger_archive(small, tmp_path):
+def test_the_hundred_classes_are_selected_from_a_larger_archive(small, tmp_path):
     content = dummy.files([*WNIDS, "n99999999", "n00000001"])
     archive = dummy.write_zip(tmp_path / "larger.zip", content, top="tiny-imagenet-200")
     builder = _prepare(tmp_path, archive=archive)
@@ -101,7 +101,7 @@ def test_the_hundred_classes_are_cut_out_of_a_larger_archive(small, tmp_path):
     assert b"n99999999_0.JPEG" not in [example["filename"] for example in _read(builder, "train")]
 
 
-def test_names_and_ids_of_the_classes_go_together(tmp_path):
+def test_class_names_are_in_the_order_of_the_ids(tmp_path):
     names = Builder(data_dir=str(tmp_path)).info.features["label"].names
     assert len(names) == 100
     assert names[0] == "goldfish, Carassius auratus"
@@ -147,7 +147,7 @@ def test_the_archive_survives_pickling(tmp_path):
     assert pickle.loads(pickle.dumps(builder))._archive == pathlib.Path("some.zip")
 
 
-def test_without_network_it_fails_at_once_and_says_what_to_fetch(tmp_path, monkeypatch):
+def test_without_a_network_it_fails_at_once_and_names_the_files(tmp_path, monkeypatch):
     def refuse(request, timeout):
         raise urllib.error.URLError(f"no route to {request.host}")
 
@@ -160,7 +160,7 @@ def test_without_network_it_fails_at_once_and_says_what_to_fetch(tmp_path, monke
         assert part in str(caught.value)
 
 
-def test_the_second_address_is_tried_where_the_first_has_no_file(small, tmp_path, monkeypatch):
+def test_the_second_url_is_tried_if_the_first_fails(small, tmp_path, monkeypatch):
     archive = dummy.write_zip(tmp_path / "a.zip", dummy.files(WNIDS), top="tiny-imagenet-200")
 
     def answer(request, timeout):
@@ -181,7 +181,7 @@ def test_the_second_address_is_tried_where_the_first_has_no_file(small, tmp_path
     assert builder.info.splits["train"].num_examples == 200
 
 
-def test_what_was_downloaded_once_needs_no_network_again(small, tmp_path, monkeypatch):
+def test_a_downloaded_archive_needs_no_network(small, tmp_path, monkeypatch):
     dummy.write_zip(tmp_path / "www/a.zip", dummy.files(WNIDS))
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
     downloads = str(tmp_path / "downloads")
@@ -199,7 +199,7 @@ def test_what_was_downloaded_once_needs_no_network_again(small, tmp_path, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL_ARCHIVE.is_file(), reason=f"{REAL_ARCHIVE} is not there")
+@pytest.mark.skipif(not REAL_ARCHIVE.is_file(), reason=f"{REAL_ARCHIVE} does not exist")
 def test_the_real_archive(tmp_path):
     started = time.monotonic()
     builder = _prepare(tmp_path, archive=REAL_ARCHIVE)

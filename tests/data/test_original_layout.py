@@ -1,4 +1,4 @@
-"""Tests of reading the layout in which tiny-imagenet is published."""
+"""Tests of the original layout of tiny-imagenet."""
 
 import pathlib
 import stat
@@ -20,7 +20,7 @@ def content() -> dict[str, bytes]:
 
 @pytest.fixture(params=["folder", "zip"])
 def write(request, tmp_path):
-    """Returns a function that writes the content as a source and gives its path."""
+    """A function that writes content as a folder or a zip and returns its path."""
 
     def write_source(content: dict[str, bytes]) -> pathlib.Path:
         if request.param == "zip":
@@ -42,7 +42,7 @@ def _read_error(path: pathlib.Path, wnids=None) -> str:
     return str(caught.value)
 
 
-# What is read.
+# Complete sources.
 
 
 def test_labels_follow_the_sorted_ids_and_examples_the_label_and_the_name(write, content):
@@ -50,10 +50,10 @@ def test_labels_follow_the_sorted_ids_and_examples_the_label_and_the_name(write,
     assert layout.wnids == ("n00000001", "n00000002", "n00000003")
     names = [path.name for path, _ in layout.train]
     assert names == sorted(names)
-    # By character, not by number: the order in which class folders are listed, too.
+    # By character, not by number, as in class folders.
     assert names[:3] == ["n00000001_0.JPEG", "n00000001_1.JPEG", "n00000001_10.JPEG"]
     assert [label for _, label in layout.train] == [0] * 11 + [1] * 11 + [2] * 11
-    # The stand-in deals the images out in the order of its wnids.txt: 3, 1, 2, 3, 1, 2.
+    # The classes of the validation images are 3, 1, 2, 3, 1, 2, in the order of wnids.txt.
     assert [(path.name, label) for path, label in layout.validation] == [
         ("val_1.JPEG", 0),
         ("val_4.JPEG", 0),
@@ -64,7 +64,7 @@ def test_labels_follow_the_sorted_ids_and_examples_the_label_and_the_name(write,
     ]
 
 
-def test_folder_and_archive_hold_the_same(tmp_path, content):
+def test_a_folder_and_an_archive_have_the_same_content(tmp_path, content):
     with (
         original_layout.open_source(dummy.write_folder(tmp_path / "a", content)) as folder,
         original_layout.open_source(dummy.write_zip(tmp_path / "a.zip", content)) as archive,
@@ -83,7 +83,7 @@ def test_folder_and_archive_hold_the_same(tmp_path, content):
                 assert folder.size(path) == archive.size(member)
 
 
-def test_read_gives_the_paths_of_the_files(tmp_path, content):
+def test_read_returns_the_paths_of_the_files(tmp_path, content):
     root = dummy.write_folder(tmp_path / "a", content)
     path, label = original_layout.read(root).train[0]
     assert path == root / "train/n00000001/images/n00000001_0.JPEG"
@@ -105,12 +105,12 @@ def test_a_subset_of_the_classes_has_labels_of_its_own(write, content):
     ]
 
 
-def test_a_subset_that_is_not_there_is_named(write, content):
+def test_the_error_names_a_missing_class_of_a_subset(write, content):
     message = _read_error(write(content), wnids=["n00000001", "n00000009"])
     assert "'n00000009'" in message and "wnids.txt" in message
 
 
-def test_names_are_the_words_or_the_id_and_distinct(write, content):
+def test_class_names_are_the_words_or_the_id_and_all_different(write, content):
     content["words.txt"] = b"n00000001\tcrane\r\nn00000003\tcrane\nn00000001\tlater, not taken\n"
     assert _read(write(content)).class_names == (
         "crane (n00000001)",
@@ -119,12 +119,12 @@ def test_names_are_the_words_or_the_id_and_distinct(write, content):
     )
 
 
-def test_names_are_the_ids_without_words(write, content):
+def test_class_names_are_the_ids_without_words(write, content):
     del content["words.txt"]
     assert _read(write(content)).class_names == ("n00000001", "n00000002", "n00000003")
 
 
-def test_line_ends_marks_and_clutter_of_other_systems_are_passed_over(write, content):
+def test_line_ends_and_files_of_other_systems_are_accepted(write, content):
     content["wnids.txt"] = b"\xef\xbb\xbf" + content["wnids.txt"].replace(b"\n", b"\r\n")
     content[ANNOTATIONS] = content[ANNOTATIONS].replace(b"\n", b"\r\n") + b"\r\n"
     for folder in ("train", "val/images", "train/n00000001/images"):
@@ -150,14 +150,14 @@ def test_recognition(tmp_path, content, removed, recognised):
     assert original_layout.is_original_layout(root) == recognised
 
 
-def test_class_folders_are_not_taken_for_the_original_layout(tmp_path):
+def test_class_folders_are_not_the_original_layout(tmp_path):
     for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/1.jpg"):
         dummy.write_folder(tmp_path, {name: b"x"})
     assert not original_layout.is_original_layout(tmp_path)
     assert not original_layout.is_original_layout(tmp_path / "nowhere")
 
 
-# What is wrong with the lists and the images. The change, and what the message has to name.
+# Wrong lists and images: the change, and the parts of the message.
 
 _WRONG = {
     "no wnids": (lambda c: c.pop("wnids.txt"), ["wnids.txt"]),
@@ -183,7 +183,7 @@ _WRONG = {
         lambda c: c.update({"train/n00000009/images/a.JPEG": b"x"}),
         ["train", "'n00000009'", "does not list"],
     ),
-    "an image that is none": (
+    "a file that is not an image": (
         lambda c: c.update({"train/n00000002/images/notes.txt": b"x"}),
         ["train/n00000002/images", "'notes.txt'"],
     ),
@@ -199,7 +199,7 @@ _WRONG = {
         lambda c: c.update({ANNOTATIONS: c[ANNOTATIONS].replace(b"n00000001", b"n00000009", 1)}),
         [ANNOTATIONS, "line 2", "'n00000009'"],
     ),
-    "half a line": (
+    "an incomplete line": (
         lambda c: c.update({ANNOTATIONS: c[ANNOTATIONS][:-4]}),
         [ANNOTATIONS, "line 6"],
     ),
@@ -219,7 +219,7 @@ _WRONG = {
 
 
 @pytest.mark.parametrize("case", _WRONG)
-def test_what_is_wrong_is_named(write, content, case):
+def test_the_error_names_what_is_wrong(write, content, case):
     change, parts = _WRONG[case]
     change(content)
     message = _read_error(write(content))
@@ -227,7 +227,7 @@ def test_what_is_wrong_is_named(write, content, case):
         assert part in message
 
 
-# Archives that are refused as a whole. Every message has to name the member or what is missing.
+# Archives that are refused. The message names the member or what is missing.
 
 
 def _member(name: str, mode: int = stat.S_IFREG | 0o644, **attributes) -> zipfile.ZipInfo:
@@ -240,7 +240,7 @@ def _member(name: str, mode: int = stat.S_IFREG | 0o644, **attributes) -> zipfil
 
 
 _INSIDE = f"{dummy.TOP}/train/n00000001/images/"
-_HOSTILE = {
+_MALICIOUS = {
     "/etc/cron.d/job": (_member("/etc/cron.d/job"), "absolute path"),
     "C:/job": (_member("C:/job"), "absolute path"),
     "C:\\job": (_member("C:\\job"), "absolute path"),
@@ -263,18 +263,18 @@ _HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("case", _HOSTILE)
-def test_a_hostile_member_is_refused_by_name(tmp_path, content, case):
-    member, fault = _HOSTILE[case]
+@pytest.mark.parametrize("case", _MALICIOUS)
+def test_a_malicious_member_is_refused_by_name(tmp_path, content, case):
+    member, problem = _MALICIOUS[case]
     name = member.filename
     file = dummy.write_zip(tmp_path / "a.zip", content, [(member, b"x")])
     message = _read_error(file)
     assert repr(name) in message
-    assert fault in message
+    assert problem in message
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip"]
 
 
-def test_a_name_that_is_there_twice_is_refused(tmp_path, content):
+def test_a_repeated_name_is_refused(tmp_path, content):
     file = tmp_path / "a.zip"
     with pytest.warns(UserWarning, match="Duplicate name"):
         dummy.write_zip(file, content, [(f"{dummy.TOP}/wnids.txt", b"n00000009\n")])
@@ -283,7 +283,7 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path, content):
 
 
 def _patch_table(file: pathlib.Path, name: str, offset: int, value: bytes) -> None:
-    """Overwrites a field of a member's entry in the table of contents at the archive's end."""
+    """Overwrites a field of a member's entry in the central directory."""
     data = bytearray(file.read_bytes())
     entry = data.rindex(name.encode()) - 46
     assert data[entry : entry + 4] == b"PK\x01\x02"
@@ -304,23 +304,23 @@ def test_an_encrypted_member_is_refused(tmp_path, content):
     assert "words.txt' is encrypted" in _read_error(file)
 
 
-def test_a_member_that_claims_too_much_is_refused(tmp_path, content):
+def test_a_member_that_declares_too_large_a_size_is_refused(tmp_path, content):
     file = dummy.write_zip(tmp_path / "a.zip", content)
     _patch_table(file, f"{dummy.TOP}/words.txt", 24, (1 << 30).to_bytes(4, "little"))
     message = _read_error(file)
-    assert "words.txt' claims to unpack" in message and "1,073,741,824" in message
+    assert "words.txt' declares that it unpacks" in message and "1,073,741,824" in message
 
 
-def test_a_member_that_shrank_absurdly_is_refused(tmp_path, content):
+def test_a_member_with_an_absurd_compression_ratio_is_refused(tmp_path, content):
     content["train/n00000001/images/zeros.JPEG"] = bytes(4 << 20)
     message = _read_error(dummy.write_zip(tmp_path / "a.zip", content))
-    assert "zeros.JPEG' claims to unpack" in message
+    assert "zeros.JPEG' declares that it unpacks" in message
 
 
-def test_members_that_claim_too_much_together_are_refused(tmp_path, content, monkeypatch):
+def test_members_that_declare_too_large_a_total_are_refused(tmp_path, content, monkeypatch):
     monkeypatch.setattr(sources, "_MAX_TOTAL_BYTES", 1000)
     message = _read_error(dummy.write_zip(tmp_path / "a.zip", content))
-    assert "members claim" in message and "1,000" in message
+    assert "members declare" in message and "1,000" in message
 
 
 @pytest.mark.parametrize(
@@ -332,10 +332,10 @@ def test_members_that_claim_too_much_together_are_refused(tmp_path, content, mon
         ("val/images/", "val/images/"),
     ],
 )
-def test_an_archive_that_lacks_what_is_expected_is_refused(tmp_path, content, removed, named):
+def test_an_incomplete_archive_is_refused(tmp_path, content, removed, named):
     kept = {name: data for name, data in content.items() if not name.startswith(removed)}
     message = _read_error(dummy.write_zip(tmp_path / "a.zip", kept))
-    assert f"{named} is not in it" in message
+    assert f"{named} is missing" in message
 
 
 def test_an_archive_of_something_else_is_refused(tmp_path):
@@ -345,24 +345,24 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
 
 def test_a_deeper_top_folder_is_refused(tmp_path, content):
     file = dummy.write_zip(tmp_path / "a.zip", content, top=f"backup/{dummy.TOP}")
-    assert f"{ANNOTATIONS} is not in it" in _read_error(file)
+    assert f"{ANNOTATIONS} is missing" in _read_error(file)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
-def test_an_archive_that_was_cut_short_is_refused(tmp_path, content, kept):
+def test_a_truncated_archive_is_refused(tmp_path, content, kept):
     file = dummy.write_zip(tmp_path / "a.zip", content)
     data = file.read_bytes()
     file.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
     assert f"{file}: not a zip archive" in _read_error(file)
 
 
-def test_a_file_that_is_no_archive_is_refused(tmp_path):
+def test_a_file_that_is_not_an_archive_is_refused(tmp_path):
     file = tmp_path / "a.zip"
     file.write_text("<html>404</html>")
     assert "not a zip archive" in _read_error(file)
 
 
-def test_a_damaged_member_is_named_when_it_is_read(tmp_path, content):
+def test_reading_a_damaged_member_names_it(tmp_path, content):
     file = dummy.write_zip(tmp_path / "a.zip", content)
     name = f"{_INSIDE}n00000001_4.JPEG"
     with zipfile.ZipFile(file) as archive:
@@ -377,5 +377,5 @@ def test_a_damaged_member_is_named_when_it_is_read(tmp_path, content):
                 archive.read_bytes(path)
 
 
-def test_a_missing_archive_is_named(tmp_path):
+def test_a_missing_archive_is_an_error(tmp_path):
     assert "a.zip: no such folder or archive" in _read_error(tmp_path / "a.zip")
