@@ -184,7 +184,7 @@ def curves_chart(points: dict[str, list[tuple[str, int, float]]], title: str) ->
             line = [(step, value) for name, step, value in points[split] if name == tag]
             axes.plot(*zip(*line, strict=True) if line else ((), ()), color=color,
                       marker="." if len(line) < 3 else None, label=split)  # fmt: skip
-        axes.set(title=tag, xlabel="step")
+        axes.set(title=tag.replace("top", "top-"), xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return _png(chart)

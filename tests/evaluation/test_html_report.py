@@ -45,7 +45,7 @@ def test_a_number_that_is_not_finite_is_a_dash():
     content = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
     infinite = confidence_intervals.mean(np.array([1.5]))
     text = html_report.render(dataclasses.replace(content, loss=infinite, top1=infinite))
-    assert "95% interval: – to –" in text and "inf" not in text.split("<script>")[0]
+    assert "95% CI: – to –" in text and "inf" not in text.split("<script>")[0]
 
 
 def test_a_browser_shows_the_numbers_of_results_json(evaluated_run, browser, tmp_path):
