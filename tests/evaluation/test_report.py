@@ -47,16 +47,13 @@ def test_an_evaluation_writes_its_files(evaluated_run):
 def test_tensorboard_shows_only_the_last_evaluation(evaluated_run, small_config):
     evaluate.run((), small_config)
     results = json.loads((evaluated_run / "results.json").read_text())
-    points = event_files.scalars(evaluated_run / "events" / "phase1" / "evaluation")
+    events = evaluated_run / "events" / "phase1" / "evaluation"
+    points = event_files.scalars(events)
     scalars = {tag: value for tag, _, value in points}
     assert points and len(scalars) == len(points)
     assert scalars["evaluation/top1"] == pytest.approx(results["validation"]["top1"])
     permuted = results["branches"]["ablations"][1]
     assert scalars["evaluation/RNN permuted across images/loss"] == pytest.approx(permuted["loss"])
-
-
-def test_no_chart_in_tensorboard_has_the_tag_of_a_scalar(evaluated_run):
-    """TensorBoard shows one kind of summary per tag."""
-    tags = tags_by_plugin(evaluated_run / "events" / "phase1" / "evaluation")
-    assert "evaluation/top1_by_class" in tags["images"] and "evaluation/top1" in tags["scalars"]
-    assert not tags["images"] & tags["scalars"]
+    tags = tags_by_plugin(events)
+    assert "evaluation/top1_by_class" in tags["images"]
+    assert not tags["images"] & tags["scalars"]  # TensorBoard shows one kind of summary per tag

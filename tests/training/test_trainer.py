@@ -82,7 +82,7 @@ def test_the_recipe_writes_all_files(small_config, capsys):
     assert manifest["phase2"]["batchnorm"] == "train"
     assert manifest["phase2"]["started_from"].endswith("of phase1)")
     lines = (root / "evaluation" / "per_label.tsv").read_text().splitlines()
-    assert lines[0] == "label\ttop-1\ttop-5"
+    assert lines[0] == "label\ttop-1\ttop-5\tprecision\tf1\timages"
     assert [line.split("\t")[0] for line in lines[1:]] == list(helpers.CLASSES)
     for name in ("top1_by_label.png", "top5_by_label.png"):
         assert (root / "evaluation" / name).read_bytes().startswith(b"\x89PNG")
