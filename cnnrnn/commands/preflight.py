@@ -1,8 +1,8 @@
-"""`preflight`: what a run will take, found out by a few real steps before hours are spent.
+"""`preflight`: a dry run of each phase: memory, images/s, and an estimate of the full duration.
 
-Each phase is tried in a process of its own: so the peak memory is that phase's alone, and a
-phase that does not fit takes down its process and not the one that tells of it. This process
-does without TensorFlow, to leave the memory to the trial.
+Each phase is measured in a child process: the peak memory is that of the phase alone, and a phase
+that does not fit ends its own process and not this one. This process does not import TensorFlow,
+so that its memory is left to the child.
 """
 
 import multiprocessing
@@ -11,68 +11,85 @@ import os
 import pathlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.system import memory
+from cnnrnn.system import console, memory, quiet_tensorflow
 from cnnrnn.training import cost
 
+_POLL_SECONDS = 0.2
+_END_SECONDS = 10  # the exit code of a child that has closed its pipe follows at once
 Measure = Callable[[str, config_lib.Config], cost.PhaseCost]
 
 
-def run(config: config_lib.Config, measure: Measure) -> None:
-    """Tries both phases and prints what they take.
+def dry_run_phase(phase: str, config: config_lib.Config) -> cost.PhaseCost:
+    """The dry run of a phase; for child processes, because it imports TensorFlow."""
+    quiet_tensorflow.import_tensorflow()
+    from cnnrnn.training import dry_run
+
+    return dry_run.measure(phase, config)
+
+
+def run(
+    arguments: Sequence[str], config: config_lib.Config, measure: Measure = dry_run_phase
+) -> None:
+    """Measures both phases and prints a table.
 
     Args:
-        config: as for the run itself.
+        arguments: none.
+        config: of the run in question.
         measure: makes the dry run of the named phase. It is called in a new process, so it must be
-            a function of a module. It raises MemoryError where memory is short.
+            a function of a module. It raises MemoryError if memory runs out.
 
     Raises:
-        UsageError, RunError: what the run itself would raise at its start, or a phase that does
-            not fit.
+        UsageError, RunError: training would raise it at its start, or a phase does not fit.
     """
-    trials = []
+    costs = []
     for phase in cost.PHASES:
         try:
-            trials.append(_in_own_process(phase, config, measure))
+            costs.append(measure_in_child(phase, config, measure))
         except _DoesNotFitError:
-            if trials:
-                print(cost.table(trials))
+            if costs:
+                print(cost.table(costs))
             raise
-    print(cost.table(trials))
-    for trial in trials:
-        if _falls_short(trial):
+    print(cost.table(costs))
+    for measured in costs:
+        if _swaps(measured):
             raise errors.RunError(
-                f"{cost.phase_title(trial.phase)} at --batch_size={trial.batch_size} does not fit: "
-                f"it took {memory.text(trial.peak)}, and {memory.text(trial.available)} were available. "
-                "Give a smaller --batch_size, or close other programs."
+                f"{cost.phase_title(measured.phase)} at --batch_size={measured.batch_size} does "
+                f"not fit: it took {memory.text(measured.peak)}, and "
+                f"{memory.text(measured.available)} were available. Give a smaller --batch_size, "
+                "or close other programs."
             )
 
 
 class _DoesNotFitError(errors.RunError):
-    """A trial ended for want of memory."""
+    """A phase ran out of memory."""
 
 
-def _in_own_process(phase: str, config: config_lib.Config, measure: Measure) -> cost.PhaseCost:
+def measure_in_child(
+    phase: str, config: config_lib.Config, measure: Measure = dry_run_phase
+) -> cost.PhaseCost:
+    """Measures a phase in a child process; see `run`."""
     context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
-        target=_send_trial, args=(sender, measure, phase, config), daemon=True
+        target=_child_main, args=(sender, measure, phase, config), daemon=True
     )
     process.start()
-    sender.close()  # now only the process holds it: its end is the end of what can be received
+    sender.close()  # only the child holds it now: if the child ends, `poll` and `recv` see it
     peak, answer = None, None
     try:
-        while not receiver.poll(0.2):
-            peak = memory.peak(process.pid) or peak  # to tell it of one that is killed
+        while not receiver.poll(_POLL_SECONDS):
+            peak = memory.peak(process.pid) or peak  # for the message, should it be killed
         answer = receiver.recv()
     except EOFError:
-        pass
+        process.join(_END_SECONDS)
     finally:
-        process.join(10)
+        # At once: it has answered, has ended, or the user has stopped this process.
         process.kill()
+        process.join()
     if isinstance(answer, cost.PhaseCost):
         return answer
     if isinstance(answer, errors.UsageError | errors.RunError | OSError):
@@ -87,10 +104,10 @@ def _ending(
     config: config_lib.Config,
     peak: int | None,
 ) -> errors.RunError:
-    """What to raise when a trial ended without its result."""
+    """The error to raise if a dry run ended without a result."""
     if isinstance(answer, MemoryError):
         how = f"it ran out of memory at {memory.text(peak)} ({answer})"
-    elif code is not None and code == -getattr(signal, "SIGKILL", 9):
+    elif code == -signal.SIGKILL:
         how = f"the process was killed by the system at {memory.text(peak)}"
     else:
         return errors.RunError(
@@ -104,17 +121,18 @@ def _ending(
     )
 
 
-def _send_trial(
+def _child_main(
     sender: multiprocessing.connection.Connection,
     measure: Measure,
     phase: str,
     config: config_lib.Config,
 ) -> None:
-    """What runs in the process of a trial."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends us
+    """The child process: sends the result of `measure`, or its error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    console.install()
     try:
-        # If memory runs out, let the system end this process and no other.
+        # If memory runs out, the system ends this process rather than another.
         pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
     except OSError:
         pass  # not Linux
@@ -129,6 +147,8 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _falls_short(trial: cost.PhaseCost) -> bool:
-    """Whether a trial came through only by swapping."""
-    return trial.peak is not None and trial.available is not None and trial.peak > trial.available
+def _swaps(measured: cost.PhaseCost) -> bool:
+    """Whether a dry run took more memory than was available, so that the system swapped."""
+    if measured.peak is None or measured.available is None:
+        return False
+    return measured.peak > measured.available

@@ -1,76 +1,73 @@
-"""What the processes of `test_preflight` run: without TensorFlow, so that they start at once."""
+"""What test_preflight runs in child processes; without TensorFlow, so that they start fast."""
 
 import dataclasses
 import os
+import pathlib
 import signal
 import time
 
 from cnnrnn import errors
-from cnnrnn.commands import preflight
-from tests import small_network
+from cnnrnn.training import cost
 
-TRIAL = preflight.Trial(
+PHASE1 = cost.PhaseCost(
     phase="phase1",
     devices="the CPU",
-    replicas=1,
     precision="float32",
     kernel="a kernel",
-    parameters=1000,
     batch_size=4,
     peak=3_100_000_000,
     available=23_000_000_000,
-    features=preflight.Part(rate=5.0, images=600, times=1),  # 120 s
-    training=preflight.Part(rate=10.0, images=200, times=3),  # 60 s
-    validation=preflight.Part(rate=20.0, images=100, times=3),  # 15 s
+    features=cost.Part(rate=5.0, images=600, passes=1),  # 120 s
+    training=cost.Part(rate=10.0, images=200, passes=3),  # 60 s
+    validation=cost.Part(rate=20.0, images=100, passes=3),  # 15 s
 )
 PHASE2 = dataclasses.replace(
-    TRIAL,
+    PHASE1,
     phase="phase2",
     features=None,
-    training=preflight.Part(rate=2.0, images=200, times=2),  # 200 s
-    validation=preflight.Part(rate=4.0, images=100, times=2),  # 50 s, and 25 s to evaluate
+    training=cost.Part(rate=2.0, images=200, passes=2),  # 200 s
+    validation=cost.Part(rate=4.0, images=100, passes=2),  # 50 s, and 25 s to evaluate
 )
 
 
-def ready_made(phase, settings):
-    return {"phase1": TRIAL, "phase2": PHASE2}[phase]
+def recorded(phase, config):
+    return {"phase1": PHASE1, "phase2": PHASE2}[phase]
 
 
-def small_trial(phase, settings):
-    """The real trial, on the small network."""
-
-    from cnnrnn.models import network as network_lib
+def small_dry_run(phase, config):
+    """The real dry run, on the small network."""
     from cnnrnn.training import dry_run
+    from tests import small_network
 
-    network_lib.build = small_network.small_build
-    return dry_run.measure(phase, settings)
+    return dry_run.measure(phase, config, small_network.small_build)
 
 
-def killed_in_phase2(phase, settings):
+def killed_in_phase2(phase, config):
     if phase == "phase2":
-        ballast = b"x" * 300_000_000  # to be told of
+        ballast = b"x" * 300_000_000  # shows in the message
         time.sleep(1)
         del ballast
         os.kill(os.getpid(), signal.SIGKILL)
-    return TRIAL
+    return PHASE1
 
 
-def out_of_memory(phase, settings):
+def out_of_memory(phase, config):
     raise MemoryError("could not allocate 9 GB")
 
 
-def wrong_use(phase, settings):
+def wrong_use(phase, config):
     raise errors.UsageError("no such data set.")
 
 
-def crashing(phase, settings):
+def crashing(phase, config):
     os._exit(7)
 
 
-def swapping(phase, settings):
-    return dataclasses.replace(ready_made(phase, settings), peak=9 * 10**9, available=8 * 10**9)
+def swapping(phase, config):
+    return dataclasses.replace(recorded(phase, config), peak=9 * 10**9, available=8 * 10**9)
 
 
-def never_ending(phase, settings):
-    print(os.getpid(), flush=True)
+def never_ending(phase, config):
+    """Writes its process id to $CHILD_ID_FILE and sleeps."""
+    pathlib.Path(os.environ["CHILD_ID_FILE"]).write_text(str(os.getpid()))
     time.sleep(60)

@@ -1,6 +1,7 @@
-"""The preflight, what a phase tells as it opens, and the memory that they ask for."""
+"""`preflight`: dry runs in child processes, and how they fail."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,15 +10,13 @@ import pytest
 
 from cnnrnn import config, errors
 from cnnrnn.commands import preflight
-from tests import helpers, small_network
+from tests import helpers
 from tests.commands import preflight_stand_ins
 
-# --- preflight -----------------------------------------------------------------------------------
 
-
-def test_the_table_says_what_the_whole_run_takes(capsys):
-    preflight.run(config.Config(), preflight_stand_ins.ready_made)
-    told = capsys.readouterr().out
+def test_the_table_shows_both_phases_and_the_full_duration(capsys):
+    preflight.run((), config.Config(), preflight_stand_ins.recorded)
+    table = capsys.readouterr().out
     for words in (
         "phase 1                     phase 2",
         "4 images",
@@ -30,21 +29,22 @@ def test_the_table_says_what_the_whole_run_takes(capsys):
         "3 x 200 images: 1 min 00 s",
         "3 min 15 s                  4 min 10 s",
         "evaluation: 25 s",
-        "whole run:  7 min 50 s (estimate",
+        "7 min 50 s (estimate",
     ):
-        assert words in told
+        assert words in table
 
 
-def test_a_killed_trial_is_survived_and_told(capsys):
+def test_a_killed_dry_run_is_reported_with_its_memory(capsys):
+    settings = config.Config.of(batch_size=(4, 64))
     with pytest.raises(errors.RunError) as raised:
-        preflight.run(config.Config.of(batch_size=(4, 64)), preflight_stand_ins.killed_in_phase2)
+        preflight.run((), settings, preflight_stand_ins.killed_in_phase2)
     message = str(raised.value)
     assert message.startswith("phase 2 at --batch_size=64 does not fit: the process was killed by")
     assert "Give a smaller --batch_size" in message
     if sys.platform == "linux":
-        told = float(message.split("system at ")[1].split(" GB")[0])
-        assert 0.3 <= told < 0.5
-    assert "3 x 200 images" in capsys.readouterr().out  # what was found of phase 1
+        peak = float(message.split("system at ")[1].split(" GB")[0])
+        assert 0.3 <= peak < 0.5
+    assert "3 x 200 images" in capsys.readouterr().out  # phase 1's
 
 
 @pytest.mark.parametrize(
@@ -57,45 +57,72 @@ def test_a_killed_trial_is_survived_and_told(capsys):
         ),
         (preflight_stand_ins.wrong_use, errors.UsageError, "no such data set"),
         (preflight_stand_ins.crashing, errors.RunError, "ended with exit code 7"),
-        (
-            preflight_stand_ins.swapping,
-            errors.RunError,
-            "took 9.0 GB, and 8.0 GB were",
-        ),
+        (preflight_stand_ins.swapping, errors.RunError, "took 9.0 GB, and 8.0 GB were"),
     ],
 )
-def test_what_goes_wrong_in_a_trial_is_one_sentence(measure, kind, message):
+def test_failures_of_a_dry_run_are_one_sentence(measure, kind, message):
     with pytest.raises(kind, match=message):
-        preflight.run(config.Config.of(batch_size=(4, 2)), measure)
+        preflight.run((), config.Config.of(batch_size=(4, 2)), measure)
 
 
-def test_a_trial_ends_with_the_preflight():
-    code = "from cnnrnn import config, preflight; import preflight_stand_ins as s; "
-    code += "preflight.run(config.Config(), s.never_ending)"
-    paths = [str(helpers.REPOSITORY), str(helpers.REPOSITORY / "tests")]
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
-        trial_process = int(running.stdout.readline())
-        running.kill()  # which leaves it no time to end the trial
-    deadline = time.monotonic() + 10
+CODE = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background, a shell ignores it
+from cnnrnn import config, errors
+from cnnrnn.commands import preflight
+from cnnrnn.system import stop_signals
+from tests.commands import preflight_stand_ins
+stop_signals.install()
+try:
+    preflight.run((), config.Config(), preflight_stand_ins.never_ending)
+except errors.Stopped as stopped:
+    raise SystemExit(stopped.exit_code)
+"""
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A preflight during a dry run: (process, process id of its child)."""
+    file = tmp_path / "child"
+    environment = {**os.environ, "PYTHONPATH": str(helpers.REPOSITORY), "CHILD_ID_FILE": str(file)}
+    with subprocess.Popen([sys.executable, "-c", CODE], env=environment) as process:
+        while not (file.exists() and file.read_text()):
+            time.sleep(0.05)
+        yield process, int(file.read_text())
+        process.kill()
+
+
+def assert_ends(process_id: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:
-            os.kill(trial_process, 0)
+            os.kill(process_id, 0)
             time.sleep(0.05)
 
 
-def test_the_trial_of_a_phase_leaves_nothing(small_config, tmp_path):
-    before = sorted(path for path in tmp_path.rglob("*"))
-    found = preflight._in_own_process("phase2", small_config, preflight_stand_ins.small_trial)
-    assert found.parameters == small_network.small_build(3).model.count_params()
+def test_ctrl_c_ends_preflight_and_its_child_at_once(running):
+    process, child = running
+    began = time.monotonic()
+    for target in (child, process.pid):  # a terminal sends it to both
+        os.kill(target, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert time.monotonic() - began < 3
+    assert_ends(child, 1)
+
+
+def test_the_child_ends_with_a_killed_preflight(running):
+    process, child = running
+    process.kill()
+    assert_ends(child, 10)
+
+
+def test_a_dry_run_leaves_no_files(small_config, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    found = preflight.measure_in_child("phase2", small_config, preflight_stand_ins.small_dry_run)
     assert (found.batch_size, found.precision, found.features) == (2, "float32", None)
-    assert (found.training.images, found.training.times) == (18, 2)
-    assert (found.validation.images, found.validation.times) == (9, 2)
+    assert (found.training.images, found.training.passes) == (18, 2)
+    assert (found.validation.images, found.validation.passes) == (9, 2)
     assert found.training.rate > 0 and found.validation.rate > 0
     assert 10**8 < found.peak < 10**10
-    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == before
     assert not (config.cache_dir() / "features").exists()
