@@ -1,8 +1,9 @@
 """The command line: flags -> Config -> one command.
 
-    python -m cnnrnn.main [COMMAND] --flagfile=flags.txt [--flag=value ...]
+    cnnrnn [COMMAND] [--flagfile=flags.txt] [--flag=value ...]
 
-Exit codes: 0 done, 2 wrong use, 1 failed, 130 stopped by Ctrl-C, 143 by SIGTERM or SIGHUP.
+Without a command, `train`. Exit codes: 0 done, 2 wrong use, 1 failed, 130 stopped by Ctrl-C, 143
+stopped by SIGTERM or SIGHUP.
 """
 
 import dataclasses
@@ -19,14 +20,12 @@ from cnnrnn import errors
 from cnnrnn.system import console, quiet_tensorflow, stop_signals
 from cnnrnn.system import text as text_lib
 
-# One table for this program, for run.sh's help and for its suggestions.
-_TABLE = pathlib.Path(__file__).parent / "commands" / "commands.tsv"
+_TABLE = pathlib.Path(__file__).parent / "commands" / "commands.tsv"  # run.sh reads it, too
 _DEFAULT = "train"
 _HELP_FLAGS = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
-# These take positional arguments.
-_WITH_ARGUMENTS = ("data", "reproduce", "predict", "explain")
-# These leave TensorFlow, and the memory that it takes, to their child processes.
-_WITHOUT_TENSORFLOW = ("preflight",)
+_WITH_ARGUMENTS = ("data", "reproduce", "predict", "explain")  # besides flags
+_WITHOUT_TENSORFLOW = ("preflight",)  # its child processes need the memory
+_RESUMABLE = ("train", "phase1", "phase2")
 _RESUME = (
     " To resume, give the same command again: training continues from its last checkpoint; a phase "
     "without one starts from the beginning."
@@ -35,12 +34,12 @@ _RESUME = (
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One row of the table.
+    """A command of the table.
 
     Attributes:
-        module: below cnnrnn.commands.
-        function: of that module, taking (arguments, config).
-        groups: of the flags that it reads, as in `Config`.
+        module: in cnnrnn.commands.
+        function: of that module; takes (arguments, config).
+        groups: the groups of `Config` that the command reads.
         help: one line.
     """
 
@@ -51,43 +50,54 @@ class Command:
 
 
 def commands() -> dict[str, Command]:
-    """The commands of this program, by their word."""
-    found = {}
+    """The commands by name, without those that run.sh implements."""
+    table = {}
     for line in _TABLE.read_text(encoding="utf-8").splitlines():
         word, target, groups, help_text = line.split("\t")
         if target != "-" and not word.startswith("#"):
             module, _, function = target.partition(":")
-            found[word] = Command(module, function or "run", tuple(groups.split()), help_text)
-    return found
+            table[word] = Command(module, function or "run", tuple(groups.split()), help_text)
+    return table
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command and returns the exit code; prints a user's mistake as one sentence."""
+    """Runs one command; reports errors of `errors` and OSError as one sentence on stderr.
+
+    Args:
+        argv: program name, command, flags.
+
+    Returns:
+        The exit code.
+    """
     console.install()
     try:
         return _run(list(argv))
     except errors.UsageError as error:
         return _fail(error, 2)
-    except BrokenPipeError:  # the reader of the output closed it
+    except BrokenPipeError:  # e.g. `cnnrnn ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
     except errors.Stopped as stopped:
         word, _ = _split(argv[1:])
-        resume = _RESUME if word in ("train", "phase1", "phase2") else ""
+        resume = _RESUME if word in _RESUMABLE else ""
         return _fail(f"stopped by {stopped}.{resume}", stopped.exit_code)
 
 
 def _run(argv: list[str]) -> int:
-    define_once()
+    if "dataset" not in flags.FLAGS:
+        config_lib.define_flags()
     word, arguments = _split(argv[1:])
+    if word == "help" or (argv[1:2] != [word] and _HELP_FLAGS & set(arguments)):
+        print(usage())
+        return 0
     if word not in commands():
         raise errors.UsageError(
             f"unknown command {word!r}: expected one of {', '.join(commands())}."
         )
     if _HELP_FLAGS & set(arguments):
-        print(usage(word if argv[1:2] == [word] else None))
+        print(usage(word))
         return 0
     try:
         positional = flags.FLAGS([argv[0], *arguments])[1:]
@@ -102,22 +112,20 @@ def _run(argv: list[str]) -> int:
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The command word, by default 'train', and what follows it."""
+    """The command, by default 'train', and its arguments."""
     if arguments and not arguments[0].startswith("-"):
         return arguments[0], list(arguments[1:])
     return _DEFAULT, list(arguments)
 
 
 def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> int:
-    command = commands()[word]
-    if word not in _WITHOUT_TENSORFLOW:
-        quiet_tensorflow.import_tensorflow()
-    run = _function(command)
     if word in _WITHOUT_TENSORFLOW:
-        run(positional, config)
+        _function(word)(positional, config)
         return 0
+    quiet_tensorflow.import_tensorflow()
     import tensorflow as tf
 
+    run = _function(word)
     try:
         run(positional, config)
     except tf.errors.ResourceExhaustedError as error:
@@ -127,33 +135,29 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
     return 0
 
 
-def _function(command: Command) -> Callable[[Sequence[str], config_lib.Config], None]:
+def _function(word: str) -> Callable[[Sequence[str], config_lib.Config], None]:
+    command = commands()[word]
     module = importlib.import_module(f"cnnrnn.commands.{command.module}")
     return getattr(module, command.function)
 
 
-def define_once() -> None:
-    if "dataset" not in flags.FLAGS:
-        config_lib.define_flags()
-
-
 def usage(word: str | None = None) -> str:
-    """The help text of one command, or of all.
-
-    Args:
-        word: the command, whose flags are shown by group; None: all commands and flags.
-    """
-    pairs = (
-        "(a pair is PHASE1,PHASE2; one value stands for both; a later flag overrides an earlier "
-        "one and the flagfile's)"
-    )
+    """The help text of a command with its flags; of all commands and flags if `word` is None."""
     if word is not None:
         command = commands()[word]
-        shown = config_lib.flags_help(command.groups)
-        return f"{word}: {command.help}\n\nFlags {pairs}:\n{shown}"
-    rows = "\n".join(f"  {name:<15}{command.help}" for name, command in commands().items())
-    every = [field.name for field in dataclasses.fields(config_lib.Config)]
-    return f"{__doc__}\nCommands:\n{rows}\n\nFlags {pairs}:\n{config_lib.flags_help(every)}"
+        return f"{word}: {command.help}\n{_flags_help(command.groups)}"
+    lines = "\n".join(f"  {name:<15}{command.help}" for name, command in commands().items())
+    every_group = [field.name for field in dataclasses.fields(config_lib.Config)]
+    return f"{__doc__}\nCommands (COMMAND --help lists the flags of one):\n{lines}\n" + _flags_help(
+        every_group
+    )
+
+
+def _flags_help(groups: Sequence[str]) -> str:
+    return (
+        "\nFlags (a pair is PHASE1,PHASE2, and one value sets both; later flags override earlier "
+        f"ones and a flagfile's):\n{config_lib.flags_help(groups)}"
+    )
 
 
 def _fail(error: object, code: int) -> int:
@@ -163,7 +167,7 @@ def _fail(error: object, code: int) -> int:
 
 
 def entry() -> None:
-    """The `cnnrnn` script."""
+    """Entry point of the `cnnrnn` script and of `python -m cnnrnn.main`."""
     stop_signals.install()
     sys.exit(main(sys.argv))
 

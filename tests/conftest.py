@@ -13,7 +13,7 @@ import shutil
 
 import pytest
 
-from cnnrnn import config
+from cnnrnn import config, settings
 from cnnrnn.system import console
 from tests import helpers
 
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items):
 def own_cache(tmp_path_factory, monkeypatch):
     """An empty cache with the user's ImageNet weights, which are not downloaded for each test."""
     cache = tmp_path_factory.mktemp("cache")
-    weights = config.cache_dir() / "weights"
+    weights = settings.cache_dir() / "weights"
     if weights.exists():
         (cache / "weights").symlink_to(weights.resolve())
     monkeypatch.setenv("CNNRNN_CACHE", str(cache))

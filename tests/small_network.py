@@ -1,6 +1,6 @@
-"""A stand-in for the network that trains in seconds.
+"""A small network in place of the real one: it trains in seconds.
 
-Run as a script, it is the program's command line with that network in the place of the real one:
+As a script, this is the program's command line with the small network:
 
     PYTHONPATH=. python tests/small_network.py train --dataset=...
     PYTHONPATH=. python tests/small_network.py verify-resume --dataset=... --kills=50
@@ -9,16 +9,15 @@ Run as a script, it is the program's command line with that network in the place
 import functools
 import sys
 
-import cnnrnn  # noqa: F401  before TensorFlow: it says which kernels are to be used
+import cnnrnn  # noqa: F401  before TensorFlow: it selects the kernels
 
 # isort: split
 import keras
 
 from cnnrnn import main, shapes
-from cnnrnn.commands import verify_resume
+from cnnrnn.commands import reproduce, verify_resume
 from cnnrnn.models import batch_norm, fusion, lstm
 from cnnrnn.models import network as network_lib
-from cnnrnn.system import stop_signals
 
 
 def small_build(
@@ -27,30 +26,35 @@ def small_build(
     seed: int = 0,
     synchronized_batchnorm: bool = False,
     precision: str = "float32",
-):
-    """A stand-in for `models.build` with the same inputs and parts, and a few thousand weights."""
+) -> network_lib.Network:
+    """Like `models.network.build`: the same inputs and parts, about 90,000 parameters."""
     keras.utils.set_random_seed(seed)
     with network_lib.policy(precision):
         image = keras.Input(
-            (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, 3), name="image", dtype="float32"
+            (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image", dtype="float32"
         )
-        rows = keras.Input((shapes.TIMESTEPS, shapes.STEP_FEATURES), name="rows", dtype="float32")
+        sequence = keras.Input(
+            (shapes.TIMESTEPS, shapes.STEP_FEATURES),
+            name=network_lib.SEQUENCE_INPUT,
+            dtype="float32",
+        )
         x = keras.layers.Conv2D(6, 7, strides=13, use_bias=False, name="conv")(image)
         x = batch_norm.BatchNormalization(name="bn", synchronized=synchronized_batchnorm)(x)
         x = keras.layers.ReLU(name="relu")(x)
         pooling = keras.layers.GlobalAveragePooling2D(dtype="float32", name="cnn_features")
         cnn = keras.Model(image, pooling(x))
-        few = keras.layers.AveragePooling1D(9, name="few")(rows)  # 2 timesteps: quick to trace
-        sequence = lstm.LSTM(6, return_sequences=True, name="lstm_1")(few)
-        rnn_features = lstm.LSTM(6, name="rnn_features")(sequence)
+        x = keras.layers.AveragePooling1D(9, name="few")(sequence)  # 2 timesteps: fast to trace
+        x = lstm.LSTM(6, return_sequences=True, name="lstm_1")(x)
+        rnn_features = lstm.LSTM(6, name="rnn_features")(x)
         logits = fusion.build(cnn.output, rnn_features, classes, seed)
-    # Named, because a file of weights has the name in it, and Keras counts those without.
-    model = keras.Model({"image": image, "rows": rows}, logits, name="small")
+    # Weight files contain the model's name; Keras numbers models without one.
+    inputs = {"image": image, network_lib.SEQUENCE_INPUT: sequence}
+    model = keras.Model(inputs, logits, name="small")
     return network_lib.parts_of(model, cnn, precision)
 
 
 if __name__ == "__main__":
     network_lib.build = small_build
-    verify_resume.run = functools.partial(verify_resume.run, program=(sys.executable, __file__))
-    stop_signals.install()
-    sys.exit(main.main(sys.argv))
+    for command in (reproduce, verify_resume):  # their child processes, too
+        command.run = functools.partial(command.run, program=(sys.executable, "-P", __file__))
+    main.entry()

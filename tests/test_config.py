@@ -1,3 +1,5 @@
+"""Settings, and the flags that set them."""
+
 import json
 
 import pytest
@@ -21,13 +23,13 @@ def test_defaults_are_the_original_recipe():
     assert settings == config.Config()
 
 
-def test_one_value_stands_for_both_phases_and_two_for_one_each():
+def test_one_value_sets_both_phases_and_two_set_one_each():
     assert parse("--epochs=3").training.epochs == (3, 3)
     assert parse("--epochs=3,5").training.epochs == (3, 5)
     assert parse("--learning_rate=0.01,2e-5").training.learning_rate == (0.01, 2e-5)
 
 
-def test_a_later_flag_wins_over_the_flagfile(tmp_path):
+def test_a_later_flag_overrides_the_flagfile(tmp_path):
     path = tmp_path / "flags.txt"
     path.write_text("# a comment\n--epochs=7,8\n--dataset=digits\n")
     assert parse(f"--flagfile={path}").training.epochs == (7, 8)
@@ -55,13 +57,13 @@ def test_a_later_flag_wins_over_the_flagfile(tmp_path):
         ("samples_per_epoch", "-3"),
     ],
 )
-def test_a_bad_value_is_refused_by_flag_value_and_expectation(name, value):
+def test_an_invalid_value_is_reported_with_its_flag_and_what_is_expected(name, value):
     with pytest.raises(errors.UsageError, match=f"--{name}=.*expected"):
         parse(f"--{name}={value}")
 
 
 @pytest.mark.parametrize("argument", ["--epochs=a", "--epochs=1,2,3", "--batch_size=1.5"])
-def test_what_is_no_number_is_refused_by_the_parser(argument):
+def test_anything_but_one_or_two_numbers_is_refused_by_the_parser(argument):
     with pytest.raises(flags.Error, match="whole number"):
         parse(argument)
 
@@ -72,10 +74,38 @@ def test_every_flag_has_help():
     assert all(values[name].help for name in values)
 
 
-def test_settings_are_plain_json():
-    settings = config.Config.of(epochs=(1, 2)).to_json()
-    assert json.loads(json.dumps(settings)) == settings
-    assert settings["epochs"] == [1, 2]
+def test_the_recorded_settings_are_json_and_can_be_read_back():
+    settings = config.Config.of(epochs=(1, 2), run="name", seed=3)
+    recorded = json.loads(json.dumps(settings.to_json()))
+    assert recorded["epochs"] == [1, 2] and recorded["run"] == "name"
+    assert "port" not in recorded and "kills" not in recorded
+    assert config.from_json(recorded | {"from_the_future": 1}) == settings
+
+
+@pytest.mark.parametrize(
+    "recorded", [{"seed": "x"}, {"epochs": 3}, {"epochs": [1, "a"]}, {"run": None}, {"seed": True}]
+)
+def test_a_recorded_value_of_another_type_is_refused(recorded):
+    with pytest.raises(errors.UsageError, match=f"{next(iter(recorded))}=.* is not valid"):
+        config.from_json(recorded)
+
+
+def test_flags_are_named_by_their_group_in_the_help():
+    values = flags.FlagValues()
+    config.define_flags(values)
+    text = config.flags_help(("serving", "verification"), values)
+    assert "--port" in text and "--kills" in text and "--epochs" not in text
+
+
+def test_flags_that_differ_from_the_default_make_the_same_settings():
+    settings = config.Config.of(epochs=(1, 2), run="name", learning_rate=(1e-5, 1e-6))
+    assert parse(*settings.to_flags()) == settings
+    assert config.Config().to_flags() == []
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(TypeError, match="--epohcs"):
+        config.Config.of(epohcs=(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +122,6 @@ def test_a_run_is_named_after_its_data_set(dataset, name):
     assert config.Config.of(dataset=dataset, runs_dir="/r").run_dir.name == name
 
 
-def test_archive_goes_with_its_data_set_only():
+def test_archive_is_refused_with_other_data_sets():
     with pytest.raises(errors.UsageError, match="--archive"):
         config.Config.of(dataset="digits", archive="x.zip")

@@ -1,7 +1,7 @@
-"""The command line as a user meets it: in a process of its own, on small images."""
+"""The command line: commands, flags, exit codes and messages."""
 
+import ast
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -10,18 +10,16 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from cnnrnn import config as config_lib
 from cnnrnn import errors, main
-from cnnrnn.training import trainer
-
-REPOSITORY = pathlib.Path(__file__).parent.parent
+from cnnrnn.commands import train
+from tests import helpers
 
 
 def run(*arguments, timeout=120, **environment):
     inherited = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     return subprocess.run(
         [sys.executable, "-m", "cnnrnn.main", *arguments],
-        cwd=REPOSITORY,
+        cwd=helpers.REPOSITORY,
         env={**inherited, **environment},
         capture_output=True,
         text=True,
@@ -31,28 +29,50 @@ def run(*arguments, timeout=120, **environment):
 
 @pytest.fixture
 def in_process(monkeypatch, capsys):
-    """Runs main in this process, with flags that can be parsed again and again."""
+    """Runs main in this process, with flags that can be parsed repeatedly."""
 
     def call(*arguments):
         monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
-        config_lib.define_flags(flags.FLAGS)
-        monkeypatch.setattr(config_lib, "from_flags", lambda: from_flags(flags.FLAGS))
         code = main.main(["cnnrnn", *arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
-    from_flags = config_lib.from_flags
     return call
 
 
-def test_help_is_instant_and_lists_commands_and_flags():
-    done = run("phase1", "--help", timeout=10)
-    assert done.returncode == 0
-    for word in main.COMMANDS:
-        assert f"  {word}" in done.stdout
-    assert "--samples_per_epoch" in done.stdout and "default: '30,30'" in done.stdout
-    imported = run("--help", PYTHONVERBOSE="1", timeout=10).stderr
-    assert "import 'tensorflow" not in imported
+@pytest.mark.parametrize("arguments", [["--help"], ["help"]])
+def test_help_lists_the_commands_and_all_flags(in_process, arguments):
+    code, out, _ = in_process(*arguments)
+    assert code == 0
+    for word, command in main.commands().items():
+        assert f"  {word:<15}{command.help}\n" in out
+    assert "--port" in out and "--samples_per_epoch" in out and "default: '30,30'" in out
+
+
+def test_the_help_of_a_command_shows_the_flags_of_its_groups(in_process):
+    _, out, _ = in_process("phase1", "--help")
+    assert out.startswith(f"phase1: {main.commands()['phase1'].help}\n")
+    assert "--epochs" in out and "--runs_dir" in out and "--dataset" in out
+    assert "--port" not in out and "--kills" not in out and "--top" not in out
+
+
+def test_help_does_not_import_tensorflow():
+    done = run("phase1", "--help", PYTHONVERBOSE="1", timeout=10)
+    assert done.returncode == 0 and "import 'tensorflow" not in done.stderr
+
+
+def test_a_command_lists_all_groups_that_its_module_reads():
+    reads = {"run_dir": {"run", "data"}, "model_dir": {"prediction", "run", "data"}}
+    for word, command in main.commands().items():
+        path = helpers.REPOSITORY / "cnnrnn" / "commands" / f"{command.module}.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "config"
+                and node.attr not in ("replace", "to_flags")
+            ):
+                assert reads.get(node.attr, {node.attr}) <= set(command.groups), word
 
 
 @pytest.mark.parametrize(
@@ -84,51 +104,53 @@ def test_failures_are_one_sentence_and_exit_code_1(in_process, monkeypatch):
     exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\nmore")
     for error in (errors.RunError("no luck"), OSError(28, "No space left"), exhausted):
 
-        def fail(command, config, error=error):
+        def fail(arguments, config, error=error):
             raise error
 
-        monkeypatch.setattr(trainer, "run", fail)
+        monkeypatch.setattr(train, "phase1", fail)
         code, _, err = in_process("phase1")
         assert code == 1 and err.startswith("cnnrnn: ") and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
-def test_a_signal_says_how_to_go_on(in_process, monkeypatch, signum, code):
-    def stop(command, config):
+def test_a_signal_is_reported_with_how_to_resume(in_process, monkeypatch, signum, code):
+    def stop(arguments, config):
         raise errors.Stopped(signal.Signals[signum])
 
-    monkeypatch.setattr(trainer, "run", stop)
+    monkeypatch.setattr(train, "run", stop)
     returned, _, err = in_process("train")
-    assert returned == code and "resumes from its last checkpoint" in err and signum in err
+    assert (
+        returned == code and "training continues from its last checkpoint" in err and signum in err
+    )
 
 
-def test_a_fault_of_the_program_shows_its_traceback(in_process, monkeypatch):
-    def fault(command, config):
+def test_a_bug_shows_its_traceback(in_process, monkeypatch):
+    def fail(arguments, config):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(trainer, "run", fault)
+    monkeypatch.setattr(train, "run", fail)
     with pytest.raises(ZeroDivisionError):
         in_process("train")
 
 
-def test_no_command_is_the_whole_recipe_and_later_flags_win(in_process, monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(trainer, "run", lambda command, config: seen.append((command, config)))
+def test_without_a_command_train_runs_and_later_flags_override(in_process, monkeypatch, tmp_path):
+    received = []
+    monkeypatch.setattr(train, "run", lambda arguments, config: received.append(config))
     flagfile = tmp_path / "flags.txt"
     flagfile.write_text("--epochs=3,4\n--seed=5\n")
     assert in_process(f"--flagfile={flagfile}", "--epochs=9")[0] == 0
-    command, config = seen[0]
-    assert command == "train" and config.training.epochs == (9, 9) and config.run.seed == 5
+    assert received[0].training.epochs == (9, 9) and received[0].run.seed == 5
 
 
 def test_the_repositorys_flagfiles_are_valid(in_process, monkeypatch):
-    seen = []
-    monkeypatch.setattr(trainer, "run", lambda command, config: seen.append(config))
-    files = [REPOSITORY / "flags.txt", *sorted((REPOSITORY / "configs").glob("*.txt"))]
+    received = []
+    monkeypatch.setattr(train, "run", lambda arguments, config: received.append(config))
+    root = helpers.REPOSITORY
+    files = [root / "flags.txt", *sorted((root / "configs").glob("*.txt"))]
     assert len(files) >= 2
     for path in files:
         assert in_process("train", f"--flagfile={path}")[0] == 0, path
-    assert seen[0].data.dataset == "digits"
+    assert received[0].data.dataset == "digits"
 
 
 def test_an_unwritable_run_folder_is_refused_before_any_work(in_process, tmp_path, images):
@@ -143,14 +165,10 @@ def test_a_flagfile_that_is_not_text_is_refused(in_process, tmp_path):
     assert code == 2 and err.startswith("cnnrnn: ")
 
 
-def test_another_keras_backend_does_not_matter(images):
-    assert run("data", f"--dataset={images}", KERAS_BACKEND="jax").returncode == 0
-
-
-def test_data_describes_a_folder(images):
-    done = run("data", f"--dataset={images}")
+def test_data_describes_a_folder_whatever_keras_backend_is_set(images):
+    done = run("data", f"--dataset={images}", KERAS_BACKEND="jax")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # nor any of TensorFlow's start-up lines
+    assert done.stderr == ""  # none of TensorFlow's start-up lines
     assert "3 classes, 18 training and 9 validation" in done.stdout
     assert [line.split()[-1] for line in done.stdout.splitlines()[-3:]] == [
         "black",

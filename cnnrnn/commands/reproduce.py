@@ -87,17 +87,17 @@ def _settings(
     return config.replace(runs_dir=str(root.parent), run=root.name)
 
 
-def _today(phase: phases.Phase, config: config_lib.Config) -> dict[str, Any]:
+def _today(phase: phases.Phase, recorded: config_lib.Config) -> dict[str, Any]:
     """The manifest that a phase would have if it were trained on this machine now."""
     with console.captured():  # the child processes report on the data set
-        data = dataset_lib.load(config)
+        data = dataset_lib.load(recorded)
     weights = None
-    if phase is phases.PHASE1 and not config.training.init_from:
+    if phase is phases.PHASE1 and not recorded.training.init_from:
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
         cnn = cnn_branch.build(image, synchronized_batchnorm=False)
-        weights = xception_weights.load_into(cnn, config.training.xception_weights)
-    devices = devices_lib.describe(config.run.logical_cpus)
-    return manifest.describe(phase, config, data, devices, "", weights)
+        weights = xception_weights.load_into(cnn, recorded.training.xception_weights)
+    devices = devices_lib.describe(recorded.run.logical_cpus)
+    return manifest.describe(phase, recorded, data, devices, "", weights)
 
 
 def _call(program: Sequence[str], arguments: Sequence[str]) -> None:

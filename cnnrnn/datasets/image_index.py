@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import logging
 
-from cnnrnn import config
+from cnnrnn import settings
 from cnnrnn.datasets import example_source, image_check
 from cnnrnn.system import progress
 
@@ -85,7 +85,7 @@ def _examine(
 @contextlib.contextmanager
 def _database() -> Iterator[sqlite3.Connection]:
     """The database in the cache folder; one in memory if that cannot be used."""
-    path = config.cache_dir() / "images.sqlite"
+    path = settings.cache_dir() / "images.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         database = _connect(path)

@@ -43,7 +43,7 @@ class Preprocessing:
     """How a decoded image becomes the inputs of both branches.
 
     Attributes:
-        resize_method: one of `config.RESIZE_METHODS`.
+        resize_method: one of `settings.RESIZE_METHODS`.
     """
 
     resize_method: str = "bilinear"

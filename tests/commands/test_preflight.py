@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cnnrnn import config, errors
+from cnnrnn import config, errors, settings
 from cnnrnn.commands import preflight
 from tests import helpers
 from tests.commands import preflight_stand_ins
@@ -125,4 +125,4 @@ def test_a_dry_run_leaves_no_files(small_config, tmp_path):
     assert found.training.rate > 0 and found.validation.rate > 0
     assert 10**8 < found.peak < 10**10
     assert sorted(tmp_path.rglob("*")) == before
-    assert not (config.cache_dir() / "features").exists()
+    assert not (settings.cache_dir() / "features").exists()

@@ -4,7 +4,7 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
-from cnnrnn import config
+from cnnrnn import settings
 from cnnrnn.preprocessing import views as views_lib
 
 
@@ -23,7 +23,7 @@ def test_the_rgb_view_is_what_keras_gives_xception(photograph):
     assert ours.numpy().min() >= -1 and ours.numpy().max() <= 1
 
 
-@pytest.mark.parametrize("method", config.RESIZE_METHODS)
+@pytest.mark.parametrize("method", settings.RESIZE_METHODS)
 def test_every_resize_method_gives_float32_near_the_range(photograph, method):
     view = views_lib.Preprocessing(method).rgb(tf.constant(photograph)).numpy()
     assert view.dtype == np.float32 and view.shape == (299, 299, 3)
@@ -97,7 +97,7 @@ def test_a_truncated_jpeg_raises():
         views_lib.decode(tf.constant(encoded[: len(encoded) // 2]))
 
 
-@pytest.mark.parametrize("method", config.RESIZE_METHODS)
+@pytest.mark.parametrize("method", settings.RESIZE_METHODS)
 @pytest.mark.parametrize("size", [(64, 64), (427, 640), (299, 299), (5, 31)])
 def test_mean_and_resize_commute(photograph, method, size):
     """The gray view made directly is the mean of the RGB view, enlarging and reducing."""
