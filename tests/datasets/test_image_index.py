@@ -5,6 +5,7 @@ import os
 import pytest
 
 from cnnrnn import config as config_lib
+from cnnrnn import settings as settings_lib
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check, image_index
 
@@ -59,7 +60,7 @@ def test_a_killed_check_resumes(images, checked, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"not a database" * 500])
 def test_a_damaged_index_is_created_again(images, content, capsys):
     reference = load(images)
-    index = config_lib.cache_dir() / "images.sqlite"
+    index = settings_lib.cache_dir() / "images.sqlite"
     index.write_bytes(content)
     for _ in range(2):
         assert load(images).fingerprint == reference.fingerprint
