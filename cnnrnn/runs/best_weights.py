@@ -1,6 +1,6 @@
-"""The best weights of a phase: an HDF5 file that Keras loads, and a JSON file that names it.
+"""Best weights of a phase: a Keras weights file, and a JSON record that names it.
 
-The JSON is renamed into place last, so it always names a whole one.
+The record is written last, so that it always names a complete file.
 """
 
 import dataclasses
@@ -15,7 +15,16 @@ from cnnrnn.system import text as text_lib
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best weights of a phase: their file, the epoch (from 1) and the validation figures."""
+    """The record of best weights.
+
+    Attributes:
+        weights: the file.
+        sha256: its checksum.
+        class_names: the classes of the outputs, in order.
+        phase: name of the phase that trained them.
+        epoch: from 1.
+        validation: their figures on the validation split.
+    """
 
     weights: pathlib.Path
     sha256: str
@@ -36,7 +45,7 @@ def save(
     """Replaces a phase's best weights.
 
     Raises:
-        RunError: they cannot be written; the ones before stay.
+        RunError: they cannot be written; the previous ones stay.
     """
     weights = directory / f"{phase.name}-epoch{epoch:04d}.weights.h5"
     try:
@@ -58,17 +67,17 @@ def save(
         checksummed.write_json(directory / f"{phase.name}.json", record)
     except OSError as error:
         raise atomic_files.write_error(directory, error) from error
-    # The ones before, and what a process that was killed has left half written.
+    # Previous weights, and incomplete ones of a killed process.
     for old in directory.glob(f"*{phase.name}-epoch*.weights.h5"):
         if old != weights:
             old.unlink()
 
 
 def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
-    """The best weights that a phase has left in a folder, None if it has left none.
+    """The best weights of a phase in a folder; None if it has none.
 
     Raises:
-        RunError: its record is damaged, or names a file that is not there.
+        RunError: their record is damaged, or their file is missing.
     """
     path = directory / f"{phase.name}.json"
     if not path.exists():
@@ -79,17 +88,22 @@ def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
         record["class_names"] = tuple(record["class_names"])
         best = Best(**record | {"validation": metrics.Means(**record["validation"])})
     except (ValueError, KeyError, TypeError) as error:
-        raise errors.RunError(f"{path} cannot be used ({error}): train the phase again.") from error
+        raise errors.RunError(
+            f"{path} is damaged ({error}): restore it from a copy, or train the phase again."
+        ) from error
     if not best.weights.is_file():
-        raise errors.RunError(f"{path} names {best.weights.name}, which is gone: train again.")
+        raise errors.RunError(
+            f"{best.weights} is missing: restore it from a copy, or train the phase again."
+        )
     return best
 
 
 def latest(directory: pathlib.Path) -> Best:
-    """The best weights of the last phase that has any.
+    """The best weights of the last trained phase.
 
     Raises:
-        UsageError: there are none.
+        UsageError: no phase has been trained.
+        RunError: see `find`.
     """
     for phase in reversed(phases.BY_NAME.values()):
         best = find(directory, phase)
@@ -102,25 +116,27 @@ def latest(directory: pathlib.Path) -> Best:
 
 
 def load(best: Best, model: keras.Model, class_names: tuple[str, ...]) -> None:
-    """Fills a model with best weights.
+    """Loads best weights into a model.
 
     Raises:
-        UsageError: they are of other classes.
-        RunError: the file is not as it was written.
+        UsageError: they were trained on other classes than `class_names`.
+        RunError: the file is damaged, or of another network.
     """
     if best.class_names != class_names:
         before, now = text_lib.first_difference(best.class_names, class_names)
         raise errors.UsageError(
-            f"{best.weights} is of {len(best.class_names)} classes, the data set has "
-            f"{len(class_names)}, and the first that differ are {before!r} and {now!r}: name a "
-            "run that was trained on the same classes."
+            f"{best.weights} has {len(best.class_names)} classes and the data set has "
+            f"{len(class_names)}; the first that differ are {before!r} and {now!r}. Name a run "
+            "that was trained on the same classes."
         )
     if checksummed.file_digest(best.weights) != best.sha256:
         raise errors.RunError(
-            f"{best.weights} is damaged: its content has changed since it was written. Put the "
-            "file back, or train the phase again."
+            f"{best.weights} is damaged: its content has changed since it was written. Restore it "
+            "from a copy, or train the phase again."
         )
     try:
         model.load_weights(best.weights)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise errors.RunError(f"{best.weights} is of another network: {error}") from error
+        raise errors.RunError(
+            f"{best.weights} does not fit this network: {text_lib.first_line(error)}"
+        ) from error

@@ -1,4 +1,4 @@
-"""A trained run as something that classifies images."""
+"""Classifier: the best weights of a run, with the preprocessing and class names."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 
-VIEWS = {  # of one image
+VIEWS = {  # the inputs of one image
     "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),
     "sequence": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
 }
@@ -19,13 +19,13 @@ VIEWS = {  # of one image
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """The best weights of a run, with all that is needed to use them.
+    """A trained network that classifies encoded or decoded images.
 
     Attributes:
-        network: filled.
+        network: with the best weights.
         class_names: by label.
-        preprocessing: as in training.
-        best: which weights they are.
+        preprocessing: the one of training.
+        best: the record of the weights.
     """
 
     network: network_lib.Network
@@ -34,33 +34,33 @@ class Classifier:
     best: best_weights.Best
 
     def views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What the two branches see of one encoded image, () string."""
+        """The inputs of both branches for one encoded image, () string."""
         return self.views_of(views_lib.decode(encoded))
 
     def views_of(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What they see of a decoded one, (height, width, 3) uint8."""
+        """The inputs of both branches for one decoded image, (height, width, 3) uint8."""
         return self.preprocessing.inputs(image)
 
     def probabilities(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        """(B, classes) float32 of a batch of views."""
+        """(B, classes) float32, for a batch of views."""
         return tf.nn.softmax(self.network.logits(batch, training=False))
 
     def top(self, probabilities: np.ndarray, count: int) -> list[tuple[str, float]]:
-        """The most likely of (classes,) probabilities, most likely first, by name."""
+        """The `count` most likely classes of (classes,) probabilities, as (name, probability)."""
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [(self.class_names[label], float(probabilities[label])) for label in order]
 
 
 def load(root: pathlib.Path, precision: str | None = None) -> Classifier:
-    """Loads the best weights of the last phase of a run.
+    """Loads the best weights of the last trained phase of a run.
 
     Args:
-        root: the run's folder.
-        precision: of the products; None: as it was trained.
+        root: the run folder.
+        precision: as --precision, but not "auto"; None: that of training.
 
     Raises:
-        UsageError: the folder is no run that has been trained.
-        RunError: its files are damaged.
+        UsageError: the folder is not a trained run.
+        RunError: the weights are damaged.
     """
     folder = run_folder.RunFolder(root)
     best = best_weights.latest(folder.best)
@@ -69,7 +69,9 @@ def load(root: pathlib.Path, precision: str | None = None) -> Classifier:
         preprocessing = views_lib.Preprocessing(recorded["data"]["resize_method"])
         precision = precision or recorded[best.phase]["precision"]
     except (KeyError, TypeError) as error:
-        raise errors.UsageError(f"{root}/config.json is not that of a trained run.") from error
+        raise errors.UsageError(
+            f"{root / 'config.json'} lacks the settings of a trained run: restore it from a copy."
+        ) from error
     network = network_lib.build(len(best.class_names), precision=precision)
     best_weights.load(best, network.model, best.class_names)
     return Classifier(network, best.class_names, preprocessing, best)

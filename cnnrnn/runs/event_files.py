@@ -1,4 +1,4 @@
-"""TensorBoard's files of a run that goes on: without what the resumed run will write again."""
+"""TensorBoard event files: reading scalars, and dropping what a resumed run writes again."""
 
 import pathlib
 from collections.abc import Callable
@@ -12,20 +12,20 @@ Keep = Callable[[str, int], bool]
 
 
 def keep_only(directory: pathlib.Path, keep: Keep) -> None:
-    """Drops points from the event files of a folder, and what a kill has left half written.
+    """Removes points and incomplete records from the event files of a folder.
 
-    A run that was killed goes on from its last checkpoint, and writes anew what came after it.
+    A killed run resumes from its last checkpoint and writes later points again.
 
     Args:
-        directory: holds the files; may not exist.
-        keep: keep(tag, step) says whether a point stays.
+        directory: folder of the files; need not exist.
+        keep: keep(tag, step) returns whether to keep a point.
     """
     for path in sorted(directory.glob("*tfevents*")):
-        records, whole = _read(path)
-        kept = [record for record in records if _stays(record, keep)]
-        if whole and len(kept) == len(records):
+        records, complete = _read(path)
+        kept = [record for record in records if _is_kept(record, keep)]
+        if complete and len(kept) == len(records):
             continue
-        if len(kept) <= 1:  # the first says which version of the format it is
+        if len(kept) <= 1:  # the first record is the version of the format
             path.unlink()
             continue
         with atomic_files.replacing(path) as temporary:
@@ -35,19 +35,19 @@ def keep_only(directory: pathlib.Path, keep: Keep) -> None:
 
 
 def scalars(directory: pathlib.Path) -> list[tuple[str, int, float]]:
-    """All points of the curves in a folder's files: tag, step, value; sorted."""
-    found = []
+    """All scalars in the event files of a folder, as (tag, step, value), sorted."""
+    points = []
     for path in directory.glob("*tfevents*"):
         for record in _read(path)[0]:
             event = tf.compat.v1.Event.FromString(record)
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name in ("scalars", ""):
-                    found.append((value.tag, event.step, tf.make_ndarray(value.tensor).item()))
-    return sorted(found)
+                    points.append((value.tag, event.step, tf.make_ndarray(value.tensor).item()))
+    return sorted(points)
 
 
 def _read(path: pathlib.Path) -> tuple[list[bytes], bool]:
-    """The records of a file, and whether it ends with a whole one."""
+    """The records of a file, and whether the last one is complete."""
     records = []
     try:
         for record in tf.data.TFRecordDataset(
@@ -59,7 +59,7 @@ def _read(path: pathlib.Path) -> tuple[list[bytes], bool]:
     return records, True
 
 
-def _stays(record: bytes, keep: Keep) -> bool:
+def _is_kept(record: bytes, keep: Keep) -> bool:
     event = tf.compat.v1.Event.FromString(record)
     if event.HasField("graph_def"):
         return keep("graph", event.step)

@@ -1,4 +1,4 @@
-"""What a phase was made with: for whoever asks where a figure comes from, or makes it again."""
+"""Reproducibility manifest: versions, devices, data and weights that a phase was trained with."""
 
 import importlib.metadata
 import os
@@ -12,10 +12,18 @@ from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import xception_weights
+from cnnrnn.system import processor
 
-_PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "numpy", "absl-py", "pillow")
-# What may differ without a consequence.
-_OF_NO_MATTER = ("command", "started_from", "dataset.name", "xception_weights.description")
+_PACKAGES = {  # distribution -> a module that it installs
+    "tensorflow": "tensorflow",
+    "keras": "keras",
+    "tensorflow-datasets": "tensorflow_datasets",
+    "numpy": "numpy",
+    "absl-py": "absl",
+    "pillow": "PIL",
+}
+# Differences in these do not change the result.
+_IGNORED = ("command", "started_from", "dataset.name", "xception_weights.description")
 
 
 def describe(
@@ -30,21 +38,19 @@ def describe(
 
     Args:
         phase, config, data: what is trained.
-        devices: as `runtime.describe` has it.
-        started_from: a sentence.
-        weights: where the CNN's weights came from, None if out of a run.
+        devices: from `devices.describe`.
+        started_from: description of the initial weights.
+        weights: source of the CNN's pretrained weights; None if a run's weights were loaded.
     """
     return {
         "command": " ".join(sys.argv),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "processor": processor.describe(),
+        "cores": _cores(),
         "devices": devices,
         "precision": config.training.precision,
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: _version(name, module) for name, module in _PACKAGES.items()},
         "git_commit": git_commit(),
         "seed": config.run.seed,
         "dataset": {
@@ -60,12 +66,12 @@ def describe(
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What two manifests differ in, as 'packages.keras: 3.15.0 then, 3.15.1 now'."""
+    """The differences of two manifests, as 'packages.keras: 3.15.0 then, 3.15.1 now'."""
     then, today = _flat(before), _flat(now)
     return [
         f"{name}: {then.get(name)} then, {today.get(name)} now"
         for name in sorted(then.keys() | today.keys())
-        if then.get(name) != today.get(name) and name not in _OF_NO_MATTER
+        if then.get(name) != today.get(name) and name not in _IGNORED
     ]
 
 
@@ -79,20 +85,24 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    """Its name, and the widest vectors it has: they decide how sums are rounded."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor()
-    lines = cpuinfo.read_text().splitlines()
-    name = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    widest = next((flag for flag in ("avx512f", "avx2", "avx", "sse4_2") if flag in flags), "")
-    return f"{name} {widest}".strip()
+def _cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _version(distribution: str, module: str) -> str:
+    """The version of a package, with the name of the distribution if that is another one."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        others = importlib.metadata.packages_distributions().get(module, [])
+        versions = sorted({f"{importlib.metadata.version(name)} ({name})" for name in others})
+        return ", ".join(versions) or "unknown"
 
 
 def git_commit() -> str | None:
-    """The commit of this program, with '+' if it has been changed since; None outside git."""
+    """The commit of this program, with '+' if files have changed since; None outside git."""
     here = pathlib.Path(__file__).parent
 
     def git(*arguments: str) -> str:

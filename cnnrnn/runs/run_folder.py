@@ -1,16 +1,16 @@
-"""A run's folder: where each thing lies, which settings made it, and what it was made with.
+"""Run folder: the paths and records of one run.
 
 runs/NAME/
-  config.json      the settings of each phase, checked when a phase goes on
-  manifest.json    versions, devices, data fingerprint, weights' hash, git commit
-  split.tsv        which image is in which split, where the split was made here
-  checkpoints/     what a phase goes on from
-  best/            the best weights of each phase, and their validation figures
+  config.json      settings of each phase, checked when it resumes
+  manifest.json    versions, devices, fingerprint of the data, hash of the weights, git commit
+  split.tsv        which image is in which split, if this program split the data set
+  checkpoints/     two per phase, to resume from
+  best/            best weights of each phase, with their validation figures
   events/          TensorBoard
-  evaluation/      the report, its tables and charts
+  evaluation/      report, tables, charts
   export/          files that work without this program
-  explanations/    images of where each branch found the classes
-  results.json     the figures of the evaluation
+  explanations/    images with the regions and timesteps that support each class
+  results.json     figures of the evaluation
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import run_lock
 from cnnrnn.system import atomic_files, checksummed
 
-# What decides which images a run has, beside the images themselves.
+# Settings that, with the images themselves, determine the splits.
 _DATA_SETTINGS = (
     "dataset",
     "train_per_class",
@@ -36,7 +36,11 @@ _DATA_SETTINGS = (
 
 
 class RunFolder:
-    """Paths and records of one run."""
+    """Paths and records of one run.
+
+    Args:
+        root: the folder, which need not exist yet.
+    """
 
     def __init__(self, root: pathlib.Path):
         self.root = root
@@ -61,67 +65,70 @@ class RunFolder:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Makes the folder and keeps it to this process while the block runs.
+        """Creates the folder, locks it and checks it while nothing has been computed yet.
 
         Raises:
-            UsageError: another process uses it, or see `create`.
-            RunError: see `create`.
-        """
-        self.create()
-        with run_lock.held(self.root):
-            for folder in (self.root, self.best, *self.root.glob("checkpoints/*")):
-                checksummed.clean_up(folder)
-            try:
-                yield
-            finally:
-                run_lock.forget(self.root)  # a mistyped command leaves nothing behind
-
-    def create(self) -> None:
-        """Makes the folder and finds out now, and not after an epoch, whether it can be written.
-
-        Raises:
-            UsageError: TensorFlow could not find its checkpoints again in a folder so named.
-            RunError: it cannot be written.
+            UsageError: another process uses the folder, TensorFlow cannot use its path, or
+                config.json cannot be read.
+            RunError: the folder cannot be written, or manifest.json is damaged.
         """
         if set("*?[]") & set(str(self.root.absolute())):
             raise errors.UsageError(
                 f"the run folder {self.root.absolute()} has one of * ? [ ] in its path, which "
-                "TensorFlow takes for wildcards: give another --runs_dir or --run."
+                "TensorFlow interprets as wildcards: give another --runs_dir or --run."
             )
-        try:
-            atomic_files.write_text(self.root / ".writable", "")
-            (self.root / ".writable").unlink()
-        except OSError as error:
-            raise errors.RunError(
-                f"cannot write to the run folder {self.root} ({error.strerror}): give another "
-                "--runs_dir, or mend its permissions."
-            ) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(run_lock.held(self.root))
+                stack.callback(run_lock.remove_unused, self.root)  # if the command was mistyped
+                self._check_writable()
+            except OSError as error:
+                raise errors.RunError(
+                    f"cannot write to the run folder {self.root} ({error.strerror}): give another "
+                    "--runs_dir, or fix its permissions."
+                ) from error
+            for folder in (self.root, self.best, *self.root.glob("checkpoints/*")):
+                checksummed.clean_up(folder)
+            self.config()
+            self.manifest()
+            yield
 
-    def manifest(self) -> dict[str, Any]:
-        path = self.root / "manifest.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    def _check_writable(self) -> None:
+        path = self.root / ".writable"
+        atomic_files.write_text(path, "")
+        path.unlink(missing_ok=True)  # without locks another process may have removed it
 
-    def config(self) -> dict[str, Any]:
-        """What config.json holds: {} for a new run.
+    def config(self) -> dict[str, dict[str, Any]]:
+        """The content of config.json; {} for a new run.
 
         Raises:
             UsageError: it cannot be read.
         """
         path = self.root / "config.json"
         try:
-            recorded = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(recorded, dict):
-                raise ValueError("not an object")
-            return recorded
-        except FileNotFoundError:
-            return {}
+            return _read_objects(path)
         except (OSError, ValueError) as error:
             raise errors.UsageError(
                 f"{path} cannot be read ({error}): give another --run, or remove the folder."
             ) from error
 
+    def manifest(self) -> dict[str, dict[str, Any]]:
+        """The content of manifest.json, by phase; {} if there is none.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        path = self.root / "manifest.json"
+        try:
+            return _read_objects(path)
+        except (OSError, ValueError) as error:
+            raise errors.RunError(
+                f"{path} is damaged ({error}): restore it from a copy, or delete it. Without it "
+                "the report cannot name the versions that the run was created with."
+            ) from error
+
     def has_begun(self, phase: phases.Phase) -> bool:
-        """Whether a phase has left anything to go on from, or to lose."""
+        """Whether a phase has checkpoints or best weights."""
         return any(self.checkpoints(phase).glob("[0-9]*")) or any(
             self.best.glob(f"{phase.name}.json")
         )
@@ -129,53 +136,70 @@ class RunFolder:
     def check(
         self, phase: phases.Phase, config: config_lib.Config, data: dataset_lib.Dataset
     ) -> None:
-        """Compares a phase that has begun with the settings that are to go on with it.
+        """Checks that a phase that has begun can resume with these settings and images.
 
         Raises:
-            UsageError: the run was made with other settings or other images.
+            UsageError: the run was created with other settings or images.
         """
         recorded = self.config()
         if any(self.has_begun(other) for other in phases.BY_NAME.values()):
             self.check_data(config, data)
         if not self.has_begun(phase) or phase.name not in recorded:
             return
-        before, now = _identity(phase, recorded[phase.name]), _identity(phase, config.to_json())
+        current = _identity(phase, config.to_json())
+        with self._incomplete_config():
+            before = _identity(phase, recorded[phase.name])
         differences = [
-            f"--{name}={_shown(before[name])} (now {_shown(now[name])})"
-            for name in now
-            if before[name] != now[name]
+            f"--{name}={_shown(before[name])} (now {_shown(current[name])})"
+            for name in current
+            if before[name] != current[name]
         ]
         if differences:
             raise errors.UsageError(
-                f"{phase.name} of the run folder {self.root} was made with "
-                f"{', '.join(differences)}. Give the recorded values to go on with it, or another "
-                "--run=NAME to start afresh."
+                f"{phase.name} of the run folder {self.root} was created with "
+                f"{', '.join(differences)}. Give the recorded values to resume it, or another "
+                "--run=NAME to start again."
             )
 
     def check_data(self, config: config_lib.Config, data: dataset_lib.Dataset) -> None:
-        """Raises UsageError unless a config's data is that of the run."""
-        recorded = self.config()
-        made_with = recorded.get("data")
-        if made_with is None:
+        """Checks that a config names the images of the run.
+
+        Raises:
+            UsageError: the run was created with other images, or resizes them otherwise.
+        """
+        recorded = self.config().get("data")
+        if recorded is None:
             return
-        if made_with["resize_method"] != config.data.resize_method:
+        with self._incomplete_config():
+            resize_method, fingerprint = recorded["resize_method"], recorded["fingerprint"]
+            flags = " ".join(f"--{name}={recorded[name]}" for name in _DATA_SETTINGS)
+        if resize_method != config.data.resize_method:
             raise errors.UsageError(
-                f"the run folder {self.root} was made with --resize_method="
-                f"{made_with['resize_method']}: give that, or another --run=NAME."
+                f"the run folder {self.root} was created with --resize_method={resize_method}: "
+                "give that, or another --run=NAME."
             )
-        if made_with["fingerprint"] != data.fingerprint:
-            given = " ".join(f"--{name}={made_with[name]}" for name in _DATA_SETTINGS)
+        if fingerprint != data.fingerprint:
             raise errors.UsageError(
-                f"the run folder {self.root} was made with other images (fingerprint "
-                f"{made_with['fingerprint'][:12]}, now {data.fingerprint[:12]}): "
-                f"{given}. Give these and the same images to go on with it, or another "
-                "--run=NAME to start afresh."
+                f"the run folder {self.root} was created with other images (fingerprint "
+                f"{fingerprint[:12]}, now {data.fingerprint[:12]}): {flags}. Give these flags and "
+                "the same images to resume it, or another --run=NAME to start again."
             )
+
+    @contextlib.contextmanager
+    def _incomplete_config(self) -> Iterator[None]:
+        """Turns errors of the lookup of recorded settings into UsageError."""
+        try:
+            yield
+        except (LookupError, TypeError) as error:
+            raise errors.UsageError(
+                f"{self.root / 'config.json'} is incomplete or damaged ({error!r}): restore it "
+                "from a copy, or give another --run=NAME."
+            ) from error
 
     def record(
         self, phase: phases.Phase, config: config_lib.Config, data: dataset_lib.Dataset
     ) -> None:
-        """Writes down the settings of a phase that begins or goes on."""
+        """Records the settings of a phase that starts or resumes, and a split made here."""
         settings = config.to_json()
         recorded = self.config()
         recorded["data"] = {name: settings[name] for name in _DATA_SETTINGS} | {
@@ -191,31 +215,42 @@ class RunFolder:
     def _write_split(self, data: dataset_lib.Dataset) -> None:
         path = self.root / "split.tsv"
         heading = f"# fingerprint {data.fingerprint}"
-        if path.exists() and path.read_text(encoding="utf-8").startswith(heading):
-            return  # naming every example of a large set takes its time
+        if path.exists():
+            with open(path, encoding="utf-8", errors="replace") as file:
+                if file.readline().rstrip("\n") == heading:
+                    return  # describing every example of a large data set takes long
         lines = [heading, "split\timage"]
         for name, split in (("train", data.train), ("validation", data.validation)):
-            lines += [f"{name}\t{split.describe(row)}" for row in range(len(split))]
-        text = "\n".join(lines) + "\n"
-        atomic_files.write_text(
-            path, text.encode("utf-8", "surrogateescape").decode(errors="replace")
-        )
+            lines += [f"{name}\t{split.describe(index)}" for index in range(len(split))]
+        atomic_files.write_text(path, "\n".join(lines) + "\n")
 
     def write_manifest(self, phase: phases.Phase, described: dict[str, Any]) -> None:
-        """Notes what a phase is made with; see `manifest`."""
+        """Records the manifest of a phase (see `manifest.describe`)."""
         atomic_files.write_json(
             self.root / "manifest.json", self.manifest() | {phase.name: described}
         )
 
 
+def _read_objects(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Reads a JSON object of objects; {} if there is no file.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
+        raise ValueError("expected an object of objects")
+    return value
+
+
 def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide what a phase computes; those that may change are left out."""
+    """The settings that determine what a phase computes."""
     shared = ("seed", "init_from", "precision")
     own = ("phase2_batchnorm",) if phase.train_cnn else ("xception_weights",)
     pairs = ("batch_size", "learning_rate", "samples_per_epoch")
-    # A setting that an older version did not have stood, in effect, at its default, and the
-    # precision was float32.
-    settings = config_lib.Config.of(precision="float32").to_json() | settings
     return {name: settings[name] for name in (*shared, *own)} | {
         name: settings[name][phase.index] for name in pairs
     }

@@ -1,4 +1,4 @@
-"""Curves of a run that goes on: no point twice, none lost."""
+"""Event files of a resumed run: no point twice, none lost."""
 
 import tensorflow as tf
 
@@ -17,17 +17,17 @@ def steps_in(folder):
     return [step for _, step, _ in event_files.scalars(folder)]
 
 
-def test_points_after_the_checkpoint_are_dropped(tmp_path):
+def test_points_after_the_checkpoint_are_removed(tmp_path):
     write(tmp_path, 1, 2, 3, 4)
     write(tmp_path, 5, 6)
     event_files.keep_only(tmp_path, lambda tag, step: step <= 3)
     assert steps_in(tmp_path) == [1, 2, 3]
-    assert len(list(tmp_path.iterdir())) == 1  # a file without any is gone
+    assert len(list(tmp_path.iterdir())) == 1  # a file without points is deleted
     write(tmp_path, 4, 5)
     assert steps_in(tmp_path) == [1, 2, 3, 4, 5]
 
 
-def test_a_file_that_loses_nothing_is_left_alone(tmp_path):
+def test_a_file_that_loses_nothing_is_not_rewritten(tmp_path):
     write(tmp_path, 1, 2)
     (path,) = tmp_path.iterdir()
     before = path.stat().st_ino, path.stat().st_mtime_ns
@@ -35,13 +35,13 @@ def test_a_file_that_loses_nothing_is_left_alone(tmp_path):
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == before
 
 
-def test_what_a_kill_left_half_written_is_dropped(tmp_path):
+def test_an_incomplete_record_of_a_killed_process_is_removed(tmp_path):
     write(tmp_path, 1, 2, 3)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-5])
     event_files.keep_only(tmp_path, lambda tag, step: True)
     assert steps_in(tmp_path) == [1, 2]
-    assert len(list(tf.data.TFRecordDataset(str(path)))) == 3  # it can be read to its end
+    assert len(list(tf.data.TFRecordDataset(str(path)))) == 3  # with the version of the format
 
 
 def test_each_tag_has_its_own_limit(tmp_path):
@@ -51,6 +51,6 @@ def test_each_tag_has_its_own_limit(tmp_path):
     assert event_files.scalars(tmp_path) == [("batch_loss", 5, 2.5), ("loss", 6, 3.0)]
 
 
-def test_no_folder_is_no_fault(tmp_path):
+def test_a_missing_folder_is_empty(tmp_path):
     event_files.keep_only(tmp_path / "none", lambda tag, step: True)
     assert event_files.scalars(tmp_path / "none") == []

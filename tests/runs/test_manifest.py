@@ -1,8 +1,14 @@
-"""What a phase was made with, and naming what has changed since."""
+"""Reproducibility manifest: package versions, and differences from this machine."""
 
+import importlib.metadata
+import types
+
+import numpy as np
+
+from cnnrnn import config, phases
 from cnnrnn.runs import manifest
 
-THEN = {
+BEFORE = {
     "command": "a",
     "python": "3.11.7",
     "packages": {"keras": "3.15.0", "numpy": "2.4.6"},
@@ -12,13 +18,13 @@ THEN = {
 
 
 def test_each_difference_is_named():
-    now = THEN | {
+    now = BEFORE | {
         "python": "3.12.1",
         "packages": {"keras": "3.15.1", "numpy": "2.4.6"},
         "dataset": {"name": "x", "fingerprint": "abd"},
         "cores": 2,
     }
-    assert manifest.differences(THEN, now) == [
+    assert manifest.differences(BEFORE, now) == [
         "cores: None then, 2 now",
         "dataset.fingerprint: abc then, abd now",
         "packages.keras: 3.15.0 then, 3.15.1 now",
@@ -26,6 +32,49 @@ def test_each_difference_is_named():
     ]
 
 
-def test_what_does_not_matter_is_not():
-    now = THEN | {"command": "b", "dataset": {"name": "y", "fingerprint": "abc"}}
-    assert manifest.differences(THEN, now) == []
+def test_differences_without_consequence_are_left_out():
+    now = BEFORE | {"command": "b", "dataset": {"name": "y", "fingerprint": "abc"}}
+    assert manifest.differences(BEFORE, now) == []
+
+
+def described():
+    data = types.SimpleNamespace(name="x", fingerprint="abc", train=range(3), validation=range(2))
+    return manifest.describe(phases.PHASE1, config.Config(), data, "the CPU", "ImageNet", None)
+
+
+def test_the_keys_stay_the_same():
+    """Runs on disk have them, and `reproduce` compares them."""
+    assert list(described()) == [
+        *("command", "python", "machine", "processor", "cores", "devices", "precision"),
+        *("packages", "git_commit", "seed", "dataset", "started_from", "xception_weights"),
+        "batchnorm",
+    ]
+    packages = described()["packages"]
+    assert list(packages) == [
+        *("tensorflow", "keras", "tensorflow-datasets", "numpy", "absl-py", "pillow")
+    ]
+    assert packages["numpy"] == np.__version__
+
+
+def test_tensorflow_of_another_distribution_is_recorded_with_its_name(monkeypatch):
+    version = importlib.metadata.version
+
+    def without_tensorflow(name):
+        if name == "tensorflow":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.21.0" if name == "tensorflow-cpu" else version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", without_tensorflow)
+    monkeypatch.setattr(
+        importlib.metadata, "packages_distributions", lambda: {"tensorflow": ["tensorflow-cpu"]}
+    )
+    assert described()["packages"]["tensorflow"] == "2.21.0 (tensorflow-cpu)"
+
+
+def test_a_package_without_metadata_is_unknown(monkeypatch):
+    def nothing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", nothing)
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
+    assert set(described()["packages"].values()) == {"unknown"}
