@@ -1,1 +1,1 @@
-"""From encoded bytes to the inputs of both branches, as TensorFlow ops."""
+"""Preprocessing: from encoded images to the inputs of both branches, as TensorFlow ops."""

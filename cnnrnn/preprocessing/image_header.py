@@ -1,6 +1,6 @@
-"""How many pixels an encoded image says it has, as TensorFlow ops: asked before it is decoded.
+"""The number of pixels in an image's header, as TensorFlow ops, to be checked before decoding.
 
-A small file can decode to gigabytes. As ops, because exported models have nothing else beside them.
+A small file can decode to gigabytes. These are ops because an exported model contains only ops.
 Offsets are those of the formats' specifications (PNG: ISO 15948; GIF89a; BMP; WebP: RFC 9649).
 """
 
@@ -8,25 +8,24 @@ import tensorflow as tf
 
 _HEAD_BYTES = 32
 _GIF_FRAME, _GIF_EXTENSION = 0x2C, 0x21
-_GIF_LONGEST_STEP = 1024  # bytes: a frame's head with 256 colors, or a piece of 255
-# Pieces: as many hold 50 MB of image and are walked through in two seconds. A block costs as
-# much as sixteen.
-_GIF_MOST_STEPS, _GIF_BLOCK_STEPS = 200_000, 16
+_GIF_MAX_STEP_BYTES = 1024  # a frame's header with 256 colors, or a sub-block of 255 bytes
+# A step is a sub-block; a block takes as long as 16. This many hold 50 MB and take two seconds.
+_GIF_MAX_STEPS, _GIF_BLOCK_STEPS = 200_000, 16
 
 
 def pixels(encoded: tf.Tensor) -> tf.Tensor:
-    """Reads a header.
+    """Width times height, from the header.
 
     Args:
         encoded: () string.
 
     Returns:
-        () int64, width times height, of all frames of a GIF together; 0 for what is none of the
-        five formats, which does not decode either.
+        () int64, for a GIF the sum of all frames; 0 for other formats than the five that can be
+        decoded.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on a JPEG whose header is damaged, or on a GIF in
-            more pieces than anybody needs.
+        tf.errors.InvalidArgumentError: the header of a JPEG is damaged, or a GIF has too many
+            blocks.
     """
     start = tf.strings.substr(encoded, 0, _HEAD_BYTES)
     head = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
@@ -54,7 +53,7 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         )
 
     def bmp() -> tf.Tensor:
-        height = number(22, 4)  # above 2**31 it is negative: the rows are from top to bottom
+        height = number(22, 4)  # above 2**31 it is negative: rows are stored top to bottom
         return number(18, 4) * tf.minimum(height, 2**32 - height)
 
     return tf.case(
@@ -69,60 +68,60 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
     )
 
 
-def limited(encoded: tf.Tensor, most: int) -> tf.Tensor:
-    """Passes an encoded image on, () string, if it is small enough to be decoded.
+def limited(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Returns an encoded image, () string, unchanged if it is small enough to be decoded.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on one that has more pixels, or as `pixels`.
+        tf.errors.InvalidArgumentError: it has more than `max_pixels` pixels, or see `pixels`.
     """
-    small = tf.debugging.assert_less_equal(pixels(encoded), tf.constant(most, tf.int64))
+    small = tf.debugging.assert_less_equal(pixels(encoded), tf.constant(max_pixels, tf.int64))
     with tf.control_dependencies([small]):
         return tf.identity(encoded)
 
 
 def _gif_pixels(encoded: tf.Tensor) -> tf.Tensor:
-    """The pixels of all frames: any may be larger than the canvas, and the decoder reads them all.
+    """The pixels of all frames: each may be larger than the canvas, and all are decoded.
 
-    A GIF is its canvas, then blocks; what they hold is cut into pieces of up to 255 bytes, each
-    with its length before it, the last of length 0.
+    A GIF is the size of its canvas, then blocks. The data of a block is a list of sub-blocks of up
+    to 255 bytes, each preceded by its length; a length of 0 ends the list.
     """
-    # Behind the end there are zeros for as far as any step below may lead: they end each loop.
+    # Zeros after the end, as many as the longest step below may skip, end each loop.
     data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
-    data = tf.pad(data, [[0, 2 * _GIF_LONGEST_STEP]])
+    data = tf.pad(data, [[0, 2 * _GIF_MAX_STEP_BYTES]])
 
     def byte(at: tf.Tensor) -> tf.Tensor:
         return tf.gather(data, at)
 
     def size(at: tf.Tensor) -> tf.Tensor:
-        """Width times height; each is two bytes."""
+        """Width times height, two bytes each."""
         width, height = (byte(at + i) + 256 * byte(at + i + 1) for i in (0, 2))
         return tf.cast(width, tf.int64) * tf.cast(height, tf.int64)
 
     def colors(at: tf.Tensor) -> tf.Tensor:
-        """The bytes of the color table that the flags at a place tell of."""
+        """The size in bytes of the color table that the flags at an offset describe."""
         flags = byte(at)
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
-    def more_pieces(at: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        return (byte(at) > 0) & (steps < _GIF_MOST_STEPS)
+    def more_sub_blocks(at: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        return (byte(at) > 0) & (steps < _GIF_MAX_STEPS)
 
-    def piece(at: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def sub_block(at: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return at + byte(at) + 1, steps + 1
 
     def more_blocks(at: tf.Tensor, steps: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         is_block = (byte(at) == _GIF_FRAME) | (byte(at) == _GIF_EXTENSION)
-        return is_block & (steps < _GIF_MOST_STEPS)
+        return is_block & (steps < _GIF_MAX_STEPS)
 
     def block(at: tf.Tensor, steps: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
         is_frame = byte(at) == _GIF_FRAME
-        pieces = tf.where(is_frame, at + 10 + colors(at + 9) + 1, at + 2)
+        start = tf.where(is_frame, at + 10 + colors(at + 9) + 1, at + 2)
         steps += _GIF_BLOCK_STEPS
-        last, steps = tf.while_loop(more_pieces, piece, (pieces, steps))
+        last, steps = tf.while_loop(more_sub_blocks, sub_block, (start, steps))
         return last + 1, steps, total + tf.where(is_frame, size(at + 5), 0)
 
     first = 13 + colors(tf.constant(10))
     start = (first, tf.constant(0), tf.constant(0, tf.int64))
     _, steps, total = tf.while_loop(more_blocks, block, start)
-    bounded = tf.debugging.assert_less(steps, _GIF_MOST_STEPS, "a GIF in too many pieces")
+    bounded = tf.debugging.assert_less(steps, _GIF_MAX_STEPS, "a GIF with too many blocks")
     with tf.control_dependencies([bounded]):
         return tf.maximum(size(tf.constant(6)), total)

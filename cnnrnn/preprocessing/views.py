@@ -1,7 +1,7 @@
-"""From encoded bytes to the inputs of both branches, as TensorFlow ops.
+"""Decoding, and the two inputs of the network: the RGB view and the gray sequence.
 
-The only implementation: training, evaluation and exported models call it, so a served model
-prepares images exactly as training did.
+Training, evaluation and exported models all use this module, so a served model preprocesses images
+exactly as training did.
 """
 
 import dataclasses
@@ -11,8 +11,8 @@ import tensorflow as tf
 from cnnrnn import shapes
 from cnnrnn.preprocessing import exif
 
-# Increase it when the same bytes give another RGB view (rounding aside): the key of cached
-# features contains it.
+# Increase it when the same image gives another RGB view (except for rounding): it is part of the
+# feature cache's key.
 RGB_VERSION = 2
 
 
@@ -29,7 +29,7 @@ def decode(encoded: tf.Tensor) -> tf.Tensor:
         (height, width, 3) uint8.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on anything else.
+        tf.errors.InvalidArgumentError: the image is damaged or of another format.
     """
     # Both arguments are essential: an animated WebP decoded with channels=0 corrupts the heap, and
     # an expanded GIF has four dimensions.
@@ -68,8 +68,8 @@ class Preprocessing:
     def sequence(self, image: tf.Tensor) -> tf.Tensor:
         """The RNN's input: `sequence_of(rgb(image))` at two thirds of the cost.
 
-        The mean over the channels and the resize commute, both being linear, and 'nearest' picks
-        single pixels. So the two agree up to rounding.
+        The mean over the channels and the resize commute, because both are linear or, with
+        'nearest', pick single pixels. So the two are equal up to rounding.
 
         Args:
             image: (height, width, 3) uint8.
@@ -85,7 +85,14 @@ class Preprocessing:
         return _as_sequence(gray)
 
     def inputs(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Both inputs of an image (height, width, 3) uint8: "image" and "sequence"."""
+        """Both inputs of the network.
+
+        Args:
+            image: (height, width, 3) uint8.
+
+        Returns:
+            {"image": (299, 299, 3) float32, "sequence": (23, 3887) float32}.
+        """
         rgb = self.rgb(image)
         return {"image": rgb, "sequence": sequence_of(rgb)}
 

@@ -1,4 +1,4 @@
-"""Orientation against Pillow's, for each of its values; damaged EXIF is no fault."""
+"""EXIF orientation compared with Pillow, and damaged EXIF data."""
 
 import io
 
@@ -30,27 +30,27 @@ def jpeg(value=None, byte_order="<", also=(), size=(24, 16)):
 
 @pytest.mark.parametrize("value", range(1, 9))
 @pytest.mark.parametrize("byte_order", "<>")
-def test_each_orientation_is_shown_as_pillow_shows_it(value, byte_order):
+def test_images_are_rotated_as_by_pillow(value, byte_order):
     encoded = jpeg(value, byte_order, also=[(0x010F, "a maker"), (0x0132, "2020:01:01 00:00:00")])
     assert orientation(encoded).numpy() == value
     pixels = tf.io.decode_image(encoded, channels=3)
-    right = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(encoded))))
-    turned = exif.upright(pixels, tf.constant(value)).numpy()
-    assert turned.shape == right.shape
-    np.testing.assert_allclose(turned.astype(int), right, atol=8)  # two JPEG decoders
-    np.testing.assert_array_equal(views_lib.decode(encoded), turned)
+    expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(encoded))))
+    rotated = exif.upright(pixels, tf.constant(value)).numpy()
+    assert rotated.shape == expected.shape
+    np.testing.assert_allclose(rotated.astype(int), expected, atol=8)  # two JPEG decoders
+    np.testing.assert_array_equal(views_lib.decode(encoded), rotated)
 
 
-def test_where_nothing_is_said_a_image_is_upright():
+def test_images_without_an_orientation_are_upright():
     assert orientation(jpeg()).numpy() == 1
     assert orientation(jpeg(also=[(0x010F, "a maker")])).numpy() == 1
     for value in (0, 9, 65535):
         assert orientation(jpeg(value)).numpy() == 1
-    for other in (b"", b"\xff\xd8", b"no image", b"Exif\x00\x00II*\x00"):
+    for other in (b"", b"\xff\xd8", b"not an image", b"Exif\x00\x00II*\x00"):
         assert orientation(other).numpy() == 1
 
 
-def test_it_is_found_after_other_segments():
+def test_exif_data_is_found_after_other_segments():
     encoded = jpeg(6)
     comment = b"\xff\xfe\x75\x32" + b"\x80" * 30000
     assert orientation(encoded[:2] + comment + encoded[2:]).numpy() == 6

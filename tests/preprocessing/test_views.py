@@ -1,5 +1,10 @@
+"""The two inputs of the network, compared with Keras, and decoding of all image formats."""
+
+import io
+
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import sklearn.datasets
 import tensorflow as tf
@@ -10,16 +15,16 @@ from cnnrnn.preprocessing import views as views_lib
 
 @pytest.fixture(scope="module")
 def photograph() -> np.ndarray:
-    """(427, 640, 3) uint8, a real photograph that scikit-learn brings."""
+    """(427, 640, 3) uint8, a photograph that comes with scikit-learn."""
     return sklearn.datasets.load_sample_image("china.jpg")
 
 
-def test_the_rgb_view_is_what_keras_gives_xception(photograph):
+def test_the_rgb_view_is_that_of_keras_for_xception(photograph):
     ours = views_lib.Preprocessing().rgb(tf.constant(photograph))
     resized = keras.ops.image.resize(photograph.astype("float32"), (299, 299), "bilinear")
-    keras_says = keras.applications.xception.preprocess_input(np.array(resized))
+    expected = keras.applications.xception.preprocess_input(np.array(resized))
     assert ours.shape == (299, 299, 3)
-    np.testing.assert_allclose(ours, keras_says, atol=1e-5)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
     assert ours.numpy().min() >= -1 and ours.numpy().max() <= 1
 
 
@@ -31,21 +36,17 @@ def test_every_resize_method_gives_float32_near_the_range(photograph, method):
     assert view.std() > 0.2
 
 
-def test_a_timestep_is_thirteen_gray_rows(photograph):
+def test_a_timestep_is_thirteen_gray_pixel_rows(photograph):
     rgb = views_lib.Preprocessing().rgb(tf.constant(photograph))
     sequence = views_lib.sequence_of(rgb).numpy()
     assert sequence.shape == (23, 3887)
-    by_hand = rgb.numpy()[13 * 4 : 13 * 5].mean(axis=-1).reshape(-1)
-    np.testing.assert_allclose(sequence[4], by_hand, atol=1e-6)
+    expected = rgb.numpy()[13 * 4 : 13 * 5].mean(axis=-1).reshape(-1)
+    np.testing.assert_allclose(sequence[4], expected, atol=1e-6)
 
 
 def encoders(pixels: np.ndarray):
-    """The same image in every form that users have; exact where the format is."""
-    import io
-
-    from PIL import Image
-
-    rgb = Image.fromarray(pixels)
+    """The same image in all formats that can be decoded."""
+    rgb = PIL.Image.fromarray(pixels)
 
     def save(image, **kwargs):
         buffer = io.BytesIO()
@@ -62,17 +63,20 @@ def encoders(pixels: np.ndarray):
         "gray png": save(rgb.convert("L"), format="PNG"),
         "palette png": save(rgb.quantize(64), format="PNG"),
         "rgba png": save(rgb.convert("RGBA"), format="PNG"),
-        "16-bit png": save(Image.fromarray(deep), format="PNG"),
+        "16-bit png": save(PIL.Image.fromarray(deep), format="PNG"),
         "bmp": save(rgb, format="BMP"),
         "gif": save(rgb.quantize(64), format="GIF"),
         "animated gif": save(
-            rgb.quantize(64), format="GIF", save_all=True, append_images=[Image.new("P", (40, 30))]
+            rgb.quantize(64),
+            format="GIF",
+            save_all=True,
+            append_images=[PIL.Image.new("P", (40, 30))],
         ),
         "webp": save(rgb, format="WEBP", lossless=True),
     }
 
 
-def test_every_form_of_a_image_decodes_to_it():
+def test_all_formats_decode_to_the_same_image():
     y, x = np.mgrid[0:30, 0:40]
     pixels = np.stack([x * 6, y * 8, 255 - x * 3 - y * 4], axis=-1).astype(np.uint8)
     for name, encoded in encoders(pixels).items():
@@ -85,7 +89,7 @@ def test_every_form_of_a_image_decodes_to_it():
 
 
 @pytest.mark.parametrize("encoded", [b"", b"text, not an image", b"II*\0" + b"\0" * 100])
-def test_what_is_no_image_raises(encoded):
+def test_other_bytes_raise(encoded):
     with pytest.raises(tf.errors.InvalidArgumentError):
         views_lib.decode(tf.constant(encoded))
 
@@ -100,11 +104,11 @@ def test_a_truncated_jpeg_raises():
 @pytest.mark.parametrize("method", settings.RESIZE_METHODS)
 @pytest.mark.parametrize("size", [(64, 64), (427, 640), (299, 299), (5, 31)])
 def test_mean_and_resize_commute(photograph, method, size):
-    """The gray view made directly is the mean of the RGB view, enlarging and reducing."""
+    """The sequence computed directly equals that of the RGB view."""
     image = tf.constant(photograph[: size[0], : size[1]])
     direct = views_lib.Preprocessing(method).sequence(image)
-    by_way_of_rgb = views_lib.sequence_of(views_lib.Preprocessing(method).rgb(image))
+    from_rgb = views_lib.sequence_of(views_lib.Preprocessing(method).rgb(image))
     assert direct.shape == (23, 3887)
-    # 'area' sums up many pixels in float32; one step of an 8-bit pixel is 8e-3.
+    # 'area' sums many pixels in float32; one step of an 8-bit pixel is 8e-3.
     tolerance = 5e-5 if method == "area" else 2e-6
-    np.testing.assert_allclose(direct, by_way_of_rgb, atol=tolerance)
+    np.testing.assert_allclose(direct, from_rgb, atol=tolerance)
