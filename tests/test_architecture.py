@@ -1,125 +1,198 @@
-"""The rooms: imports point down only, and every module has its tests."""
+"""The structure of the program: import order, absl flags, sizes, signatures, a test for each module."""
 
 import ast
 import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
 
-REPOSITORY = pathlib.Path(__file__).parent.parent
+import pytest
 
-# Lower rooms first. A module may import only modules that stand in an earlier line.
-ROOMS = (
+from tests import helpers
+
+PACKAGE = helpers.REPOSITORY / "cnnrnn"
+# Lowest first. A module imports only from its own package and from earlier lines.
+ORDER = (
     ("errors", "shapes"),
-    (
-        "config",
-        "atomic_file",
-        "progress",
-        "memory",
-        "run_lock",
-        "stop_signals",
-        "saving",
-        "exif",
-        "intervals",
-        "batcher",
-        "image_header",
-    ),
-    ("sealed_json", "event_files", "branches"),
-    ("sealed_folder", "data"),
-    (
-        "preprocessing",
-        "folder_builder",
-        "metrics",
-        "plots",
-        "runtime",
-        "restructure",
-        "preflight",
-        "loss_scale",
-    ),
-    ("models.lstm", "models.batch_norm"),
-    ("models.cnn_branch", "models.rnn_branch", "models.fusion", "models.weights_file"),
-    ("models", "models.xception_weights", "example_source", "image_check"),
-    ("image_index", "builders"),
-    ("datasets", "phases", "steps"),
-    ("input_pipeline", "checkpoints", "best_weights"),
-    ("inference", "run_folder", "feature_cache", "manifest"),
-    ("trained", "exported", "scores", "explanations", "summaries", "starting_point", "opening"),
-    ("page", "saved_model"),
-    ("tables",),
-    ("report",),
-    (
-        "evaluation",
-        "data_command",
-        "trial",
-        "epoch",
-        "verify_resume",
-        "doctor",
-        "reproduce",
-        "predict",
-        "portable",
-    ),
-    ("train", "export", "explain", "server"),
-    ("serve",),
+    ("settings", "data"),
+    ("config", "system", "metrics"),
+    ("preprocessing",),
+    ("models", "datasets"),
+    ("phases",),
+    ("runs",),
+    ("evaluation", "export"),
+    ("training",),
+    ("serving",),
+    ("commands",),
     ("main",),
 )
-RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+# Packages that import nothing of the program but these.
+ISOLATED = {"serving": set(), "data": {"errors"}}
+WITHOUT_TENSORFLOW = (
+    "cnnrnn.main",
+    "cnnrnn.config",
+    "cnnrnn.commands.preflight",
+    "cnnrnn.training.cost",
+)
+# Modules that are tested through another one: the test module, below tests/.
+TESTED_IN = {
+    "commands.explain": "commands/test_predict.py",
+    "commands.train": "training/test_trainer.py",
+    "data.tiny_imagenet_100.dummy": "data/test_original_layout.py",
+    "data.tiny_imagenet_100.original_layout": "data/test_original_layout.py",
+    "data.tiny_imagenet_100.sources": "data/test_original_layout.py",
+    "datasets.example_source": "datasets/test_dataset.py",
+    "errors": "test_main.py",
+    "evaluation.tensorboard": "commands/test_evaluate.py",
+    "evaluation.thumbnails": "evaluation/test_charts.py",
+    "export.bundle": "commands/test_export.py",
+    "export.keras_and_litert": "commands/test_export.py",
+    "models.cnn_branch": "models/test_network.py",
+    "models.fusion": "models/test_network.py",
+    "models.rnn_branch": "models/test_network.py",
+    "models.weights_file": "models/test_xception_weights.py",
+    "phases": "training/test_trainer.py",
+    "runs.best_weights": "training/test_trainer.py",
+    "runs.classifier": "commands/test_predict.py",
+    "runs.run_folder": "training/test_trainer.py",
+    "settings": "test_config.py",
+    "shapes": "models/test_network.py",
+    "system.quiet_tensorflow": "test_main.py",
+    "training.initial_weights": "training/test_trainer.py",
+    "training.loss_scale": "training/test_precision.py",
+    "training.tensorboard": "training/test_trainer.py",
+    "training.train_state": "training/test_steps.py",
+}
+# Functions with more than six parameters, and why.
+LONG_SIGNATURES = {}
+# Files with more than MAX_FILE_LINES lines, and why.
+LONG_FILES = {"training.trainer": "one class, which owns the state of the training loop"}
+MAX_PARAMETERS = 6
+MAX_FILE_LINES = 350
+MAX_FUNCTION_LINES = 80
 
 
-def modules():
-    for path in sorted((REPOSITORY / "cnnrnn").rglob("*.py")):
-        name = ".".join(path.relative_to(REPOSITORY / "cnnrnn").with_suffix("").parts)
-        name = name.removesuffix(".__init__")
-        if name != "__init__":
-            yield name, path
+def modules() -> Iterator[tuple[str, pathlib.Path, ast.Module]]:
+    """(dotted name below cnnrnn, path, syntax tree) of each module; data/ is below cnnrnn, too."""
+    for folder in (PACKAGE, helpers.REPOSITORY / "data"):
+        for path in sorted(folder.rglob("*.py")):
+            if path.name.endswith("_test.py"):
+                continue
+            root = PACKAGE if folder == PACKAGE else helpers.REPOSITORY
+            if root == PACKAGE and path.is_relative_to(PACKAGE / "data"):
+                continue  # the symbolic link to data/
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            if name != "__init__":
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+                yield name.removesuffix(".__init__"), path, tree
 
 
-def imported(path):
-    """The project's own modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
+MODULES = list(modules())
+NAMES = {name for name, _, _ in MODULES}
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """The modules of the program, and names in them, that are imported anywhere in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        for name in names:
-            if name.startswith("cnnrnn."):
-                yield name.removeprefix("cnnrnn.")
-            elif name == "data" or name.startswith("data."):
-                yield "data"
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix("cnnrnn.") for name in names if name.startswith("cnnrnn."))
 
 
-def test_every_module_has_its_room():
-    assert {name for name, _ in modules()} == set(RANK) - {"data"}
+def functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """(qualified name, definition) of each function and method."""
+
+    def walk(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{prefix}{child.name}", child
+            named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            yield from walk(child, f"{prefix}{child.name}." if named else prefix)
+
+    return walk(tree, "")
 
 
-def test_imports_point_down_only():
-    for name, path in modules():
-        for other in imported(path):
-            assert other in RANK, f"{name} imports {other}: names from modules are not imported"
-            assert RANK[other] < RANK[name], f"{name} imports {other}, which is not below it"
+def test_every_package_has_its_place_in_the_order():
+    assert {name.split(".")[0] for name in NAMES} == set(RANK)
 
 
-def test_only_config_and_main_know_the_flags():
-    for name, path in modules():
+def test_imports_follow_the_order_of_the_packages():
+    for name, _, tree in MODULES:
+        package = name.split(".")[0]
+        for imported in imports(tree):
+            other = imported.split(".")[0]
+            assert other == package or RANK[other] < RANK[package], f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("package", ISOLATED)
+def test_isolated_packages_import_nothing_else_of_the_program(package):
+    for name, _, tree in MODULES:
+        if name.split(".")[0] == package:
+            others = {imported.split(".")[0] for imported in imports(tree)} - {package}
+            assert others <= ISOLATED[package], name
+
+
+def test_modules_are_imported_and_not_names():
+    for name, _, tree in MODULES:
+        for imported in imports(tree):
+            assert imported in NAMES or imported in RANK, f"{name} imports {imported}"
+
+
+def test_only_config_and_main_use_absl_flags():
+    for name, path, _ in MODULES:
         if name not in ("config", "main"):
-            assert "from absl" not in path.read_text(encoding="utf-8"), name
+            assert "absl import flags" not in path.read_text(encoding="utf-8"), name
 
 
-def test_data_sets_know_only_the_errors():
-    for path in (REPOSITORY / "data").rglob("*.py"):
-        if not path.name.endswith("_test.py"):
-            names = set(imported(path)) - {"data"}
-            assert names <= {"errors"}, path
+def test_modules_that_must_start_fast_do_not_import_tensorflow():
+    code = "import sys; import " + ", ".join(WITHOUT_TENSORFLOW)
+    code += "; print({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, cwd=helpers.REPOSITORY, text=True) == "set()\n"
 
 
-def test_main_leaves_tensorflow_to_the_commands():
-    tree = ast.parse((REPOSITORY / "cnnrnn" / "main.py").read_text(encoding="utf-8"))
-    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {alias.name for node in top for alias in node.names}
-    assert not names & {"tensorflow", "train", "evaluation", "data_command"}
+def test_every_package_states_its_charter():
+    for path in PACKAGE.glob("*/__init__.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path
+        if path.parent.name != "data":
+            assert len(tree.body) == 1, f"{path} has code"
 
 
-def test_files_and_functions_keep_to_their_size():
-    for _, path in modules():
-        text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 350, path
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                assert node.end_lineno - node.lineno < 80, f"{path}: {node.name}"
+def test_every_module_has_a_test_module():
+    tests = helpers.REPOSITORY / "tests"
+    for name, path, _ in MODULES:
+        package, _, module = name.rpartition(".")
+        mirrored = tests / package.replace(".", "/") / f"test_{module}.py"
+        beside = path.with_name(f"{path.stem}_test.py")  # of data sets, as `tfds new` places it
+        if path.name != "__init__.py" and not mirrored.exists() and not beside.exists():
+            assert name in TESTED_IN, f"{name} needs {mirrored}"
+    for name, file in TESTED_IN.items():
+        assert name in NAMES and (tests / file).exists(), name
+
+
+def test_functions_have_few_parameters():
+    long = set()
+    for name, _, tree in MODULES:
+        for function, node in functions(tree):
+            arguments = node.args
+            count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
+            is_method = bool(arguments.args) and arguments.args[0].arg in ("self", "cls")
+            if count - is_method > MAX_PARAMETERS:
+                long.add(f"{name}.{function}")
+    assert long <= set(LONG_SIGNATURES)
+
+
+def test_files_and_functions_are_short():
+    long = set()
+    for name, path, tree in MODULES:
+        if len(path.read_text(encoding="utf-8").splitlines()) > MAX_FILE_LINES:
+            long.add(name)
+        for function, node in functions(tree):
+            assert node.end_lineno - node.lineno < MAX_FUNCTION_LINES, f"{name}.{function}"
+    assert long <= set(LONG_FILES)
