@@ -1,4 +1,4 @@
-"""The structure of the program: import order, absl flags, sizes, signatures, a test for each module."""
+"""The structure of the program: import order, flags, sizes, signatures, tests of each module."""
 
 import ast
 import pathlib
