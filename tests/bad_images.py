@@ -1,4 +1,4 @@
-"""Some forty images of all the kinds that are met in people's folders, most of them bad."""
+"""Some forty images of the kinds found in image folders, most of them bad."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def png_bomb(width=40_000, height=40_000):
 
 
 def gif_bomb():
-    """A canvas of 40 x 32 whose second frame says that it is 40,000 x 40,000."""
+    """A canvas of 40 x 32 with a second frame of 40,000 x 40,000 in its header."""
     frame = struct.pack("<BHHHHB", 0x2C, 0, 0, 40_000, 40_000, 0) + b"\x08\x03abc\0"
     return encoded("GIF")[:-1] + frame + b";"
 
@@ -69,7 +69,7 @@ def flipped(content, at):
 
 JPEG, PNG = encoded("JPEG"), encoded("PNG")
 
-# name -> (content, what is wrong with it, as a part of the reason; None: it can be trained on)
+# name -> (content, a pattern of its problem or None if it can be trained on)
 FILES = {
     "good.jpg": (JPEG, None),
     "gray.jpg": (encoded("JPEG", "L"), None),
@@ -111,11 +111,11 @@ FILES = {
     "bomb.gif": (gif_bomb(), "million pixels .in 2 frames"),
     "huge_header.jpg": (JPEG.replace(b"\x00\x20\x00\x28", b"\xff\xff\xff\xff", 1), "million pix"),
 }
-BAD = {name for name, (_, fault) in FILES.items() if fault}
+BAD = {name for name, (_, problem) in FILES.items() if problem}
 
 
 def write(folder: pathlib.Path) -> None:
-    """Writes them all, and what is no file with bytes of its own: a pipe, links to nothing."""
+    """Writes all of them, a pipe, links to nothing, and an image whose name is not UTF-8."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (content, _) in FILES.items():
         (folder / name).write_bytes(content)

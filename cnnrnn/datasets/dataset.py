@@ -109,8 +109,8 @@ def examine(config: config_lib.Config, on_problem: Callable[[str], None] | None 
 
     Args:
         config: its `data` settings.
-        on_problem: called with each problem of an image folder that examining the rest is possible
-            in spite of. By default the first is raised.
+        on_problem: called with each problem of one class or one folder, which is then skipped. By
+            default the first is raised.
 
     Raises:
         UsageError: the data set does not exist, or is not one of labelled images.
@@ -271,8 +271,8 @@ def _check_classes(config: config_lib.Config, train: Split, class_names: tuple[s
     present = np.unique(train.labels)
     if len(present) < 2:
         raise errors.UsageError(
-            f"{_shown(config)} has training images of {len(present)} class: a classifier needs at "
-            "least two classes."
+            f"{_shown(config)} has training images of {len(present)} class(es): a classifier needs "
+            "at least two."
         )
     if len(present) < len(class_names):
         missing = np.setdiff1d(np.arange(len(class_names)), present)

@@ -1,7 +1,7 @@
-"""An SQLite file of the checks of all images, so that each image is checked once.
+"""A cache of image checks in an SQLite file, so that each image is checked once.
 
-It is kept in the cache folder. Its key is the path, its validity depends on size and time of
-change, so a second start reads no image, and a first one that was killed resumes.
+Entries are stored by path and valid until the file's size or time of change differs. So a second
+start reads no image, and a check that was killed resumes.
 """
 
 import concurrent.futures
