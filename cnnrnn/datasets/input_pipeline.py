@@ -103,9 +103,16 @@ def evaluation(
 def examples(
     split: dataset_lib.Split, preprocessing: views_lib.Preprocessing
 ) -> dict[str, np.ndarray]:
-    """All examples of a small split as one batch; see `training`."""
+    """All examples of a small split as one batch; see `training`.
+
+    Raises:
+        RunError: an image cannot be decoded.
+    """
     batches = evaluation(split, batch_size=len(split), preprocessing=preprocessing)
-    return next(batches.as_numpy_iterator())
+    try:
+        return next(batches.as_numpy_iterator())
+    except tf.errors.OpError as error:
+        raise decoding_error(split, np.arange(len(split)), error) from error
 
 
 def _batches(split, samples, batch_size, preprocessing, features) -> tf.data.Dataset:

@@ -1,5 +1,6 @@
-"""The lines at a phase's start: speed, memory and time left; whether phase 2 will fit."""
+"""The lines at a phase's start: what is trained, whether phase 2 will fit, speed, time left."""
 
+import math
 import time
 
 import tensorflow as tf
@@ -15,6 +16,18 @@ from cnnrnn.training import cost
 _TIMED_STEPS = 3
 # Time of a validation image, which has no backward pass, relative to a training image.
 _VALIDATION_COST = 1 / 3
+
+
+def report_phase(
+    phase: phases.Phase, schedule: phases.Schedule, network: network_lib.Network
+) -> None:
+    """Reports the numbers of a phase and how many parameters it trains."""
+    trained = sum(math.prod(v.shape) for v in network.model.trainable_variables)
+    logging.info(
+        f"{phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
+        f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
+        f"{trained:,} parameters train"
+    )
 
 
 class SpeedReport:

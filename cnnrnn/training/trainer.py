@@ -1,7 +1,6 @@
 """The training loop: one phase of a run, from its initial weights to its last epoch."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterator
 
@@ -113,12 +112,7 @@ class PhaseTrainer:
                 "start again."
             )
             return
-        trained = sum(math.prod(v.shape) for v in self._network.model.trainable_variables)
-        logging.info(
-            f"{self._phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps "
-            f"of {schedule.batch_size}, {self._phase.optimizer.__name__} at "
-            f"{schedule.learning_rate:g}, {trained:,} parameters train"
-        )
+        startup_report.report_phase(self._phase, schedule, self._network)
         if self._phase is phases.PHASE1:
             startup_report.report_phase2_memory(self._config, self._network, self._strategy)
         self._summaries = tensorboard.Summaries(
@@ -257,13 +251,14 @@ class PhaseTrainer:
         try:
             return next(batches)
         except tf.errors.OpError as error:
-            batch_size = self._schedule.batch_size
-            raise self._name_bad_image(self._steps_done * batch_size, batch_size, error) from error
+            count = self._schedule.batch_size
+            indices = self._indices(self._steps_done * count, count)
+            raise input_pipeline.decoding_error(self._data.train, indices, error) from error
 
-    def _name_bad_image(self, start: int, count: int, error: tf.errors.OpError) -> errors.RunError:
-        train = self._data.train
-        indices = input_pipeline.indices_at(start, count, len(train), self._config.run.seed)
-        return input_pipeline.decoding_error(train, indices, error)
+    def _indices(self, start: int, count: int) -> np.ndarray:
+        """Indices of the training images drawn as samples `start` to `start + count - 1`."""
+        seed = self._config.run.seed
+        return input_pipeline.indices_at(start, count, len(self._data.train), seed)
 
     def _check_finite(self, loss: float, non_finite: float) -> None:
         """Raises RunError if a step must not be kept.
@@ -352,15 +347,5 @@ class PhaseTrainer:
     def _first_examples(self) -> dict[str, np.ndarray]:
         """The first training examples, with the inputs of both branches."""
         train = self._data.train
-        count = min(_INPUT_IMAGES, len(train))
-        batches = input_pipeline.training(
-            train,
-            batch_size=count,
-            start=0,
-            seed=self._config.run.seed,
-            preprocessing=self._preprocessing,
-        )
-        try:
-            return next(batches.as_numpy_iterator())
-        except tf.errors.OpError as error:
-            raise self._name_bad_image(0, count, error) from error
+        first = train.take(self._indices(0, min(_INPUT_IMAGES, len(train))))
+        return input_pipeline.examples(first, self._preprocessing)
