@@ -244,8 +244,7 @@ class PhaseTrainer:
                 if self._checkpoints.is_due:
                     self._save()
         seconds = max(time.monotonic() - start, 1e-9)
-        means = metrics.Means.of_sums(position.totals)
-        return EpochResult(means, bar.rate, waited / seconds)
+        return EpochResult(metrics.Means.of_sums(position.totals), bar.rate, waited / seconds)
 
     def _next(self, batches: Iterator[steps.Batch]) -> steps.Batch:
         try:
