@@ -1,4 +1,4 @@
-"""Some forty images of the kinds found in image folders, most of them bad."""
+"""Forty image files: every supported format, and every kind of damage."""
 
 import io
 import os
@@ -35,21 +35,24 @@ def rotated(format):
 
 
 def png_bomb(width=40_000, height=40_000):
-    """A few KB that decode to 4.8 GB."""
+    """A few kilobytes that decode to 4.8 GB."""
 
     def chunk(kind, content):
         checksum = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    rows = zlib.compress(b"\0" * 100_000, 9)
+    scanlines = zlib.compress(b"\0" * 100_000, 9)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", scanlines)
+        + chunk(b"IEND", b"")
     )
 
 
 def gif_bomb():
-    """A canvas of 40 x 32 with a second frame of 40,000 x 40,000 in its header."""
+    """A canvas of 40 x 32 whose second frame has a header of 40,000 x 40,000."""
     frame = struct.pack("<BHHHHB", 0x2C, 0, 0, 40_000, 40_000, 0) + b"\x08\x03abc\0"
     return encoded("GIF")[:-1] + frame + b";"
 
@@ -69,7 +72,7 @@ def flipped(content, at):
 
 JPEG, PNG = encoded("JPEG"), encoded("PNG")
 
-# name -> (content, a pattern of its problem or None if it can be trained on)
+# name -> (content, pattern of the reported problem; None: the image can be decoded)
 FILES = {
     "good.jpg": (JPEG, None),
     "gray.jpg": (encoded("JPEG", "L"), None),
@@ -115,7 +118,7 @@ BAD = {name for name, (_, problem) in FILES.items() if problem}
 
 
 def write(folder: pathlib.Path) -> None:
-    """Writes all of them, a pipe, links to nothing, and an image whose name is not UTF-8."""
+    """Writes all of them, a pipe, broken links, and a file whose name is not UTF-8."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (content, _) in FILES.items():
         (folder / name).write_bytes(content)
@@ -126,6 +129,7 @@ def write(folder: pathlib.Path) -> None:
         file.write(encoded("PNG", size=(33, 30)))
 
 
+# name -> pattern of the reported problem, of what is not a regular file
 NO_FILES = {
     "pipe.jpg": "is not a regular file",
     "dangling.jpg": "cannot be read",

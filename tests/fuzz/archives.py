@@ -1,4 +1,4 @@
-"""Archives damaged or made to harm: nothing outside of the target is touched, no wrong success."""
+"""Fuzzer of damaged and malicious archives: nothing outside the target, no wrong content."""
 
 import contextlib
 import io
@@ -30,10 +30,10 @@ def make(seed, folder):
         archive, target = folder / "tried.zip", folder / "target"
         if rng.random() < 0.5:
             archive.write_bytes(mutations.mutate(base, [base], rng))
-            right = content
+            expected = content
         else:
-            harmful, right = _made_to_harm(content, rng)
-            archive.write_bytes(harmful)
+            malicious, expected = _malicious(content, rng)
+            archive.write_bytes(malicious)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 tiny_imagenet_folders.restructure(archive, target)
@@ -43,15 +43,15 @@ def make(seed, folder):
         if {path.name for path in folder.iterdir()} - {
             "base.zip", "tried.zip", "bystander", "target"
         }:  # fmt: skip
-            raise AssertionError(f"outside of the target: {sorted(folder.iterdir())}")
-        _check(target, {pathlib.PurePath(name).name: data for name, data in right.items()})
+            raise AssertionError(f"outside the target: {sorted(folder.iterdir())}")
+        _check(target, {pathlib.PurePath(name).name: data for name, data in expected.items()})
         return outcome
 
     return try_one
 
 
-def _made_to_harm(content, rng):
-    """An archive that is whole, with a member that an honest one would not have; its members."""
+def _malicious(content, rng):
+    """An intact archive with one malicious member, and its members by name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         members = [(f"{dummy.TOP}/{name}", data) for name, data in content.items()]
@@ -68,7 +68,7 @@ def _made_to_harm(content, rng):
             case 3:
                 at = int(rng.integers(len(members)))
                 members[at] = (members[at][0], bytes(int(rng.integers(1, 80)) << 20))
-            case 4:  # lists that lie
+            case 4:  # lists with wrong content
                 at = [i for i, (name, _) in enumerate(members) if name.endswith(".txt")]
                 chosen = int(rng.choice(at))
                 name, data = members[chosen]
@@ -76,24 +76,24 @@ def _made_to_harm(content, rng):
         import warnings
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of duplicate names
+            warnings.simplefilter("ignore")  # duplicate names
             for name, data in members:
                 archive.writestr(name, data)
     return buffer.getvalue(), {str(name): data for name, data in members}
 
 
 def _check(target, reference):
-    """What is there is of the archive, each file whole; then takes it away."""
+    """Checks that the target has only intact files of the archive, then removes it."""
     if not target.exists():
         return
     for path in sorted(target.rglob("*"), reverse=True):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise AssertionError(f"{path} is no plain file")
+            raise AssertionError(f"{path} is not a regular file")
         if path.is_dir():
             path.rmdir()
             continue
         if path.suffix == ".JPEG" and path.read_bytes() != reference.get(path.name):
-            raise AssertionError(f"{path} is not as it was")
+            raise AssertionError(f"{path} has other content")
         path.unlink()
     target.rmdir()
 

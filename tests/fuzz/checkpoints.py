@@ -1,4 +1,4 @@
-"""Damaged checkpoints and weight files: refused, or the last good one used; never a wrong one."""
+"""Fuzzer of checkpoints and weight files: refused, or an intact one used, never damaged values."""
 
 import os
 import shutil
@@ -39,30 +39,30 @@ def make(seed, folder):
     def fill(value):
         for variable in model.weights:
             variable.assign(np.full(variable.shape, value))
-        position._epoch.assign(value)
+        position.best = value
 
     def is_filled(value):
         same = all(np.all(variable.numpy() == value) for variable in model.weights)
-        return same and (value == 0 or position.epoch == value)
+        return same and (value == 0 or position.best == value)
 
-    whole = folder / "whole"
+    intact = folder / "intact"
     for value in (1, 2):
         fill(value)
-        saver(whole / "checkpoints").save()
+        saver(intact / "checkpoints").save()
     best_weights.save(
-        whole / "best", phases.PHASE1, model, CLASSES, 3, metrics.Means(0.5, 0.5, 0.5, 8)
+        intact / "best", phases.PHASE1, model, CLASSES, 3, metrics.Means(0.5, 0.5, 0.5, 8)
     )
     for suffix in (".weights.h5", ".keras"):
-        file = whole / f"file{suffix}"
+        file = intact / f"file{suffix}"
         model.save_weights(file) if suffix == ".weights.h5" else model.save(file)
-    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
-    contents = [(whole / name).read_bytes() for name in files]
+    files = sorted(path.relative_to(intact) for path in intact.rglob("*") if path.is_file())
+    contents = [(intact / name).read_bytes() for name in files]
 
     def try_one(number):
         rng = np.random.default_rng([seed, number])
         tried = folder / "tried"
         shutil.rmtree(tried, ignore_errors=True)
-        shutil.copytree(whole, tried)
+        shutil.copytree(intact, tried)
         chosen = int(rng.integers(len(files)))
         (tried / files[chosen]).write_bytes(mutations.mutate(contents[chosen], contents, rng))
         fill(0)
@@ -73,7 +73,7 @@ def make(seed, folder):
             except (errors.RunError, errors.UsageError):
                 return "checkpoint refused"
             if not is_filled(int(used.name)):
-                raise AssertionError(f"{files[chosen]}: {used} was restored, and is not as it was")
+                raise AssertionError(f"{files[chosen]}: {used} was restored with other values")
             return f"checkpoint {int(used.name)} used"
         if place == "best":
             try:
@@ -81,7 +81,7 @@ def make(seed, folder):
             except (errors.RunError, errors.UsageError):
                 return "best weights refused"
             if not all(np.all(variable.numpy() == 2) for variable in model.weights):
-                raise AssertionError(f"{files[chosen]}: loaded, and not as they were")
+                raise AssertionError(f"{files[chosen]}: loaded with other values")
             return "best weights loaded"
         try:
             arrays = weights_file.read(tried / files[chosen], model.layers)

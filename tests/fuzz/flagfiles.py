@@ -1,4 +1,4 @@
-"""Damaged flagfiles: settings that pass their checks, or an error that says which does not."""
+"""Fuzzer of flagfiles: valid settings, or an error with a message."""
 
 import numpy as np
 from absl import flags
@@ -31,9 +31,9 @@ def make(seed, folder):
             config.from_flags(values)
         except (flags.Error, ValueError, errors.UsageError) as error:
             if not str(error):
-                raise AssertionError("an error without a word") from error
+                raise AssertionError("an error without a message") from error
             return "refused"
-        return "taken"
+        return "accepted"
 
     return try_one
 

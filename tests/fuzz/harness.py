@@ -1,9 +1,9 @@
-"""Runs a fuzzer in a process of its own, so that a crash or a hang of it can be told.
+"""Runs a fuzzer in a child process, so that crashes and hangs are reported.
 
-    python tests/fuzz/images.py --count=100000 [--seed=0] [--first=0]
+    PYTHONPATH=. python tests/fuzz/images.py --count=100000 [--seed=0] [--first=0]
 
-A fuzzer calls one function for each number; whatever the function raises is a find. The number
-is noted before, so a find can be repeated: --first=NUMBER --count=1.
+A fuzzer calls a function with consecutive numbers; any exception is a failure. The number is
+recorded before the call, so that a failure can be repeated by --first=NUMBER --count=1.
 """
 
 import argparse
@@ -18,15 +18,15 @@ import time
 from collections.abc import Callable
 
 _HANG_SECONDS = 60
-_TELL_SECONDS = 60.0
+_REPORT_SECONDS = 60.0
 
 
 def main(make: Callable[[int, pathlib.Path], Callable[[int], str]]) -> None:
-    """The whole of a fuzzer's script.
+    """The main function of a fuzzer's script.
 
     Args:
-        make: make(seed, folder) -> try_one(number) -> what came of it, in a word, to be counted.
-            `folder` is empty and goes away at the end.
+        make: make(seed, folder) returns try_one(number), which returns a short description of the
+            outcome, to be counted. `folder` is empty and removed at the end.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=1000)
@@ -41,9 +41,12 @@ def main(make: Callable[[int, pathlib.Path], Callable[[int], str]]) -> None:
         command = [sys.executable, *sys.argv, f"--worker={folder}"]
         code = subprocess.run(command).returncode
         if code:
-            at = (pathlib.Path(folder) / "at").read_text().strip()
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            sys.exit(f"{how} at --seed={options.seed} --first={at} --count=1")
+            current = pathlib.Path(folder) / "current"
+            if not current.exists():
+                sys.exit(f"{how} before the first try")
+            number = current.read_text().strip()
+            sys.exit(f"{how} at --seed={options.seed} --first={number} --count=1")
 
 
 def _work(options: argparse.Namespace, make) -> None:
@@ -51,15 +54,15 @@ def _work(options: argparse.Namespace, make) -> None:
     sandbox.mkdir()
     try_one = make(options.seed, sandbox)
     outcomes: collections.Counter[str] = collections.Counter()
-    note = os.open(pathlib.Path(options.worker) / "at", os.O_WRONLY | os.O_CREAT)
-    start = told = time.monotonic()
+    current = os.open(pathlib.Path(options.worker) / "current", os.O_WRONLY | os.O_CREAT)
+    start = reported = time.monotonic()
     for number in range(options.first, options.first + options.count):
-        os.pwrite(note, f"{number:<20}".encode(), 0)
+        os.pwrite(current, f"{number:<20}".encode(), 0)
         faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True)
         outcomes[try_one(number)] += 1
         faulthandler.cancel_dump_traceback_later()
-        if time.monotonic() - told > _TELL_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            reported = time.monotonic()
             print(f"{number + 1 - options.first:,} tried", flush=True)
     counts = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     print(f"{options.count:,} tried in {time.monotonic() - start:.0f} s: {counts}")

@@ -1,22 +1,22 @@
-"""Damage of bytes, by a seed."""
+"""Random damage of bytes."""
 
 import numpy as np
 
-_TELLING = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
+_BOUNDARY_VALUES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 
 
 def mutate(content: bytes, others: list[bytes], rng: np.random.Generator) -> bytes:
-    """Damages some bytes one to four times over.
+    """Returns a copy of `content` with one to four random damages.
 
     Args:
         content: what to damage.
-        others: of the same kind, to take pieces from.
-        rng: decides how.
+        others: files of the same kind, of which pieces are inserted.
+        rng: source of randomness.
     """
     data = bytearray(content)
     for _ in range(rng.integers(1, 5)):
         at = int(rng.integers(0, len(data) + 1))
-        # Headers are short and decide most: half of the damage is done to the first 200 bytes.
+        # Headers are short but matter most: half of the damage is in the first 200 bytes.
         if rng.random() < 0.5:
             at = min(at, int(rng.integers(0, 200)))
         length = int(rng.integers(1, 64)) if rng.random() < 0.8 else int(rng.integers(1, 5000))
@@ -24,9 +24,11 @@ def mutate(content: bytes, others: list[bytes], rng: np.random.Generator) -> byt
             case 0:
                 data[at : at + 1] = bytes([int(rng.integers(256))])
             case 1:
-                data[at : at + 1] = bytes([_TELLING[int(rng.integers(len(_TELLING)))]])
+                data[at : at + 1] = bytes(
+                    [_BOUNDARY_VALUES[int(rng.integers(len(_BOUNDARY_VALUES)))]]
+                )
             case 2:
-                kind = _TELLING[int(rng.integers(len(_TELLING)))]
+                kind = _BOUNDARY_VALUES[int(rng.integers(len(_BOUNDARY_VALUES)))]
                 data[at : at + 4] = bytes([kind]) * 4  # a length or an offset
             case 3:
                 del data[at:]

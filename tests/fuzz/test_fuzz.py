@@ -1,4 +1,4 @@
-"""The fuzzers, for a short while; `python tests/fuzz/NAME.py --count=N` runs them longer."""
+"""Short runs of the fuzzers; `PYTHONPATH=. python tests/fuzz/NAME.py --count=N` for longer ones."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ FUZZERS = {"images": 400, "archives": 60, "checkpoints": 60, "flagfiles": 150}
 
 
 @pytest.mark.parametrize("name", FUZZERS)
-def test_damaged_input_is_refused_or_read(name):
+def test_damaged_input_is_read_correctly_or_refused(name):
     ended = subprocess.run(
         [sys.executable, f"tests/fuzz/{name}.py", f"--count={FUZZERS[name]}", "--seed=1"],
         cwd=helpers.REPOSITORY,
