@@ -1,4 +1,4 @@
-"""What tests share and that needs no TensorFlow: places, small images, small data sets."""
+"""Shared by tests, without TensorFlow: paths, small images, small data sets."""
 
 import io
 import os
@@ -24,7 +24,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def write_classes(root: pathlib.Path, per_class: int, seed: int = 0) -> pathlib.Path:
-    """A tree of class folders whose classes differ in brightness; all images differ."""
+    """Writes class folders of small images; classes differ in brightness, all images differ."""
     rng = np.random.default_rng(seed)
     for brightness, name in zip((30, 128, 225), CLASSES, strict=True):
         folder = root / name

@@ -1,4 +1,4 @@
-"""Checks of a web page in a browser."""
+"""Checks of an HTML page in a browser."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ import PIL.Image
 
 
 def assert_renders(browser, screenshot: pathlib.Path) -> None:
-    """The page shows something, nothing runs over its edge, and it reports no error."""
+    """Asserts that the page is not blank, does not scroll sideways, and logs no error."""
     root = "document.documentElement"
     assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
     browser.save_screenshot(str(screenshot))

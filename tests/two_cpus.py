@@ -1,7 +1,7 @@
 """Two logical CPUs, for tests of several replicas.
 
-Imported at the top of each module that needs them, because a process can set its logical devices
-only before TensorFlow touches any.
+Imported at the top of each module that needs them, because logical devices can only be set before
+TensorFlow initializes its devices.
 """
 
 import cnnrnn  # noqa: F401  before TensorFlow: it selects the kernels
