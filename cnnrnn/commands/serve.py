@@ -11,6 +11,7 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
+from cnnrnn import settings as settings_lib
 from cnnrnn.evaluation import charts
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
@@ -78,7 +79,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     uvicorn.Server(settings).run(sockets=[listener])
 
 
-def _listen(settings: config_lib.ServingSettings) -> socket.socket:
+def _listen(settings: settings_lib.ServingSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port))
     except OSError as error:

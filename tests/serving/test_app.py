@@ -9,7 +9,7 @@ import re
 import pytest
 from starlette import testclient
 
-from cnnrnn.datasets import image_folder
+from cnnrnn.datasets import image_check
 from cnnrnn.serving import app, batcher
 
 URL = "/v1/models/cnnrnn"
@@ -129,7 +129,7 @@ def test_health_status_and_page(client):
 def test_the_page_offers_the_formats_that_can_be_decoded(client):
     (accepted,) = re.findall('accept="(.*?)"', client.get("/").text)
     decodable = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp"}
-    assert decodable <= image_folder.IMAGE_SUFFIXES
+    assert decodable <= image_check.SUFFIXES
     mimetypes.add_type("image/webp", ".webp")  # since Python 3.13 it is known
     assert set(accepted.split(",")) == {mimetypes.types_map[suffix] for suffix in decodable}
 

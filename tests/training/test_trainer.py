@@ -504,7 +504,7 @@ def test_a_damaged_config_is_refused(small_config):
 def test_best_weights_of_another_number_of_classes_are_refused(small_config, tmp_path):
     phase1(small_config)
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
-    with pytest.raises(errors.UsageError, match="is of 3 classes, the data set has 4"):
+    with pytest.raises(errors.UsageError, match="has 3 classes and the data set has 4"):
         best_weights.load(best, small_network.small_build(4).model, (*helpers.CLASSES, "other"))
     with pytest.raises(errors.UsageError, match="'white' and 'blue'"):
         best_weights.load(best, small_network.small_build(3).model, ("black", "gray", "blue"))
