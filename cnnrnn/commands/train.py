@@ -68,11 +68,12 @@ def train(
             f"on {devices_lib.describe(config.run.logical_cpus)}"
         )
         for phase, own in zip(todo, configs, strict=True):
-            trainer.PhaseTrainer(phase, own, folder, data, network, strategy).train()
-            _report_best(folder, phase)
+            trained = trainer.PhaseTrainer(phase, own, folder, data, network, strategy).train()
+            if trained:
+                _report_best(folder, phase)
         if evaluates:
             evaluate.evaluate(folder, config, data, network, strategy)
-        else:
+        elif trained:
             _report_next_command(folder, todo[-1], config)
 
 

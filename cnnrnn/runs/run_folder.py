@@ -127,11 +127,12 @@ class RunFolder:
                 "the report cannot name the versions that the run was created with."
             ) from error
 
+    def has_checkpoint(self, phase: phases.Phase) -> bool:
+        return any(self.checkpoints(phase).glob("[0-9]*"))
+
     def has_begun(self, phase: phases.Phase) -> bool:
         """Whether a phase has checkpoints or best weights."""
-        return any(self.checkpoints(phase).glob("[0-9]*")) or any(
-            self.best.glob(f"{phase.name}.json")
-        )
+        return self.has_checkpoint(phase) or any(self.best.glob(f"{phase.name}.json"))
 
     def check(
         self, phase: phases.Phase, config: config_lib.Config, data: dataset_lib.Dataset

@@ -5,11 +5,10 @@ import logging
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import TextIO
 
 import absl.logging
 
-_PACKAGE = str(pathlib.Path(__file__).parent.parent)
+_PACKAGE = f"{pathlib.Path(__file__).parent.parent}/"
 
 
 class _Lines(logging.Handler):
@@ -20,33 +19,32 @@ class _Lines(logging.Handler):
         self.to_stderr = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        line = prefix + record.getMessage()
-        # File names may hold bytes that are not UTF-8, which a strict stdout refuses.
-        print(line.encode("utf-8", "backslashreplace").decode(), file=self._stream(), flush=True)
-
-    def _stream(self) -> TextIO:
-        return sys.stderr if self.to_stderr else sys.stdout
+        is_warning = record.levelno >= logging.WARNING
+        if not (is_warning or _is_ours(record)):
+            return  # details of Keras and tensorflow-datasets, which log to the same logger
+        line = f"{'warning: ' if is_warning else ''}{record.getMessage()}"
+        stream = sys.stderr if self.to_stderr or not _is_ours(record) else sys.stdout
+        # File names may hold bytes that are not UTF-8, which a strict stream refuses.
+        print(line.encode("utf-8", "backslashreplace").decode(), file=stream, flush=True)
 
 
 class _Messages(logging.Handler):
-    """Appends each message to a list."""
+    """Appends each message of this program to a list."""
 
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        if _is_ours(record):
+            self.messages.append(record.getMessage())
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Leaves out details that Keras and tensorflow-datasets log to the same logger."""
-    return record.levelno >= logging.WARNING or record.pathname.startswith(_PACKAGE)
+    return record.pathname.startswith(_PACKAGE)
 
 
 _lines = _Lines()
-_lines.addFilter(_is_ours)
 
 
 def install() -> None:
@@ -70,9 +68,8 @@ def on_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def captured() -> Iterator[list[str]]:
-    """Collects the messages logged in the block instead of printing them."""
+    """Collects this program's messages logged in the block; prints none."""
     handler = _Messages()
-    handler.addFilter(_is_ours)
     logger = absl.logging.get_absl_logger()
     shown = _lines in logger.handlers
     logger.removeHandler(_lines)

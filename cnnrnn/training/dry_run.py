@@ -1,5 +1,6 @@
 """A dry run of one phase: a few real steps at full size, timed, in a process of its own."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,8 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import console, memory
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.system import memory
 from cnnrnn.system import text as text_lib
 from cnnrnn.training import cost, feature_cache, startup_report, steps, train_state
 
@@ -55,8 +56,10 @@ def measure(
     available = None if on_gpu else memory.available()
     if available is not None:
         available += memory.resident()  # this process's memory counts as available to it
-    config = config.replace(precision=devices_lib.precision(config.training.precision))
-    data = dataset_lib.load(config)
+    # The dry run of phase 1 has reported on precision and data already.
+    with contextlib.nullcontext() if phase is phases.PHASE1 else console.captured():
+        config = config.replace(precision=devices_lib.precision(config.training.precision))
+        data = dataset_lib.load(config)
     schedule = phases.schedule(phase, config, len(data.train))
     devices_lib.check_batch(schedule.batch_size, strategy)
     logging.info(f"{phase_name}: timing a few steps, about a minute at full size")

@@ -169,10 +169,11 @@ class FeatureCache:
             for start in range(0, len(indices), batch):
                 in_batch = indices[start : start + batch]
                 try:
-                    features = step(next(iterator))
+                    images = next(iterator)
                 except tf.errors.OpError as error:
                     raise input_pipeline.decoding_error(split, in_batch, error) from error
-                pending = np.concatenate([pending, features.numpy()[: len(in_batch)]])
+                features = step(images).numpy()[: len(in_batch)]
+                pending = np.concatenate([pending, features])
                 while unwritten and len(pending) >= (n := _chunk_length(unwritten[0], split)):
                     _write(_chunk(folder, unwritten.pop(0)), pending[:n])
                     pending = pending[n:]

@@ -11,6 +11,8 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder
 
+_NO_CHECKPOINT_YET = ".no-checkpoint-yet"
+
 
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
@@ -84,14 +86,28 @@ def warn_of_newer_phase1(folder: run_folder.RunFolder) -> None:
         )
 
 
+def mark_start(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
+    """Marks a phase that has started and has no checkpoint yet."""
+    marker = folder.checkpoints(phase) / _NO_CHECKPOINT_YET
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+def mark_checkpoint(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
+    """Removes that mark once a phase has a checkpoint."""
+    if folder.has_checkpoint(phase):
+        (folder.checkpoints(phase) / _NO_CHECKPOINT_YET).unlink(missing_ok=True)
+
+
 def _check_nothing_is_lost(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
-    """Raises UsageError where training from the start would overwrite trained weights."""
+    """Raises UsageError where training from the start would overwrite trained weights.
+
+    A run killed in its first epoch, after its best weights and before its first checkpoint, has
+    nothing to lose: it still has the mark.
+    """
     best = best_weights.find(folder.best, phase)
-    if best is None:
-        return
-    # A run killed in its first epoch, after its best weights and before its first checkpoint, has
-    # lost nothing: it has the empty folder for checkpoints that training starts with.
-    if best.epoch == 1 and folder.checkpoints(phase).is_dir():
+    marker = folder.checkpoints(phase) / _NO_CHECKPOINT_YET
+    if best is None or (best.epoch == 1 and marker.exists()):
         return
     raise errors.UsageError(
         f"{best.weights} exists, but its checkpoints are gone: training {phase.name} from the "

@@ -94,8 +94,11 @@ class PhaseTrainer:
             checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
         )
 
-    def train(self) -> None:
+    def train(self) -> bool:
         """Trains, validates and saves, epoch after epoch.
+
+        Returns:
+            Whether there was anything to train.
 
         Raises:
             UsageError: there are no weights to start from, or starting would lose trained ones.
@@ -111,7 +114,7 @@ class PhaseTrainer:
                 f"{self._folder.root}. Give more --epochs to continue, or another --run=NAME to "
                 "start again."
             )
-            return
+            return False
         startup_report.report_phase(self._phase, schedule, self._network)
         if self._phase is phases.PHASE1:
             startup_report.report_phase2_memory(self._config, self._network, self._strategy)
@@ -125,6 +128,7 @@ class PhaseTrainer:
             self._run_epochs()
         finally:
             self._summaries.close()
+        return True
 
     @property
     def _steps_done(self) -> int:
@@ -164,8 +168,7 @@ class PhaseTrainer:
                 initial.xception,
             ),
         )
-        # Its existence tells an interrupted first epoch from deleted checkpoints.
-        folder.checkpoints(phase).mkdir(parents=True, exist_ok=True)
+        initial_weights.mark_start(folder, phase)
 
     def _run_epochs(self) -> None:
         train_features, validation_features = self._features()
@@ -231,9 +234,10 @@ class PhaseTrainer:
                 asked = time.monotonic()
                 batch = self._next(batches)
                 waited += time.monotonic() - asked
+                tolerates_overflow = self._state.tolerates_overflow
                 sums, non_finite = train_step(batch)
                 sums = sums.numpy().astype(np.float64)
-                self._check_finite(sums[0], float(non_finite.numpy()))
+                self._check_finite(sums[0], float(non_finite.numpy()), tolerates_overflow)
                 position.advance(sums)
                 if self._steps_done % _BATCH_LOSS_INTERVAL == 0:
                     self._summaries.batch_loss(sums[0] / sums[3], self._steps_done)
@@ -259,23 +263,18 @@ class PhaseTrainer:
         seed = self._config.run.seed
         return input_pipeline.indices_at(start, count, len(self._data.train), seed)
 
-    def _check_finite(self, loss: float, non_finite: float) -> None:
+    def _check_finite(self, loss: float, non_finite: float, tolerates_overflow: bool) -> None:
         """Raises RunError if a step must not be kept.
-
-        float16 overflows now and then, which the loss scale answers by skipping the step; when it
-        has fallen to its minimum and gradients still overflow, they really are not finite.
 
         Args:
             loss: summed over the batch.
             non_finite: number of replicas with a non-finite gradient.
+            tolerates_overflow: see `TrainState`, before the step.
         """
-        loss_scale = self._state.loss_scale
-        if np.isfinite(loss) and non_finite == 0:
-            return
-        if np.isfinite(loss) and loss_scale is not None and not loss_scale.is_at_minimum:
+        if np.isfinite(loss) and (non_finite == 0 or tolerates_overflow):
             return
         what = "a gradient" if np.isfinite(loss) else "the loss"
-        if loss_scale is not None and np.isfinite(loss):
+        if np.isfinite(loss) and self._state.loss_scale is not None:
             what += ", at the lowest loss scale of float16,"
         raise errors.RunError(
             f"{what} is not finite at step {self._position.step + 1} of epoch "
@@ -325,6 +324,7 @@ class PhaseTrainer:
         """Saves a checkpoint, after the summaries up to it."""
         self._summaries.flush()
         self._checkpoints.save()
+        initial_weights.mark_checkpoint(self._folder, self._phase)
 
     def _features(
         self,

@@ -20,10 +20,13 @@ def test_messages_are_plain_lines_and_warnings_have_a_prefix(of_this_package, ca
     assert capsys.readouterr().out == "an ordinary message\nwarning: an alarming one\n"
 
 
-def test_details_of_other_packages_are_left_out(capsys):
+def test_of_other_packages_only_warnings_are_printed_on_standard_error(capsys):
+    with console.captured() as messages:
+        logging.warning("captured by nobody")
     logging.info("a detail")
     logging.warning("a warning")
-    assert capsys.readouterr().out == "warning: a warning\n"
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err, messages) == ("", "warning: a warning\n", [])
 
 
 def test_debug_messages_are_left_out(of_this_package, capsys):

@@ -47,6 +47,13 @@ def test_an_image_that_cannot_be_decoded_is_named(measure, small_config, images)
         measure("phase2", small_config)
 
 
+def test_the_data_set_is_reported_for_phase1_only(measure, small_config, capsys):
+    for phase, lines in (("phase1", 1), ("phase2", 0)):
+        measure(phase, small_config.replace(feature_cache="off"))
+        output = capsys.readouterr().out
+        assert output.count("\ndata: ") == output.count("precision: ") == lines
+
+
 @pytest.mark.slow
 def test_phase2_takes_the_estimated_memory(small_config):
     """The real network, in a process of its own as ./run.sh preflight does it."""

@@ -208,6 +208,15 @@ def test_a_bad_image_is_named_while_features_are_computed(make_cache, data):
         make_cache().features(data.train, "train", 2)
 
 
+def test_running_out_of_memory_is_not_taken_for_a_bad_image(make_cache, data, monkeypatch):
+    def exhausted(batch):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(steps, "make_feature_step", lambda *_: exhausted)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        make_cache().features(data.train, "train", 2)
+
+
 def test_logits_with_and_without_the_cache_agree(make_cache, data, one_replica):
     """Not to the bit: the gray view is resized from the mean, not averaged from the resized."""
     cache = make_cache()

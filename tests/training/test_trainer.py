@@ -193,7 +193,8 @@ def test_a_finished_phase_is_reported_and_changes_nothing(small_config, capsys):
     phase1(small_config)
     before = {path: path.stat().st_mtime_ns for path in small_config.run_dir.rglob("*.h5")}
     phase1(small_config)
-    assert "all 2 epochs are done" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert output.count("phase1 is done") == 1 and "all 2 epochs are done" in output
     assert before == {path: path.stat().st_mtime_ns for path in small_config.run_dir.rglob("*.h5")}
 
 
@@ -398,9 +399,11 @@ def test_a_mistyped_data_set_leaves_no_run_folder(small_config):
     assert not small_config.run_dir.exists()
 
 
-@pytest.mark.parametrize("best_epoch", [1, 3])
+@pytest.mark.parametrize(
+    "best_epoch, deleted", [(1, "checkpoints"), (1, "checkpoints/*/0*"), (3, "checkpoints")]
+)
 def test_best_weights_are_not_overwritten_after_the_checkpoints_are_deleted(
-    small_config, monkeypatch, best_epoch
+    small_config, monkeypatch, best_epoch, deleted
 ):
     epochs = iter(range(1, 4))
     monkeypatch.setattr(
@@ -410,10 +413,12 @@ def test_best_weights_are_not_overwritten_after_the_checkpoints_are_deleted(
     phase1(config)
     best = best_weights.find(small_config.run_dir / "best", phases.PHASE1)
     assert best.epoch == best_epoch
-    shutil.rmtree(small_config.run_dir / "checkpoints")
+    before = best.weights.stat()
+    for path in small_config.run_dir.glob(deleted):
+        shutil.rmtree(path)
     with pytest.raises(errors.UsageError, match="its checkpoints are gone"):
         phase1(config)
-    assert best.weights.exists()
+    assert best.weights.stat() == before
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(small_config, monkeypatch):
@@ -451,16 +456,17 @@ def test_weights_that_could_not_be_saved_are_not_reported_as_best(
     assert "warning: cannot save to" in output and "best so far" not in output
 
 
-def test_float16_with_nans_stops_at_the_lowest_loss_scale(small_config, monkeypatch):
-    """The loss is finite and a gradient never is: skipping steps for ever would train nothing."""
-    make = steps.make_train_step
+def test_float16_with_nans_stops_after_a_step_at_the_lowest_loss_scale(small_config, monkeypatch):
+    """The loss is finite and no gradient is: skipping steps for ever would train nothing."""
+    make, scales = steps.make_train_step, []
 
-    def make_overflowing(*arguments):
-        step = make(*arguments)
+    def make_overflowing(state, *arguments):
+        step = make(state, *arguments)
 
         def overflow(batch):
+            scales.append(float(state.loss_scale.scale.numpy()))
             sums, _ = step(batch)
-            arguments[0].loss_scale.update(tf.constant(False))
+            state.loss_scale.update(tf.constant(False))
             return sums, tf.ones(())
 
         return overflow
@@ -468,6 +474,7 @@ def test_float16_with_nans_stops_at_the_lowest_loss_scale(small_config, monkeypa
     monkeypatch.setattr(steps, "make_train_step", make_overflowing)
     with pytest.raises(errors.RunError, match="at the lowest loss scale of float16"):
         phase1(small_config.replace(precision="float16", epochs=(30, 1)))
+    assert scales == [2.0**power for power in range(15, -1, -1)]
 
 
 def test_a_non_finite_validation_loss_stops_the_run(small_config):
