@@ -89,6 +89,8 @@ def _database() -> Iterator[sqlite3.Connection]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         database = _connect(path)
+        # Its name in earlier versions, which nothing reads any more.
+        path.with_name("pictures.sqlite").unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
         logging.warning(f"cannot use earlier checks in {path} ({error}): checking all images again")
         damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(

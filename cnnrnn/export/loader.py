@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from cnnrnn import errors
 from cnnrnn.system import checksummed
+from cnnrnn.system import text as text_lib
 
 WARNING = (
     "An export runs as a program, which can read and write your files: use it only if you trust "
@@ -53,22 +54,35 @@ def load(folder: pathlib.Path, *, trusted: bool = False) -> Export:
         trusted: whether to load it without checking the manifest, which may be missing.
 
     Raises:
-        UsageError: if the folder is not an export, or has no manifest of one.
-        RunError: if the files differ from the manifest.
+        UsageError: if the folder is not an export of this version, or has no manifest of one.
+        RunError: if the files differ from the manifest, or TensorFlow cannot load them.
     """
     if not is_export(folder):
         raise errors.UsageError(
             f"{folder} is not an export: run ./run.sh export with the same flags first."
         )
     metadata = None if trusted else _check_manifest(folder)
-    signatures = tf.saved_model.load(str(folder / _SAVED_MODEL)).signatures
+    try:
+        signatures = tf.saved_model.load(str(folder / _SAVED_MODEL)).signatures
+    # IndexError: a truncated file of variables.
+    except (tf.errors.OpError, IndexError, OSError, ValueError) as error:
+        raise _damaged(folder, text_lib.first_line(error)) from error
     if _SIGNATURES - set(signatures):
         raise _not_an_export(folder, "signatures", _SIGNATURES - set(signatures))
     if metadata is None:
-        metadata = json.loads(signatures["about"]()["metadata"].numpy())
+        metadata = _own_metadata(signatures)
         if _METADATA - set(metadata):
             raise _not_an_export(folder, "metadata", _METADATA - set(metadata))
     return Export(signatures, metadata)
+
+
+def _own_metadata(signatures: Mapping[str, Callable[..., dict[str, tf.Tensor]]]) -> dict[str, Any]:
+    """The metadata in the SavedModel; {} if its signature "about" returns something else."""
+    try:
+        metadata = json.loads(signatures["about"]()["metadata"].numpy())
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _check_manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -86,12 +100,14 @@ def _check_manifest(folder: pathlib.Path) -> dict[str, Any]:
             if not path.is_dir() and name not in listed:
                 raise ValueError(f"{name} is not listed in {checksummed.CHECKSUMS}")
     except ValueError as error:
-        raise errors.RunError(
-            f"the export {folder} is damaged: {error}. Run ./run.sh export again."
-        ) from error
+        raise _damaged(folder, error) from error
     if _METADATA - set(metadata):
         raise _not_an_export(folder, "metadata", _METADATA - set(metadata))
     return metadata
+
+
+def _damaged(folder: pathlib.Path, problem: object) -> errors.RunError:
+    return errors.RunError(f"the export {folder} is damaged: {problem}. Run ./run.sh export again.")
 
 
 def _not_an_export(folder: pathlib.Path, what: str, missing: set[str]) -> errors.UsageError:

@@ -68,6 +68,8 @@ def describe(
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The differences of two manifests, as 'packages.keras: 3.15.0 then, 3.15.1 now'."""
     then, today = _flat(before), _flat(now)
+    if "devices" in then:  # earlier versions recorded "2 parts of the CPU"
+        then["devices"] = str(then["devices"]).replace("parts of the CPU", "logical CPUs")
     return [
         f"{name}: {then.get(name)} then, {today.get(name)} now"
         for name in sorted(then.keys() | today.keys())
@@ -102,15 +104,21 @@ def _version(distribution: str, module: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this program, with '+' if files have changed since; None outside git."""
-    here = pathlib.Path(__file__).parent
+    """The commit of this program, with '+' if files have changed since.
+
+    None outside git, and if the package is installed somewhere inside another repository, e.g. in
+    its .venv.
+    """
+    root = pathlib.Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
+        if pathlib.Path(git("rev-parse", "--show-toplevel")) != root:
+            return None
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -24,6 +24,7 @@ from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import run_lock
 from cnnrnn.system import atomic_files, checksummed
+from cnnrnn.system import text as text_lib
 
 # Settings that, with the images themselves, determine the splits.
 _DATA_SETTINGS = (
@@ -77,6 +78,13 @@ class RunFolder:
                 f"the run folder {self.root.absolute()} has one of * ? [ ] in its path, which "
                 "TensorFlow interprets as wildcards: give another --runs_dir or --run."
             )
+        try:
+            str(self.root.absolute()).encode()
+        except UnicodeEncodeError as error:
+            raise errors.UsageError(
+                f"the path of the run folder {text_lib.printable(str(self.root.absolute()))} is "
+                "not UTF-8, which TensorFlow requires: give another --runs_dir or --run."
+            ) from error
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(run_lock.held(self.root))

@@ -182,6 +182,17 @@ def test_bad_images_are_an_error_or_skipped(images, capsys):
     assert data.fingerprint != complete.fingerprint
 
 
+def test_files_that_cannot_be_read_are_refused_with_path_class_and_reason(images):
+    broken, empty = images / "train" / "black" / "broken.png", images / "val" / "gray" / "empty.jpg"
+    broken.symlink_to(images / "nowhere.png")
+    empty.write_bytes(b"")
+    with pytest.raises(errors.UsageError, match="2 of 29 images cannot be trained on") as raised:
+        load(images)
+    message = str(raised.value)
+    assert f"{broken} (class 'black') cannot be read (No such file or directory)" in message
+    assert f"{empty} (class 'gray') is empty" in message
+
+
 def test_skipping_all_validation_images_does_not_split_the_training_images(images):
     damage(images / "val")
     with pytest.raises(errors.UsageError, match="none of the 9 validation images .* can be read"):

@@ -39,6 +39,14 @@ def test_images_are_checked_again_only_if_they_change(images, checked):
     assert len(checked) == 1 + 27
 
 
+def test_the_index_of_earlier_versions_is_removed(images):
+    old = settings_lib.cache_dir() / "pictures.sqlite"
+    old.parent.mkdir(parents=True, exist_ok=True)
+    old.touch()
+    load(images)
+    assert not old.exists() and old.with_name("images.sqlite").exists()
+
+
 def test_a_killed_check_resumes(images, checked, monkeypatch):
     check = image_check.examine
 

@@ -79,3 +79,26 @@ def test_a_trusted_saved_model_must_be_one_of_an_export(tmp_path):
     tf.saved_model.save(module, str(tmp_path / "saved_model"), {"serving_default": module.serve})
     with pytest.raises(errors.UsageError, match="missing signatures: about, explained"):
         loader.load(tmp_path, trusted=True)
+
+
+@pytest.mark.parametrize("returned", [{"notes": "{}"}, {"metadata": "no JSON"}, {"metadata": "[]"}])
+def test_a_trusted_export_of_another_version_is_refused(tmp_path, returned):
+    module = tf.Module()
+    module.about = tf.function(
+        lambda: {name: tf.constant(text) for name, text in returned.items()}, input_signature=[]
+    )
+    signatures = dict.fromkeys(("serving_default", "explained", "about"), module.about)
+    tf.saved_model.save(module, str(tmp_path / "saved_model"), signatures)
+    with pytest.raises(errors.UsageError, match="missing metadata: classes, resize_method, top"):
+        loader.load(tmp_path, trusted=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
+)
+def test_a_truncated_trusted_export_is_refused(export, name):
+    path = export / "saved_model" / name
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(errors.RunError, match="is damaged: .*run.sh export again"):
+        loader.load(export, trusted=True)

@@ -1,6 +1,7 @@
 """Reproducibility manifest: package versions, and differences from this machine."""
 
 import importlib.metadata
+import subprocess
 import types
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_each_difference_is_named():
 def test_differences_without_consequence_are_left_out():
     now = BEFORE | {"command": "b", "dataset": {"name": "y", "fingerprint": "abc"}}
     assert manifest.differences(BEFORE, now) == []
+
+
+def test_logical_cpus_recorded_in_the_words_of_earlier_versions_are_no_difference():
+    before, now = BEFORE | {"devices": "2 parts of the CPU"}, BEFORE | {"devices": "2 logical CPUs"}
+    assert manifest.differences(before, now) == []
+    assert manifest.differences(before, now | {"devices": "the CPU"}) == [
+        "devices: 2 logical CPUs then, the CPU now"
+    ]
 
 
 def described():
@@ -78,3 +87,23 @@ def test_a_package_without_metadata_is_unknown(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", nothing)
     monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
     assert set(described()["packages"].values()) == {"unknown"}
+
+
+def test_the_commit_is_of_the_repository_that_holds_the_package_at_its_top(tmp_path, monkeypatch):
+    module = tmp_path / "cnnrnn" / "runs" / "manifest.py"
+    installed = tmp_path / ".venv" / "site-packages" / "cnnrnn" / "runs" / "manifest.py"
+    for path in (module, installed):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    monkeypatch.setattr(manifest, "__file__", str(module))
+    assert manifest.git_commit() is None  # there is no repository yet
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "add", "cnnrnn"], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    commit = manifest.git_commit()
+    assert commit is not None and len(commit) == 40
+    module.write_text("# changed")
+    assert manifest.git_commit() == f"{commit}+"
+    monkeypatch.setattr(manifest, "__file__", str(installed))
+    assert manifest.git_commit() is None

@@ -100,6 +100,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
             pass
 
 
+def test_a_path_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(errors.UsageError, match="is not UTF-8.*give another --runs_dir") as raised:
+        with run_folder.RunFolder(tmp_path / "\udcff").opened():
+            pass
+    str(raised.value).encode()  # can be printed
+    assert not list(tmp_path.iterdir())
+
+
 def test_wildcards_in_the_path_are_refused(tmp_path):
     with pytest.raises(errors.UsageError, match=r"one of \* \? \[ \] in its path"):
         with run_folder.RunFolder(tmp_path / "a*b").opened():
