@@ -115,6 +115,7 @@ class FeatureCache:
         key = {
             "format": _FORMAT,
             "weights": xception_weights.tensors_sha256(self.network.cnn.get_weights()),
+            # Keys and values are those of existing caches: renaming one would orphan them.
             "pictures": hashlib.sha256(np.ascontiguousarray(split.digests).tobytes()).hexdigest(),
             "rgb_view": views_lib.RGB_VERSION,
             "resize_method": self.preprocessing.resize_method,

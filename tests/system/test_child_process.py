@@ -1,3 +1,5 @@
+"""The program in child processes: found in any folder, with no module of the current folder."""
+
 import os
 import subprocess
 

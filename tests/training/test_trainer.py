@@ -88,7 +88,7 @@ def test_the_recipe_writes_all_files(small_config, capsys):
         assert (root / "evaluation" / name).read_bytes().startswith(b"\x89PNG")
     assert not list(root.rglob(".partial-*"))
     output = capsys.readouterr().out
-    assert str(root) in output and "next " not in output  # it goes on by itself
+    assert str(root) in output and "next " not in output  # the recipe continues by itself
 
 
 def test_a_phase_reports_the_next_command(small_config, capsys):
