@@ -12,6 +12,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import text as text_lib
 from cnnrnn.training import initial_weights, train_state, trainer
 
 
@@ -90,10 +91,12 @@ def _report_next_command(
 ) -> None:
     following = "phase2" if phase is phases.PHASE1 else "evaluate"
     without = " except --init_from" if config.training.init_from else ""
-    runs_dir = config.run.runs_dir
-    logdir = "" if runs_dir == "runs" else f" --logdir={runs_dir}"
+    program, runs_dir = text_lib.program(), config.run.runs_dir
+    tensorboard = f"tensorboard --logdir={runs_dir}"
+    if program != "cnnrnn":
+        tensorboard = f"{program} {tensorboard}"
     logging.info(
         f"  results   {folder.root}\n"
-        f"  next      ./run.sh {following}, with the same flags{without}\n"
-        f"  curves    ./run.sh tensorboard{logdir}\n"
+        f"  next      {program} {following}, with the same flags{without}\n"
+        f"  curves    {tensorboard}\n"
     )

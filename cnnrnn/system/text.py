@@ -1,6 +1,8 @@
 """Text of messages: printable file names, one-line errors, differences of lists."""
 
 import itertools
+import pathlib
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -27,3 +29,8 @@ def first_difference(before: Sequence[Any], now: Sequence[Any]) -> tuple[str, st
     """The first pair of entries in which two lists differ."""
     pairs = itertools.zip_longest(before, now, fillvalue="nothing")
     return next((str(a), str(b)) for a, b in pairs if a != b)
+
+
+def program() -> str:
+    """How the user calls this program: 'cnnrnn' where pip installed it, else './run.sh'."""
+    return "cnnrnn" if pathlib.Path(sys.argv[0]).name == "cnnrnn" else "./run.sh"

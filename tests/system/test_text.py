@@ -1,5 +1,7 @@
 """Text of messages."""
 
+import sys
+
 import pytest
 
 from cnnrnn.system import text
@@ -25,3 +27,12 @@ def test_the_first_line_of_an_error_is_never_empty():
 def test_the_first_difference_may_be_a_missing_entry():
     assert text.first_difference(["a", "b"], ["a", "c"]) == ("b", "c")
     assert text.first_difference(["a"], ["a", "b"]) == ("nothing", "b")
+
+
+@pytest.mark.parametrize(
+    "called, expected",
+    [("/venv/bin/cnnrnn", "cnnrnn"), ("/clone/cnnrnn/main.py", "./run.sh"), ("", "./run.sh")],
+)
+def test_messages_name_the_program_as_the_user_calls_it(monkeypatch, called, expected):
+    monkeypatch.setattr(sys, "argv", [called, "phase1"])
+    assert text.program() == expected
