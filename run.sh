@@ -17,14 +17,14 @@ case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 suits='import pip, sys; v = sys.version_info[:2]; print(*v); sys.exit(not (3, 11) <= v <= (3, 13))'
 py=$venv/bin/python log=$venv/install.log lock=$venv.lock
 incomplete=$venv/.incomplete # exists during an installation; if one was interrupted, .venv is created again
-table=$here/cnnrnn/commands/commands.tsv # WORD, MODULE ("-": a command of this script), GROUPS, HELP
+table=$here/cnnrnn/commands/commands.tsv # WORD, MODULE ("-": a command of this script), GROUPS, OPTIONS, HELP
 
 say() { printf 'run.sh: %s\n' "$*" >&2; }
 die() { local code=$1; shift; say "$*"; exit "$code"; }
 
 commands() { # calls "$1" WORD MODULE HELP for each command of the table
-  local name target groups text
-  while IFS=$'\t' read -r name target groups text; do
+  local name target groups options text
+  while IFS=$'\t' read -r name target groups options text; do
     case $name in '#'*) ;; *) "$1" "$name" "$target" "$text" ;; esac
   done <"$table"
 }

@@ -23,9 +23,6 @@ from cnnrnn.system import text as text_lib
 _TABLE = pathlib.Path(__file__).parent / "commands" / "commands.tsv"  # run.sh reads it, too
 _DEFAULT = "train"
 _HELP_FLAGS = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
-_WITH_ARGUMENTS = ("data", "reproduce", "predict", "explain")  # besides flags
-_WITHOUT_TENSORFLOW = ("preflight",)  # its child processes need the memory
-_RESUMABLE = ("train", "phase1", "phase2")
 _RESUME = (
     " To resume, give the same command again: training continues from its last checkpoint; a phase "
     "without one starts from the beginning."
@@ -40,12 +37,16 @@ class Command:
         module: in cnnrnn.commands.
         function: of that module; takes (arguments, config).
         groups: the groups of `Config` that the command reads.
+        options: "arguments": it takes arguments besides flags. "no-tensorflow": it runs without
+            TensorFlow, since its child processes need the memory. "resumes": the same command
+            resumes it.
         help: one line.
     """
 
     module: str
     function: str
     groups: tuple[str, ...]
+    options: tuple[str, ...]
     help: str
 
 
@@ -53,10 +54,12 @@ def commands() -> dict[str, Command]:
     """The commands by name, without those that run.sh implements."""
     table = {}
     for line in _TABLE.read_text(encoding="utf-8").splitlines():
-        word, target, groups, help_text = line.split("\t")
+        word, target, groups, options, help_text = line.split("\t")
         if target != "-" and not word.startswith("#"):
             module, _, function = target.partition(":")
-            table[word] = Command(module, function or "run", tuple(groups.split()), help_text)
+            table[word] = Command(
+                module, function or "run", tuple(groups.split()), tuple(options.split()), help_text
+            )
     return table
 
 
@@ -80,8 +83,8 @@ def main(argv: Sequence[str]) -> int:
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
     except errors.Stopped as stopped:
-        word, _ = _split(argv[1:])
-        resume = _RESUME if word in _RESUMABLE else ""
+        command = commands().get(_split(argv[1:])[0])
+        resume = _RESUME if command and "resumes" in command.options else ""
         return _fail(f"stopped by {stopped}.{resume}", stopped.exit_code)
 
 
@@ -104,7 +107,7 @@ def _run(argv: list[str]) -> int:
     except (flags.Error, ValueError) as error:  # ValueError: a flagfile that is not text
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
-    if positional and word not in _WITH_ARGUMENTS:
+    if positional and "arguments" not in commands()[word].options:
         raise errors.UsageError(
             f"{word} takes flags only. Received: {positional[0]!r}. See --help."
         )
@@ -119,7 +122,7 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> int:
-    if word in _WITHOUT_TENSORFLOW:
+    if "no-tensorflow" in commands()[word].options:
         _function(word)(positional, config)
         return 0
     quiet_tensorflow.import_tensorflow()

@@ -1,6 +1,7 @@
 """The command line: commands, flags, exit codes and messages."""
 
 import ast
+import inspect
 import os
 import signal
 import subprocess
@@ -59,6 +60,13 @@ def test_the_help_of_a_command_shows_the_flags_of_its_groups(in_process):
 def test_help_does_not_import_tensorflow():
     done = run("phase1", "--help", PYTHONVERBOSE="1", timeout=10)
     assert done.returncode == 0 and "import 'tensorflow" not in done.stderr
+
+
+@pytest.mark.parametrize("word", main.commands())
+def test_every_command_has_a_function_of_arguments_and_config(word):
+    parameters = list(inspect.signature(main._function(word)).parameters)
+    assert parameters[:2] == ["arguments", "config"]
+    assert set(main.commands()[word].options) <= {"arguments", "no-tensorflow", "resumes", "-"}
 
 
 def test_a_command_lists_all_groups_that_its_module_reads():

@@ -121,7 +121,7 @@ def test_help_lists_the_commands_and_needs_no_python(fresh, tools, arguments):
     assert result.returncode == 0
     listed = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line[:2] == "  "]
     rows = [row.split("\t") for row in (REPOSITORY / TABLE).read_text().splitlines()[1:]]
-    assert listed == [[word, text] for word, _, _, text in rows]
+    assert listed == [[word, text] for word, *_, text in rows]
     assert not (fresh / ".venv").exists()
 
 

@@ -91,6 +91,8 @@ def _listen(settings: settings_lib.ServingSettings) -> socket.socket:
 def _allowed_hosts(host: str, address: str) -> list[str]:
     """The names by which clients may address the server, for its check of the Host header.
 
+    Warns if any name is allowed.
+
     Args:
         host: the name or address to listen on, given by the user.
         address: the address that it resolved to.
@@ -100,7 +102,14 @@ def _allowed_hosts(host: str, address: str) -> list[str]:
         on all addresses: the names of a machine in a network, behind a proxy or in a container are
         not known here.
     """
-    return ["*"] if address == _ALL_ADDRESSES else sorted({host, address, *_LOCAL_NAMES})
+    if address != _ALL_ADDRESSES:
+        return sorted({host, address, *_LOCAL_NAMES})
+    logging.warning(
+        f"--host={host} accepts requests with any Host header, so a web page in a browser can use "
+        "this server through DNS rebinding: give --host the one address or name that clients use, "
+        "or put a proxy in front that checks Host and passes it on unchanged."
+    )
+    return ["*"]
 
 
 def _predict(signatures, images: list[bytes]) -> list[batcher.Result]:

@@ -25,6 +25,7 @@ from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
 from cnnrnn.system import atomic_files, checksummed, child_process, progress
+from cnnrnn.training import cost
 
 _IMAGES = 64  # in training, or one of each class
 _KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
@@ -201,19 +202,12 @@ class ShortRun:
             process.wait()
 
     def _wait_for_training(self, process: subprocess.Popen) -> None:
-        """Returns once a phase starts or resumes, or the process has ended.
+        """Returns once a phase starts or resumes training, or the process has ended.
 
-        Each process writes config.json again at that moment.
+        A phase that is already complete prints no such line.
         """
-        before = self._time_of_config()
-        while process.poll() is None and self._time_of_config() == before:
+        while process.poll() is None and cost.PHASE_STARTS.encode() not in self._log.read_bytes():
             time.sleep(_POLL_SECONDS)
-
-    def _time_of_config(self) -> int | None:
-        try:
-            return (self._root / "config.json").stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
 
     def _check_exit_code(self, code: int) -> None:
         if code != 0:

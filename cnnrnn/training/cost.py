@@ -9,6 +9,8 @@ from collections.abc import Callable
 from cnnrnn.system import memory, progress
 
 PHASES = ("phase1", "phase2")
+# In the line that is printed when a phase starts or resumes training; `verify-resume` waits for it.
+PHASE_STARTS = "parameters train"
 
 # Peak memory of whole training steps of phase 2 on a CPU in float32 with 100 classes: 4.2, 7.6 and
 # 12.3 GB at batch sizes 4, 16 and 32, linear within 0.1 GB.

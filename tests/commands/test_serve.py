@@ -90,8 +90,10 @@ def test_requests_of_other_sites_are_refused(address):
         ("0.0.0.0", "0.0.0.0", ["*"]),
     ],
 )
-def test_host_names_that_are_allowed(host, address, allowed):
+def test_host_names_that_are_allowed(host, address, allowed, capsys):
     assert serve._allowed_hosts(host, address) == allowed
+    warning = "warning: --host=0.0.0.0 accepts requests with any Host header"
+    assert (warning in capsys.readouterr().out) == (allowed == ["*"])
 
 
 def test_predictions_match_the_export(signatures):

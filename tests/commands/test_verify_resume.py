@@ -8,6 +8,7 @@ import pytest
 from cnnrnn import config, errors
 from cnnrnn.commands import verify_resume
 from cnnrnn.system import child_process
+from cnnrnn.training import cost
 from tests import helpers
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
@@ -43,7 +44,7 @@ def test_the_default_program_is_found_without_pythonpath(tmp_path):
 
 
 def test_kills_are_counted_and_the_last_start_is_left_alone(tmp_path, monkeypatch, capsys):
-    """A stand-in counts its starts; it marks the start of training as a phase does."""
+    """A stand-in counts its starts; it writes config.json long before it trains."""
     program = tmp_path / "program.py"
     program.write_text(
         "import os, pathlib, sys, time\n"
@@ -51,15 +52,17 @@ def test_kills_are_counted_and_the_last_start_is_left_alone(tmp_path, monkeypatc
         "starts = root / 'starts'\n"
         "count = int(starts.read_text()) + 1 if starts.exists() else 1\n"
         "starts.write_text(str(count))\n"
-        "print('step', count, flush=True)\n"
         "(root / 'run/config.json').write_text(str(count))\n"
+        "time.sleep(1)\n"
+        f"print('phase2: 9 {cost.PHASE_STARTS}')\n"
+        "print('step', count, flush=True)\n"
         "time.sleep(60 if count <= 3 else 0)\n"
     )
     monkeypatch.setattr(verify_resume, "_KILLS_DURING_START", 0)
     folder = tmp_path / "killed"
     command = (sys.executable, str(program), str(folder))
     run = verify_resume.ShortRun(folder, config.Config(), command)
-    durations = verify_resume.Durations(start=0.5, total=1.1)
+    durations = verify_resume.Durations(start=0.5, total=1.1)  # killed within 0.2 s of training
     assert run.run_with_kills(3, durations, random.Random(1)) == 3
     output = capsys.readouterr().out
     assert output.count("killed after") == 3 and output.count("at: step") == 3
