@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
+import functools
 import pathlib
 import shutil
 
@@ -73,18 +74,78 @@ def small_network(monkeypatch):
     monkeypatch.setattr(network, "build", small_build)
 
 
-@pytest.fixture
-def small_config(images, tmp_path) -> config.Config:
-    """Settings of runs that take seconds."""
+def _small_config(images: pathlib.Path, runs_dir: pathlib.Path) -> config.Config:
     return config.Config.of(
         dataset=str(images),
-        runs_dir=str(tmp_path / "runs"),
+        runs_dir=str(runs_dir),
         run="test",
         xception_weights="none",
         precision="float32",  # 'auto' differs from machine to machine
         epochs=(2, 2),
         batch_size=(4, 2),
     )
+
+
+@functools.cache
+def _traced_decode():
+    import tensorflow as tf
+
+    from cnnrnn.preprocessing import views
+
+    return tf.function(views.decode, input_signature=[tf.TensorSpec((), tf.string)])
+
+
+def _trace_decode_once(patch):
+    """A run makes eight input pipelines; tracing the decoder for each is a fifth of its time."""
+    from cnnrnn.preprocessing import views
+
+    traced = _traced_decode()  # before the patch
+    patch.setattr(views, "decode", traced)
+
+
+@pytest.fixture
+def small_config(images, tmp_path, monkeypatch) -> config.Config:
+    """Settings of runs that take seconds."""
+    _trace_decode_once(monkeypatch)
+    return _small_config(images, tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory, one_replica) -> config.Config:
+    """The settings of a run with phase 1, and its evaluation. Tests change copies of its folder."""
+    from cnnrnn import phases
+    from cnnrnn.commands import evaluate, train
+    from cnnrnn.models import network
+    from tests.small_network import small_build
+
+    root = tmp_path_factory.mktemp("shared_run")
+    helpers.write_classes(root / "images" / "train", 6, seed=1)
+    helpers.write_classes(root / "images" / "val", 3, seed=2)
+    settings = _small_config(root / "images", root / "runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNRNN_CACHE", str(root / "cache"))
+        patch.setattr(network, "build", small_build)
+        _trace_decode_once(patch)
+        with console.captured():
+            train.train((phases.PHASE1,), settings)
+            shutil.copytree(settings.run_dir, root / "evaluated" / settings.run.name)
+            evaluate.run((), settings.replace(runs_dir=str(root / "evaluated")))
+    return settings
+
+
+@pytest.fixture
+def trained(shared_run, small_config) -> config.Config:
+    """The settings of a run with phase 1, in a folder of its own. Its images are shared."""
+    shutil.copytree(shared_run.run_dir, small_config.run_dir)
+    return small_config.replace(dataset=shared_run.data.dataset)
+
+
+@pytest.fixture
+def evaluated(shared_run, trained) -> config.Config:
+    """Like `trained`, and evaluated."""
+    root = pathlib.Path(shared_run.run.runs_dir).parent
+    shutil.copytree(root / "evaluated", trained.run.runs_dir, dirs_exist_ok=True)
+    return trained
 
 
 @pytest.fixture(params=[1280, 390], ids=["laptop", "phone"])

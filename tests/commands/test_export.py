@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from benchmarks import exports
 from cnnrnn import errors, phases
-from cnnrnn.commands import export, train
+from cnnrnn.commands import export
 from cnnrnn.export import keras_and_litert, loader, saved_model
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
@@ -82,13 +82,10 @@ def test_litert_predictions_match_the_network(network, plain, quantized, toleran
         np.testing.assert_allclose(predicted, probabilities, atol=tolerance)
 
 
-def test_the_command_writes_all_files(
-    small_network, small_config, one_replica, monkeypatch, capsys
-):
-    train.phase1((), small_config.replace(epochs=(1, 1)))
+def test_the_command_writes_all_files(small_network, trained, monkeypatch, capsys):
     for _ in range(2):  # an earlier export is replaced
-        export.run((), small_config)
-    folder = small_config.run_dir / "export"
+        export.run((), trained)
+    folder = trained.run_dir / "export"
     metadata = checksummed.read_metadata(folder)
     assert metadata["classes"] == 3 and metadata["run"] == "test"
     assert (folder / "classes.txt").read_text().splitlines() == list(helpers.CLASSES)
@@ -96,10 +93,10 @@ def test_the_command_writes_all_files(
     assert "$" not in card and metadata["top1"] in card and metadata["fingerprint"] in card
     assert loader.load(folder).metadata == metadata
     assert "model_quantized.tflite" in capsys.readouterr().out
-    assert_a_failed_export_keeps_the_earlier_one(small_config, folder, monkeypatch)
+    assert_a_failed_export_keeps_the_earlier_one(trained, folder, monkeypatch)
     (folder / "seal.json").unlink()
     with pytest.raises(errors.UsageError, match="is not an export"):
-        export.run((), small_config)
+        export.run((), trained)
 
 
 def assert_a_failed_export_keeps_the_earlier_one(config, folder, monkeypatch):

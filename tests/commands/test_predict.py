@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.commands import explain, export, predict, train
+from cnnrnn.commands import explain, export, predict
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.export import keras_and_litert
@@ -23,14 +23,6 @@ from cnnrnn.training import steps
 from tests import bad_images, helpers
 
 pytestmark = pytest.mark.usefixtures("small_network")
-
-
-@pytest.fixture
-def trained(small_config, one_replica, monkeypatch):
-    """The settings of a trained run."""
-    settings = small_config.replace(epochs=(1, 1), learning_rate=(0.01, 1e-4))
-    train.phase1((), settings)
-    return settings
 
 
 @pytest.fixture
@@ -49,8 +41,8 @@ def predicted(trained, capsys):
     return run
 
 
-def test_predictions_match_those_of_the_evaluation(trained, predicted, images, one_replica):
-    out, failure = predicted(images / "val", format="jsonl", top=3)
+def test_predictions_match_those_of_the_evaluation(trained, predicted, one_replica):
+    out, failure = predicted(f"{trained.data.dataset}/val", format="jsonl", top=3)
     records = [json.loads(line) for line in out.splitlines()]
     assert failure is None and len(records) == 9
     data = dataset_lib.load(trained)

@@ -6,19 +6,16 @@ import sys
 import pytest
 
 from cnnrnn import config, errors
-from cnnrnn.commands import reproduce, train
+from cnnrnn.commands import reproduce
 from tests import helpers
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
 
 
-@pytest.fixture
-def trained(small_network, small_config, monkeypatch) -> config.Config:
-    """A run with phase 1; children find the package without PYTHONPATH."""
+@pytest.fixture(autouse=True)
+def no_pythonpath(monkeypatch):
+    """Children find the package without it."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    settings = small_config.replace(epochs=(1, 1))
-    train.phase1((), settings)
-    return settings
 
 
 def test_a_reproduced_run_has_the_same_weights_to_the_bit(trained, capsys):

@@ -44,8 +44,8 @@ def test_an_evaluation_writes_its_files(evaluated_run):
     }  # fmt: skip
 
 
-def test_tensorboard_shows_only_the_last_evaluation(evaluated_run, small_config):
-    evaluate.run((), small_config)
+def test_tensorboard_shows_only_the_last_evaluation(evaluated_run, evaluated):
+    evaluate.run((), evaluated)
     results = json.loads((evaluated_run / "results.json").read_text())
     events = evaluated_run / "events" / "phase1" / "evaluation"
     points = event_files.scalars(events)
