@@ -10,6 +10,7 @@ from cnnrnn.export import bundle
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
+from cnnrnn.system import text as text_lib
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -27,7 +28,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     target = folder.root / "export"
     if target.exists() and not (target / checksummed.CHECKSUMS).exists():
         raise errors.UsageError(
-            f"{target} exists and is not an export: move it, and run ./run.sh export again."
+            f"{target} exists and is not an export: move it, and run "
+            f"{text_lib.program()} export again."
         )
     best_weights.latest(folder.best)
     with folder.opened():

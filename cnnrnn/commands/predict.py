@@ -125,8 +125,8 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
     exported, top = export.metadata["top"], config.prediction.top
     if top > exported and export.metadata["classes"] > exported:
         raise errors.UsageError(
-            f"--top={top}: the export {folder} returns {exported} classes per image. Run ./run.sh "
-            f"export with --top={top}, or predict with the run."
+            f"--top={top}: the export {folder} returns {exported} classes per image. Run "
+            f"{text_lib.program()} export with --top={top}, or predict with the run."
         )
 
     def classify(files: tf.Tensor) -> Iterator[Classes]:

@@ -59,7 +59,7 @@ def load(folder: pathlib.Path, *, trusted: bool = False) -> Export:
     """
     if not is_export(folder):
         raise errors.UsageError(
-            f"{folder} is not an export: run ./run.sh export with the same flags first."
+            f"{folder} is not an export: run {text_lib.program()} export with the same flags first."
         )
     metadata = None if trusted else _check_manifest(folder)
     try:
@@ -107,11 +107,13 @@ def _check_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _damaged(folder: pathlib.Path, problem: object) -> errors.RunError:
-    return errors.RunError(f"the export {folder} is damaged: {problem}. Run ./run.sh export again.")
+    return errors.RunError(
+        f"the export {folder} is damaged: {problem}. Run {text_lib.program()} export again."
+    )
 
 
 def _not_an_export(folder: pathlib.Path, what: str, missing: set[str]) -> errors.UsageError:
     return errors.UsageError(
         f"{folder} was not written by this version of export (missing {what}: "
-        f"{', '.join(sorted(missing))}): run ./run.sh export again."
+        f"{', '.join(sorted(missing))}): run {text_lib.program()} export again."
     )

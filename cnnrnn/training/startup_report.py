@@ -26,7 +26,7 @@ def report_phase(
     logging.info(
         f"{phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
         f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
-        f"{trained:,} parameters train"
+        f"{trained:,} {cost.PHASE_STARTS}"
     )
 
 
