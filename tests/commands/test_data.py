@@ -1,5 +1,6 @@
 """`data`, and every command on a data set whose path is not UTF-8."""
 
+import io
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import pytest
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.commands import data
+from cnnrnn.commands import data, evaluate, train
 from tests import helpers
 
 
@@ -58,12 +59,18 @@ def test_a_path_that_is_not_utf8_is_printed_with_escapes(not_utf8):
     assert r"bilder-\udcff, 3 classes, 18 training" in out
 
 
-def test_a_run_on_a_path_that_is_not_utf8_is_recorded(not_utf8, tmp_path):
-    flags = [f"--dataset={not_utf8}", f"--runs_dir={tmp_path}", "--run=r", "--epochs=1"]
-    flags += ["--xception_weights=none", "--precision=float32", "--batch_size=4"]
-    _run("tests/small_network.py", "phase1", *flags)
-    _run("tests/small_network.py", "evaluate", *flags)
-    recorded = json.loads((tmp_path / "r" / "config.json").read_text(encoding="utf-8"))
+def test_a_run_on_a_path_that_is_not_utf8_is_recorded(
+    not_utf8, small_network, small_config, one_replica, monkeypatch
+):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    settings = small_config.replace(dataset=not_utf8, epochs=(1, 1))
+    train.phase1((), settings)
+    evaluate.run((), settings)
+    stdout.flush()
+    assert rb"bilder-\udcff" in stdout.buffer.getvalue()
+    folder = settings.run_dir
+    recorded = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert recorded["data"]["dataset"] == not_utf8  # JSON escapes give back the same path
-    results = json.loads((tmp_path / "r" / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["dataset"].endswith(r"bilder-\udcff")  # printable, for reports

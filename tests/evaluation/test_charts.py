@@ -5,6 +5,7 @@ import io
 import numpy as np
 import PIL.Image
 import pytest
+from matplotlib import figure
 
 from cnnrnn.evaluation import charts, thumbnails
 
@@ -22,15 +23,20 @@ def test_accuracy_charts_have_room_for_every_class(classes):
     assert image.shape[0] > 20 * classes
 
 
-def test_charts_of_a_thousand_classes_have_less_than_32_megapixels():
+def test_charts_of_a_thousand_classes_have_less_than_32_megapixels(monkeypatch):
+    """Their sizes only: drawing them takes eight seconds."""
+    pixels = []
+
+    def measure(chart, file, *, format, dpi):
+        pixels.append(np.prod(chart.get_size_inches() * dpi))
+
+    monkeypatch.setattr(figure.Figure, "savefig", measure)
     names = [f"species {i}" for i in range(1000)]
     accuracy = np.linspace(0, 1, len(names))
     matrix = np.eye(len(names), dtype=np.int64)
-    for png in (
-        charts.accuracy_chart(names, accuracy, "Top-1"),
-        charts.confusion_chart(names, matrix),
-    ):
-        assert np.prod(pixels_of(png).shape[:2]) < 2**25
+    charts.accuracy_chart(names, accuracy, "Top-1")
+    charts.confusion_chart(names, matrix)
+    assert len(pixels) == 2 and 2**20 < min(pixels) and max(pixels) < 2**25
 
 
 def test_the_gray_image_shows_the_timesteps_of_the_sequence():

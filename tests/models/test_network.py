@@ -13,7 +13,14 @@ from tests import small_network
 
 @pytest.fixture(scope="module")
 def network():
-    return network_lib.build(100)
+    """The full-size network; orthogonal initial weights, which take seconds, are zeros here."""
+
+    def zeros(self, shape, dtype=None):
+        return tf.zeros(shape, dtype or "float32")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.initializers.Orthogonal, "__call__", zeros)
+        return network_lib.build(100)
 
 
 def test_parameter_counts(network):
