@@ -206,7 +206,7 @@ def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
     if config.data.bad_images == "stop":
         raise errors.UsageError(
             f"{message}. Fix or remove them, or leave them out with --bad_images=skip. "
-            "`./run.sh doctor` with the same flags lists them all."
+            f"`{text_lib.program()} doctor` with the same flags lists them all."
         )
     logging.warning(f"{message}. They are left out (--bad_images=skip)")
 
@@ -222,8 +222,8 @@ def _without_bad_images(config: config_lib.Config, split: Split, name: str) -> S
     if not len(good):
         raise errors.UsageError(
             f"none of the {len(split):,} {name} images of {_shown(config)} can be read, so "
-            f"--bad_images=skip leaves no {name} split: fix the images. `./run.sh doctor` with the "
-            "same flags lists them all."
+            f"--bad_images=skip leaves no {name} split: fix the images. "
+            f"`{text_lib.program()} doctor` with the same flags lists them all."
         )
     return split.take(good)
 

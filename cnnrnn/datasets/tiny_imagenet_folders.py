@@ -48,7 +48,7 @@ class Summary:
         return (
             f"{destination}: {self.classes} classes, {self.train:,} training and "
             f"{self.validation:,} validation images ({self.copied:,} copied now).\n"
-            f"Next: ./run.sh phase1 --dataset={destination}"
+            f"Next: {text_lib.program()} phase1 --dataset={destination}"
         )
 
 
