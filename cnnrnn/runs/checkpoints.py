@@ -35,7 +35,10 @@ class _DamagedError(Exception):
 
 
 class Position:
-    """How far a phase has come, in variables that a checkpoint contains.
+    """How far a phase has come.
+
+    Plain values, because training reads and changes them in every step; the variables that a
+    checkpoint contains are written and read with it.
 
     Attributes:
         epoch: finished epochs.
@@ -45,50 +48,39 @@ class Position:
     """
 
     def __init__(self, phase: phases.Phase):
-        self._epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        self._totals = tf.Variable(np.zeros(4), dtype=tf.float64, trainable=False)
-        self._best = tf.Variable(phase.worst, dtype=tf.float64, trainable=False)
-
-    @property
-    def epoch(self) -> int:
-        return int(self._epoch.numpy())
-
-    @property
-    def step(self) -> int:
-        return int(self._step.numpy())
-
-    @property
-    def totals(self) -> np.ndarray:
-        return self._totals.numpy()
-
-    @property
-    def best(self) -> float:
-        return float(self._best.numpy())
-
-    @best.setter
-    def best(self, value: float) -> None:
-        self._best.assign(value)
+        self.epoch, self.step = 0, 0
+        self.totals, self.best = np.zeros(4), phase.worst
+        self._variables = {
+            "epoch": tf.Variable(0, dtype=tf.int64, trainable=False),
+            "step": tf.Variable(0, dtype=tf.int64, trainable=False),
+            "totals": tf.Variable(np.zeros(4), dtype=tf.float64, trainable=False),
+            "best": tf.Variable(phase.worst, dtype=tf.float64, trainable=False),
+        }
 
     def advance(self, sums: np.ndarray) -> None:
         """Counts a finished step and adds its (4,) sums to the totals."""
-        self._totals.assign(self.totals + sums)
-        self._step.assign(self.step + 1)
+        self.totals = self.totals + sums
+        self.step += 1
 
     def end_epoch(self) -> None:
         """Counts a finished epoch and resets step and totals."""
-        self._epoch.assign(self.epoch + 1)
-        self._step.assign(0)
-        self._totals.assign(np.zeros(4))
+        self.epoch += 1
+        self.step, self.totals = 0, np.zeros(4)
 
     def trackables(self) -> dict[str, tf.Variable]:
         """The variables by their keys in a checkpoint."""
-        return {
-            "epoch": self._epoch,
-            "step": self._step,
-            "totals": self._totals,
-            "best": self._best,
-        }
+        return self._variables
+
+    def to_variables(self) -> None:
+        """Writes the values into the variables, before they are saved."""
+        for name, variable in self._variables.items():
+            variable.assign(getattr(self, name))
+
+    def from_variables(self) -> None:
+        """Takes the values from the variables, after they were restored."""
+        values = {name: variable.numpy() for name, variable in self._variables.items()}
+        self.epoch, self.step = int(values["epoch"]), int(values["step"])
+        self.totals, self.best = values["totals"], float(values["best"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +131,7 @@ class Checkpoints:
         policy: SavePolicy,
     ):
         self._directory = directory
+        self._position = state.position
         self._checkpoint = tf.train.Checkpoint(
             model=state.model,
             optimizer=state.optimizer,
@@ -168,6 +161,7 @@ class Checkpoints:
                 damaged[folder] = str(error)
                 continue
             self._move_aside(damaged, folder)
+            self._position.from_variables()
             self._saved_at = time.monotonic()
             return folder
         if folders:
@@ -253,6 +247,7 @@ class Checkpoints:
                 self._directory, 1.02 * self._bytes(), "saving", atomic_files.KEEPS_EARLIER
             )
             with checksummed.writing(self._directory / f"{number:08d}", self._metadata()) as folder:
+                self._position.to_variables()
                 self._checkpoint.write(str(folder / _PREFIX))
         except (OSError, tf.errors.OpError) as error:
             raise atomic_files.write_error(self._directory, error) from error
