@@ -37,9 +37,9 @@ class Command:
         module: in cnnrnn.commands.
         function: of that module; takes (arguments, config).
         groups: the groups of `Config` that the command reads.
-        options: "arguments": it takes arguments besides flags. "no-tensorflow": it runs without
-            TensorFlow, since its child processes need the memory. "resumes": the same command
-            resumes it.
+        options: "arguments": it takes arguments besides flags. "cpu": it uses no GPU itself; its
+            child processes may. "no-tensorflow": it runs without TensorFlow, since its child
+            processes need the memory. "resumes": the same command resumes it.
         help: one line.
     """
 
@@ -122,12 +122,16 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> int:
-    if "no-tensorflow" in commands()[word].options:
+    options = commands()[word].options
+    if "no-tensorflow" in options:
         _function(word)(positional, config)
         return 0
     quiet_tensorflow.import_tensorflow()
     import tensorflow as tf
 
+    from cnnrnn.system import devices
+
+    devices.configure(uses_gpus="cpu" not in options, deterministic=config.run.deterministic)
     run = _function(word)
     try:
         run(positional, config)

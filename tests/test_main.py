@@ -13,7 +13,12 @@ from absl import flags
 
 from cnnrnn import errors, main
 from cnnrnn.commands import train
+from cnnrnn.system import devices
 from tests import helpers
+
+USE_NO_GPU = {"data", "doctor", "export", "reproduce", "verify-resume"}
+WITHOUT_TENSORFLOW = {"preflight"}
+OPTIONS = {"arguments", "cpu", "no-tensorflow", "resumes", "-"}
 
 
 def run(*arguments, timeout=120, **environment):
@@ -57,6 +62,18 @@ def test_the_help_of_a_command_shows_the_flags_of_its_groups(in_process):
     assert "--port" not in out and "--kills" not in out and "--top" not in out
 
 
+@pytest.mark.parametrize("word", sorted(main.commands()))
+def test_processes_that_only_start_others_or_work_on_the_cpu_see_no_gpu(
+    in_process, monkeypatch, word
+):
+    configured = []
+    monkeypatch.setattr(devices, "configure", lambda **kwargs: configured.append(kwargs))
+    monkeypatch.setattr(main, "_function", lambda word: lambda *_: None)
+    in_process(word, "--deterministic")
+    expected = [{"uses_gpus": word not in USE_NO_GPU, "deterministic": True}]
+    assert configured == (expected if word not in WITHOUT_TENSORFLOW else [])
+
+
 def test_help_does_not_import_tensorflow():
     done = run("phase1", "--help", PYTHONVERBOSE="1", timeout=10)
     assert done.returncode == 0 and "import 'tensorflow" not in done.stderr
@@ -66,7 +83,7 @@ def test_help_does_not_import_tensorflow():
 def test_every_command_has_a_function_of_arguments_and_config(word):
     parameters = list(inspect.signature(main._function(word)).parameters)
     assert parameters[:2] == ["arguments", "config"]
-    assert set(main.commands()[word].options) <= {"arguments", "no-tensorflow", "resumes", "-"}
+    assert set(main.commands()[word].options) <= OPTIONS
 
 
 def test_a_command_lists_all_groups_that_its_module_reads():
@@ -194,5 +211,5 @@ def test_the_sample_at_full_size_through_the_command_line(tmp_path):
         extra = ["--logical_cpus=2"] if command == "phase2" else []
         done = run(command, *common, *extra, timeout=900)
         assert done.returncode == 0, done.stderr
-    assert "best weights of phase2 (epoch 1) on 40 validation images" in done.stdout
+    assert "Best weights of phase2 (epoch 1) on 40 validation images" in done.stdout
     assert (tmp_path / "sample" / "results.json").exists()

@@ -26,8 +26,10 @@ Measure = Callable[[str, config_lib.Config], cost.PhaseCost]
 def dry_run_phase(phase: str, config: config_lib.Config) -> cost.PhaseCost:
     """The dry run of a phase; for child processes, because it imports TensorFlow."""
     quiet_tensorflow.import_tensorflow()
+    from cnnrnn.system import devices
     from cnnrnn.training import dry_run
 
+    devices.configure(deterministic=config.run.deterministic)
     return dry_run.measure(phase, config)
 
 

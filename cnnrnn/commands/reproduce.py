@@ -79,12 +79,12 @@ def _recorded(folder: run_folder.RunFolder, phase: phases.Phase, name: str) -> d
 def _settings(
     original: run_folder.RunFolder, phase: phases.Phase, root: pathlib.Path
 ) -> config_lib.Config:
-    """The recorded settings of a phase, for a run folder at `root`."""
+    """The recorded settings of a phase, for a run folder at `root`; with --deterministic."""
     try:
         config = config_lib.from_json(_recorded(original, phase, "config.json"))
     except ValueError as error:
         raise errors.UsageError(f"{original.root / 'config.json'} is damaged: {error}") from error
-    return config.replace(runs_dir=str(root.parent), run=root.name)
+    return config.replace(runs_dir=str(root.parent), run=root.name, deterministic=True)
 
 
 def _today(phase: phases.Phase, recorded: config_lib.Config) -> dict[str, Any]:

@@ -244,6 +244,7 @@ def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
         batch_size=(16, 4),
         checkpoint_minutes=1e-9,
         init_from="",
+        deterministic=True,
     )
 
 

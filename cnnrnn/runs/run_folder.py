@@ -34,6 +34,8 @@ _DATA_SETTINGS = (
     "validation_fraction",
     "split_seed",
 )
+# Settings that earlier versions did not have, with the value that those trained with.
+_ADDED = {"deterministic": False}
 
 
 class RunFolder:
@@ -257,7 +259,8 @@ def _read_objects(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that determine what a phase computes."""
-    shared = ("seed", "init_from", "precision")
+    settings = _ADDED | settings
+    shared = ("seed", "init_from", "precision", *_ADDED)
     own = ("phase2_batchnorm",) if phase.train_cnn else ("xception_weights",)
     pairs = ("batch_size", "learning_rate", "samples_per_epoch")
     return {name: settings[name] for name in (*shared, *own)} | {

@@ -1,12 +1,41 @@
-"""Devices: distribution strategy, precision, their description."""
+"""Devices: which this process uses, distribution strategy, precision, their description."""
 
 import functools
+import os
 
 import tensorflow as tf
 from absl import logging
 
 from cnnrnn import errors
 from cnnrnn.system import processor
+
+# Choices that libraries make by timing, or by the order in which threads finish. They read these
+# variables at their first use.
+_DETERMINISTIC = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:2",  # of cuBLAS, also in cuDNN's LSTM
+    "TF_CUDNN_USE_AUTOTUNE": "0",
+    "NCCL_ALGO": "Ring",
+}
+
+
+def configure(*, uses_gpus: bool = True, deterministic: bool = False) -> None:
+    """Sets up the devices of this process; called once, before TensorFlow's first operation.
+
+    Args:
+        uses_gpus: False hides the GPUs, for work on the CPU and for processes whose child processes
+            need the GPUs' memory.
+        deterministic: see --deterministic. Child processes inherit the variables only.
+    """
+    if not uses_gpus:
+        tf.config.set_visible_devices([], "GPU")
+    if deterministic:
+        os.environ.update(_DETERMINISTIC)
+        tf.config.experimental.enable_op_determinism()
+
+
+def gpus() -> list[tf.config.PhysicalDevice]:
+    """The GPUs that this process uses; none if `configure` has hidden them."""
+    return tf.config.get_visible_devices("GPU")
 
 
 @functools.cache  # collectives of two strategies in one process collide
@@ -19,16 +48,12 @@ def strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
     Raises:
         UsageError: --logical_cpus is given although there is a GPU.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus and logical_cpus > 1:
+    if gpus() and logical_cpus > 1:
         raise errors.UsageError(
             f"--logical_cpus={logical_cpus} is for machines without a GPU; this one has "
-            f"{len(gpus)}. Leave it out, or hide the GPUs with CUDA_VISIBLE_DEVICES=''."
+            f"{len(gpus())}. Leave it out, or hide the GPUs with CUDA_VISIBLE_DEVICES=''."
         )
-    if gpus:
-        for gpu in gpus:
-            # By default TensorFlow allocates all memory of each GPU at start-up.
-            tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus():
         return tf.distribute.MirroredStrategy()
     if logical_cpus > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -39,7 +64,11 @@ def strategy(logical_cpus: int = 1) -> tf.distribute.Strategy:
 
 
 def precision(requested: str) -> str:
-    """Resolves --precision: "auto" is bfloat16 where the hardware supports it, else float32.
+    """Resolves --precision: "auto" is the type of 16 bits that the hardware multiplies fastest.
+
+    On GPUs that is bfloat16 from compute capability 8.0 on and float16 on 7.x, whose tensor cores
+    have no bfloat16; on a CPU it is bfloat16 if the processor has instructions for it. Without
+    either it is float32.
 
     Args:
         requested: a value of the flag.
@@ -47,37 +76,64 @@ def precision(requested: str) -> str:
     Returns:
         "float32", "bfloat16" or "float16".
     """
-    native, reason = _native_bfloat16()
-    chosen = requested
-    if requested == "auto":
-        chosen = "bfloat16" if native else "float32"
-    elif requested != "float32" and not native:
+    native, reason = _native_of_gpus() if gpus() else _native_of_processor()
+    chosen = native if requested == "auto" else requested
+    # Tensor cores of 8.0 and later have both types of 16 bits.
+    is_native = chosen in ("float32", native) or (bool(gpus()) and native == "bfloat16")
+    if not is_native:
         reason += ": expect it to be slow"
+    elif chosen == "float32" and arithmetic().get("tf32"):
+        reason += ", and float32 products are TF32, rounded to 10 bits: NVIDIA_TF32_OVERRIDE=0 "
+        reason += "turns that off"
     logging.info(f"precision: {chosen} ({reason})")
     return chosen
 
 
-def _native_bfloat16() -> tuple[bool, str]:
-    """Whether all GPUs, or else the processor, have bfloat16 instructions, and the reason."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-        lowest = min(detail.get("compute_capability", (0, 0)) for detail in details)
-        native = lowest >= (8, 0)
-        capability = ".".join(map(str, lowest))
-        return native, f"compute capability {capability}, bfloat16 is native from 8.0 on"
+def arithmetic() -> dict[str, bool | str]:
+    """What besides the precision decides how the devices round, as JSON; {} on a CPU.
+
+    "device": "GPU", and "tf32": whether float32 products are computed in TF32.
+    """
+    if not gpus():
+        return {}
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+    allowed = allowed and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+    return {"device": "GPU", "tf32": allowed and _lowest_compute_capability() >= (8, 0)}
+
+
+def _native_of_gpus() -> tuple[str, str]:
+    """The fastest type of all GPUs, and the reason."""
+    lowest = _lowest_compute_capability()
+    reason = f"compute capability {'.'.join(map(str, lowest))}"
+    if lowest >= (8, 0):
+        return "bfloat16", f"{reason} has bfloat16"
+    if lowest >= (7, 0):
+        return "float16", f"{reason} has float16 and no bfloat16"
+    return "float32", f"{reason} has no fast types of 16 bits"
+
+
+def _lowest_compute_capability() -> tuple[int, int]:
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus()]
+    return min(detail.get("compute_capability", (0, 0)) for detail in details)
+
+
+def _native_of_processor() -> tuple[str, str]:
+    """The fastest type of the processor, and the reason."""
     available = processor.flags()
     for flag in ("amx_bf16", "avx512_bf16"):
         if flag in available:
-            return True, f"this processor has {flag}"
-    return False, "this processor has no bfloat16 instructions"
+            return "bfloat16", f"this processor has {flag}"
+    return "float32", "this processor has no bfloat16 instructions"
 
 
 def describe(logical_cpus: int = 1) -> str:
-    """The devices of `strategy`: "2 GPUs", "the CPU", "2 logical CPUs"."""
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    if gpus:
-        return f"{gpus} GPU{'s' if gpus > 1 else ''}"
+    """The devices that training uses here: "2 GPUs", "the CPU", "2 logical CPUs".
+
+    GPUs that are hidden from this process count: its child processes see them.
+    """
+    count = len(tf.config.list_physical_devices("GPU"))
+    if count:
+        return f"{count} GPU{'s' if count > 1 else ''}"
     return "the CPU" if logical_cpus == 1 else f"{logical_cpus} logical CPUs"
 
 

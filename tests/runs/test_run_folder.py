@@ -159,6 +159,16 @@ def test_settings_of_earlier_versions_are_ignored(begun):
     begun.check(phases.PHASE1, CONFIG, DATA)
 
 
+def test_settings_that_earlier_versions_did_not_have_are_those_they_trained_with(begun):
+    path = begun.root / "config.json"
+    recorded = json.loads(path.read_text())
+    assert recorded["phase1"].pop("deterministic") is False
+    path.write_text(json.dumps(recorded))
+    begun.check(phases.PHASE1, CONFIG, DATA)
+    with pytest.raises(errors.UsageError, match="--deterministic=False .now True."):
+        begun.check(phases.PHASE1, CONFIG.replace(deterministic=True), DATA)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

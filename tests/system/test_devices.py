@@ -1,5 +1,8 @@
-"""Devices: --precision=auto, batches that replicas can share."""
+"""Devices: which are used, --precision=auto, --deterministic, batches that replicas can share."""
 
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -7,6 +10,7 @@ import tensorflow as tf
 
 from cnnrnn import errors
 from cnnrnn.system import devices, processor
+from tests import helpers
 
 
 @pytest.mark.parametrize(
@@ -30,24 +34,110 @@ def test_auto_is_bfloat16_if_the_processor_has_it(
     assert message.startswith(f"precision: {chosen} (") and reason in message
 
 
-@pytest.mark.parametrize("capability, chosen", [((9, 0), "bfloat16"), ((7, 5), "float32")])
-def test_auto_is_bfloat16_if_all_gpus_have_it(monkeypatch, capability, chosen):
-    capabilities = {"a": (9, 0), "b": capability}
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(capabilities))
-    monkeypatch.setattr(
-        tf.config.experimental,
-        "get_device_details",
-        lambda gpu: {"compute_capability": capabilities[gpu]},
+@pytest.fixture
+def gpus(monkeypatch):
+    """Makes this process see GPUs of the given compute capabilities, as lists alone."""
+
+    def see(*capabilities):
+        names = [f"GPU {number}" for number in range(len(capabilities))]
+        of = dict(zip(names, capabilities, strict=True))
+        for listing in ("get_visible_devices", "list_physical_devices"):
+            monkeypatch.setattr(tf.config, listing, lambda kind: names if kind == "GPU" else [])
+        monkeypatch.setattr(
+            tf.config.experimental,
+            "get_device_details",
+            lambda gpu: {"compute_capability": of[gpu]},
+        )
+
+    return see
+
+
+@pytest.mark.parametrize(
+    "lowest, requested, chosen, reason",
+    [
+        ((8, 0), "auto", "bfloat16", "capability 8.0 has bfloat16"),
+        ((7, 5), "auto", "float16", "capability 7.5 has float16 and no bfloat16"),
+        ((7, 0), "bfloat16", "bfloat16", "expect it to be slow"),
+        ((6, 1), "auto", "float32", "no fast types of 16 bits"),
+        ((6, 1), "float16", "float16", "expect it to be slow"),
+        ((8, 6), "float32", "float32", "float32 products are TF32"),
+    ],
+)
+def test_the_precision_is_that_of_the_oldest_gpu(gpus, capsys, lowest, requested, chosen, reason):
+    gpus((9, 0), lowest)
+    assert devices.precision(requested) == chosen
+    message = capsys.readouterr().out
+    assert message.startswith(f"precision: {chosen} (") and reason in message
+
+
+def test_float16_is_native_wherever_bfloat16_is(gpus, capsys):
+    gpus((8, 9))
+    devices.precision("float16")
+    assert "slow" not in capsys.readouterr().out
+
+
+def test_the_arithmetic_of_gpus_names_tf32(gpus, monkeypatch):
+    assert devices.arithmetic() == {}
+    gpus((7, 5))
+    assert devices.arithmetic() == {"device": "GPU", "tf32": False}
+    gpus((9, 0))
+    assert devices.arithmetic() == {"device": "GPU", "tf32": True}
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert devices.arithmetic() == {"device": "GPU", "tf32": False}
+
+
+IN_A_NEW_PROCESS = """
+import os
+import cnnrnn
+import tensorflow as tf
+from cnnrnn.system import devices
+
+devices.configure({arguments})
+try:
+    tf.random.uniform(())
+    deterministic = False
+except RuntimeError:  # random operations without a seed are refused
+    deterministic = True
+print(deterministic, *map(os.environ.get, {variables!r}))
+print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"])
+"""
+VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_AUTOTUNE", "NCCL_ALGO")
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [("", "False None None None"), ("deterministic=True", "True :4096:2 0 Ring")],
+)
+def test_deterministic_operations(arguments, expected):
+    code = IN_A_NEW_PROCESS.format(arguments=arguments, variables=VARIABLES)
+    environment = {name: os.environ[name] for name in os.environ.keys() - {*VARIABLES}}
+    output = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=helpers.REPOSITORY, env=environment, text=True
     )
-    assert devices.precision("auto") == chosen
+    assert output == f"{expected}\ntrue\n"  # and the memory of GPUs is allocated as it is needed
+
+
+@pytest.mark.parametrize("uses_gpus, hidden", [(False, [([], "GPU")]), (True, [])])
+def test_gpus_are_hidden_from_processes_that_do_not_use_them(monkeypatch, uses_gpus, hidden):
+    calls = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *call: calls.append(call))
+    devices.configure(uses_gpus=uses_gpus)
+    assert calls == hidden
+
+
+def test_hidden_gpus_are_not_used_and_still_described(gpus, monkeypatch, one_replica):
+    gpus((9, 0), (9, 0))
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
+    assert devices.gpus() == [] and devices.arithmetic() == {}
+    assert devices.describe() == "2 GPUs"
 
 
 def test_there_is_one_strategy_per_process(one_replica):
     assert devices.strategy() is one_replica
 
 
-def test_logical_cpus_on_a_machine_with_a_gpu_are_refused(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a"])
+def test_logical_cpus_on_a_machine_with_a_gpu_are_refused(gpus):
+    gpus((8, 0))
     with pytest.raises(errors.UsageError, match="--logical_cpus=3 is for machines without a GPU"):
         devices.strategy(3)
 
