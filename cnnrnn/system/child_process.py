@@ -1,11 +1,24 @@
-"""This program's command line in a child process."""
+"""Child processes: this program's command line, and single functions of it."""
 
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import signal
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cnnrnn import errors
+from cnnrnn.system import console, memory
 
 # -P: no module is taken from the user's current folder.
 PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
+
+_POLL_SECONDS = 0.2
+_END_SECONDS = 10  # the exit code of a child that has closed its pipe follows at once
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -21,3 +34,78 @@ def environment(**changes: str) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([root, inherited] if inherited else [root])
     return os.environ | {"PYTHONPATH": path} | changes
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A child process that has ended.
+
+    Attributes:
+        answer: what the function returned; or its error if that is one of `errors`, an OSError or
+            a MemoryError; None if the process ended otherwise.
+        exit_code: as in `multiprocessing.Process.exitcode`.
+        peak: peak memory in bytes, None if unknown.
+    """
+
+    answer: Any
+    exit_code: int | None
+    peak: int | None
+
+    @property
+    def how(self) -> str:
+        """How it ended if there is no answer, for messages."""
+        if self.exit_code == -signal.SIGKILL:
+            return f"the process was killed by the system at {memory.text(self.peak)}"
+        return f"ended with exit code {self.exit_code} at {memory.text(self.peak)}"
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Ended:
+    """Calls a function in a new process, which ends with this one.
+
+    If memory runs out, the system ends that process rather than another.
+
+    Args:
+        function: of a module.
+        *arguments: that can be pickled.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_main, args=(sender, function, arguments), daemon=True)
+    process.start()
+    sender.close()  # only the child holds it now: if the child ends, `poll` and `recv` see it
+    peak, answer = None, None
+    try:
+        while not receiver.poll(_POLL_SECONDS):
+            peak = memory.peak(process.pid) or peak  # for the message, should it be killed
+        answer = receiver.recv()
+    except EOFError:
+        process.join(_END_SECONDS)
+    finally:
+        # At once: it has answered, has ended, or the user has stopped this process.
+        process.kill()
+        process.join()
+    return Ended(answer, process.exitcode, peak)
+
+
+def _main(
+    sender: multiprocessing.connection.Connection,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    """The child process: sends what the function returns, or its error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and kills this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    console.install()
+    try:
+        pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        pass  # not Linux
+    try:
+        sender.send(function(*arguments))
+    except (errors.UsageError, errors.RunError, OSError, MemoryError) as error:
+        sender.send(error)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

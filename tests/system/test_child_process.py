@@ -38,3 +38,14 @@ def test_pythonpath_is_kept_after_the_package(monkeypatch):
     changed = child_process.environment(PYTHONUNBUFFERED="1")
     expected = os.pathsep.join([str(helpers.REPOSITORY.resolve()), "/a", "/b"])
     assert (changed["PYTHONPATH"], changed["PYTHONUNBUFFERED"]) == (expected, "1")
+
+
+def test_a_function_in_a_child_process_returns_its_result_or_its_error():
+    assert child_process.call(os.path.basename, "/a/b").answer == "b"
+    assert isinstance(child_process.call(os.rmdir, "/no such folder").answer, FileNotFoundError)
+
+
+def test_a_child_process_that_ends_without_an_answer():
+    ended = child_process.call(os._exit, 7)
+    assert (ended.answer, ended.exit_code) == (None, 7)
+    assert ended.how.startswith("ended with exit code 7 at ")
