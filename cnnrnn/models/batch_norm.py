@@ -13,29 +13,143 @@ class BatchNormalization(keras.layers.BatchNormalization):
     back. TensorFlow's fused operation reads the compute dtype, keeps its statistics in float32,
     and on a CPU includes the ReLU that follows.
 
-    With `synchronized` (several replicas) and in inference, Keras's own implementation runs: the
-    fused operation supports one replica only, and inference is no faster with it (measured in
-    BUILD_NOTES.md, "Speed").
+    With `synchronized`, several replicas normalize with the statistics of the global batch. Keras
+    runs five collectives for each layer and replica; this layer runs two, one in each direction.
+
+    In inference Keras's own implementation runs, because the fused operation is no faster there
+    (measured in BUILD_NOTES.md, "Speed").
     """
 
     def call(self, inputs, training=None, mask=None):
-        if not (training and self.trainable) or self.synchronized or mask is not None:
+        if not (training and self.trainable) or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         with keras.src.backend.AutocastScope(None):  # scale and offset stay float32
             scale, offset = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        none = tf.constant([], tf.float32)
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=scale,
-            offset=offset,
-            mean=none,
-            variance=none,
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        # The operation returns the unbiased variance; Keras averages the biased one.
-        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
-        variance *= (count - 1) / count
+        replica = tf.distribute.get_replica_context()  # None outside of the replicas
+        if self.synchronized and replica and replica.num_replicas_in_sync > 1:
+            outputs, mean, variance = _synchronized(inputs, scale, offset, self.epsilon)
+        else:
+            outputs, mean, variance = _fused(inputs, scale, offset, self.epsilon)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return outputs
+
+
+def _fused(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """BatchNorm of this replica's batch.
+
+    Args:
+        x: (B, H, W, C) float32, bfloat16 or float16.
+        scale: (C,) float32.
+        offset: (C,) float32.
+        epsilon: added to the variance.
+
+    Returns:
+        Outputs like x; their mean and biased variance before normalization, (C,) float32.
+    """
+    none = tf.constant([], tf.float32)
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=scale,
+        offset=offset,
+        mean=none,
+        variance=none,
+        epsilon=epsilon,
+        is_training=True,
+    )
+    # The operation returns the unbiased variance; Keras averages the biased one.
+    count = _count(x)
+    variance *= (count - 1) / count
+    return outputs, mean, variance
+
+
+def _synchronized(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """BatchNorm of the batch of all replicas. Arguments and results are those of `_fused`.
+
+    The gradients with respect to scale and offset are this replica's share; the optimizer sums
+    them over replicas, like all others.
+    """
+    replica = tf.distribute.get_replica_context()
+
+    @tf.custom_gradient
+    def batch_norm(x, scale, offset):
+        mean, variance, count = _global_moments(x, epsilon, replica)
+
+        def gradient(upstream, *_):
+            # With mean and variance held constant. The gradients with respect to scale and offset
+            # are the two sums over the batch that the gradient through mean and variance needs.
+            direct, scale_sum, offset_sum, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=upstream,
+                x=x,
+                scale=scale,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=tf.constant([], tf.float32),
+                epsilon=epsilon,
+                is_training=False,
+            )
+            both = tf.stack([scale_sum, offset_sum])
+            sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, both)
+            slope = scale * tf.math.rsqrt(variance + epsilon)
+            scale_mean, offset_mean = tf.unstack(slope * sums / count)
+            through_moments = _normalize(x, scale_mean, offset_mean, (mean, variance), epsilon)
+            return direct - through_moments, scale_sum, offset_sum
+
+        outputs = _normalize(x, scale, offset, (mean, variance), epsilon)
+        return (outputs, mean, variance), gradient
+
+    return batch_norm(x, scale, offset)
+
+
+def _normalize(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    moments: tuple[tf.Tensor, tf.Tensor],
+    epsilon: float,
+) -> tf.Tensor:
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset, in the dtype of x."""
+    mean, variance = moments
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=scale,
+        offset=offset,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=False,
+    ).y
+
+
+def _global_moments(
+    x: tf.Tensor, epsilon: float, replica: tf.distribute.ReplicaContext
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mean and biased variance (C,) over all replicas, and () how many values each is of.
+
+    Each replica contributes one row to an all-reduced table. From the rows the variance is the
+    mean of the variances plus the variance of the means, which does not cancel as the difference
+    of the mean square and the squared mean does. Sums with zeros are exact, so the table has the
+    same bits on every replica, in whatever order the collective adds.
+    """
+    channels = x.shape[-1]
+    ones, zeros = tf.ones(channels), tf.zeros(channels)
+    _, mean, variance = _fused(x, ones, zeros, epsilon)  # the fastest way to the moments
+    count = _count(x)
+    row = tf.concat([mean, variance, [count]], axis=0)
+    place = tf.one_hot(replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
+    table = replica.all_reduce(tf.distribute.ReduceOp.SUM, place[:, tf.newaxis] * row)
+    means, variances, counts = tf.split(table, [channels, channels, 1], axis=1)
+    total = tf.reduce_sum(counts)
+    weights = counts / total
+    mean = tf.reduce_sum(weights * means, axis=0)
+    variance = tf.reduce_sum(weights * (variances + tf.square(means - mean)), axis=0)
+    return mean, variance, total
+
+
+def _count(x: tf.Tensor) -> tf.Tensor:
+    """() float32, values in one channel of x (B, H, W, C)."""
+    return tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)

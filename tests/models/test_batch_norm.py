@@ -64,14 +64,132 @@ def test_statistics_are_float32_under_a_mixed_policy():
     np.testing.assert_allclose(tf.cast(outputs, tf.float32), right, rtol=0.01, atol=0.01)
 
 
-def test_synchronized_statistics_are_of_the_global_batch(two_replicas):
-    x = np.random.default_rng(0).normal(2, 3, (8, 4, 4, 6)).astype(np.float32)
-    x[4:] += 5  # the replicas' own statistics differ
-    with two_replicas.scope():
-        layer = batch_norm.BatchNormalization(synchronized=True, momentum=0.0)
-        layer.build((None, 4, 4, 6))
-    data = tf.data.Dataset.from_tensor_slices(x).batch(8)
-    batch = next(iter(two_replicas.experimental_distribute_dataset(data)))
-    two_replicas.run(tf.function(lambda x: layer(x, training=True)), args=(batch,))
-    np.testing.assert_allclose(layer.moving_mean, x.mean(axis=(0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(layer.moving_variance, x.var(axis=(0, 1, 2)), rtol=1e-5)
+def replicated(strategy, kind, x, upstream, trainable=True, dtype="float32"):
+    """One training step of a synchronized layer on two replicas' halves, or on one replica.
+
+    Args:
+        strategy: of any number of replicas.
+        kind: class of the layer.
+        x: inputs, (B, H, W, 6).
+        upstream: gradient of the loss with respect to the outputs, like x.
+        trainable: of the layer.
+        dtype: policy of the layer.
+
+    Returns:
+        Outputs, gradients with respect to x, gamma and beta, both moving averages (numpy arrays;
+        those of gamma and beta have one row for each replica), and the graph.
+    """
+    with strategy.scope():
+        layer = kind(synchronized=True, momentum=0.8, dtype=dtype)
+        layer.build((None, None, None, 6))
+        rng = np.random.default_rng(0)
+        layer.set_weights([rng.uniform(0.5, 2, 6).astype(np.float32) for _ in range(4)])
+        layer.trainable = trainable
+
+    def step(x, upstream):
+        with tf.GradientTape() as tape:
+            x = tf.cast(x, layer.compute_dtype)
+            tape.watch(x)
+            outputs = layer(x, training=True)
+            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * upstream)
+        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        averages = [layer.moving_mean.value, layer.moving_variance.value]
+        return [outputs, *gradients, *(tf.identity(value) for value in averages)]
+
+    @tf.function
+    def run(x, upstream):
+        local = [strategy.experimental_local_results(v) for v in strategy.run(step, (x, upstream))]
+        joined = [tf.concat(value, axis=0) for value in local[:2]]
+        return joined + [tf.stack(value) for value in local[2:]]
+
+    data = tf.data.Dataset.from_tensor_slices((x, upstream)).batch(len(x))
+    batch = next(iter(strategy.experimental_distribute_dataset(data)))
+    values = [tf.cast(value, tf.float32).numpy() for value in run(*batch)]
+    return values, run.get_concrete_function(*batch).graph
+
+
+def collectives(graph) -> list[str]:
+    return [op.type for op in graph.get_operations() if op.type.startswith("Collective")]
+
+
+def normal(mean, stddev, batch=8):
+    rng = np.random.default_rng(1)
+    x = rng.normal(mean, stddev, (batch, 5, 4, 6)).astype(np.float32)
+    x[batch // 2 :] += 3 * stddev  # the replicas' own statistics differ
+    return x, rng.normal(size=x.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [("float32", 3e-5), ("mixed_bfloat16", 0.02), ("mixed_float16", 3e-3)]
+)
+@pytest.mark.parametrize("trainable", [True, False], ids=["trained", "frozen"])
+def test_synchronized_step_matches_keras(dtype, tolerance, trainable, two_replicas):
+    x, upstream = normal(2, 3)
+    ours, _ = replicated(two_replicas, batch_norm.BatchNormalization, x, upstream, trainable, dtype)
+    theirs, _ = replicated(
+        two_replicas, keras.layers.BatchNormalization, x, upstream, trainable, dtype
+    )
+    for name, a, b in zip(
+        ("outputs", "x", "gamma", "beta", "mean", "variance"), ours, theirs, strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("batch", [8, 7], ids=["equal shares", "shares of 4 and 3"])
+def test_two_synchronized_replicas_match_one_on_the_whole_batch(batch, one_replica, two_replicas):
+    x, upstream = normal(2, 3, batch)
+    kind = batch_norm.BatchNormalization
+    one, _ = replicated(one_replica, kind, x, upstream)
+    two, _ = replicated(two_replicas, kind, x, upstream)
+    for a, b in zip(one[:2], two[:2], strict=True):  # outputs, gradient with respect to x
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+    for a, b in zip(one[2:4], two[2:4], strict=True):  # the optimizer sums these over replicas
+        np.testing.assert_allclose(a[0], b.sum(axis=0), rtol=2e-5, atol=2e-5)
+    for a, b in zip(one[4:], two[4:], strict=True):  # moving averages
+        np.testing.assert_array_equal(b[0], b[1])
+        np.testing.assert_allclose(a[0], b[0], rtol=2e-6)
+
+
+def test_a_synchronized_layer_runs_one_collective_in_each_direction(two_replicas):
+    x, upstream = normal(2, 3)
+    count = {
+        kind: collectives(replicated(two_replicas, kind, x, upstream)[1])
+        for kind in (batch_norm.BatchNormalization, keras.layers.BatchNormalization)
+    }
+    replicas = two_replicas.num_replicas_in_sync
+    assert count[batch_norm.BatchNormalization] == ["CollectiveReduceV2"] * 2 * replicas
+    assert len(count[keras.layers.BatchNormalization]) == 5 * replicas
+
+
+def test_a_frozen_synchronized_layer_runs_no_collective(two_replicas):
+    kind = batch_norm.BatchNormalization
+    _, graph = replicated(two_replicas, kind, *normal(2, 3), trainable=False)
+    assert collectives(graph) == []
+
+
+def test_a_synchronized_layer_on_one_replica_is_the_fused_one(one_replica):
+    x, upstream = normal(2, 3)
+    kind = batch_norm.BatchNormalization
+    alone, graph = replicated(one_replica, kind, x, upstream)
+    assert collectives(graph) == []
+    layer, _ = layer_pair(momentum=0.8)
+    for a, b in zip(alone[:4], run(layer, tf.constant(x), tf.constant(upstream)), strict=False):
+        np.testing.assert_array_equal(a.squeeze(), b.squeeze())
+
+
+@pytest.mark.parametrize(
+    "dtype, mean, stddev",
+    [
+        ("float32", 1000, 1),  # E(x^2) - E(x)^2 in float32 is off by percents
+        ("mixed_float16", 20_000, 3_000),  # the variance is beyond float16
+    ],
+)
+def test_synchronized_statistics_are_accurate(dtype, mean, stddev, two_replicas):
+    x, upstream = normal(mean, stddev)
+    x = x.astype(np.float16 if dtype == "mixed_float16" else np.float32)
+    kind = batch_norm.BatchNormalization
+    values, _ = replicated(two_replicas, kind, x, upstream, dtype=dtype)
+    start = layer_pair()[0].get_weights()[2:]
+    exact = (f(x.astype(np.float64), axis=(0, 1, 2)) for f in (np.mean, np.var))
+    for average, first, right in zip(values[4:], start, exact, strict=True):
+        np.testing.assert_allclose((average[0] - 0.8 * first) / 0.2, right, rtol=1e-4)
