@@ -161,6 +161,13 @@ def test_a_synchronized_layer_runs_one_collective_in_each_direction(two_replicas
     assert len(count[keras.layers.BatchNormalization]) == 5 * replicas
 
 
+def test_the_synchronized_gradient_has_a_deterministic_kernel_on_a_gpu(two_replicas):
+    """That of FusedBatchNormV3 with is_training=False has none: it raises UnimplementedError."""
+    _, graph = replicated(two_replicas, batch_norm.BatchNormalization, *normal(2, 3))
+    kernels = [op for op in graph.get_operations() if op.type == "FusedBatchNormGradV3"]
+    assert [op.get_attr("is_training") for op in kernels] == [True, True]
+
+
 def test_a_frozen_synchronized_layer_runs_no_collective(two_replicas):
     kind = batch_norm.BatchNormalization
     _, graph = replicated(two_replicas, kind, *normal(2, 3), trainable=False)
