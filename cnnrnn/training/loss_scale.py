@@ -26,8 +26,9 @@ class LossScale:
         self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     @property
-    def is_at_minimum(self) -> bool:
-        return float(self.scale.numpy()) <= MINIMUM
+    def is_at_minimum(self) -> tf.Tensor:
+        """() bool, whether a step with non-finite gradients cannot lower the scale any more."""
+        return self.scale <= MINIMUM
 
     def update(self, finite: tf.Tensor) -> None:
         """Adjusts the scale after a step.

@@ -56,8 +56,12 @@ class SpeedReport:
         self._timed = -1  # steps since `_since`; -1: the clock has not been started
         self._since = 0.0
 
-    def step_ended(self) -> None:
-        """Called after each step, once its result is available on the host."""
+    def step_launched(self) -> None:
+        """Called once a step is launched and the results of the previous one have been read.
+
+        On a CPU a step is done by then; on a GPU the previous one is. Either way the time between
+        two calls is that of a step, also for the last one of an epoch.
+        """
         if self._timed == _TIMED_STEPS:
             return
         self._steps_done += 1

@@ -30,7 +30,9 @@ def make_train_step(
 
     Returns:
         step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, the number
-        of replicas with a non-finite gradient. With a loss scale such a step is skipped on all.
+        of replicas with a gradient that is not finite, which ruins the weights. With a loss scale
+        such a step is skipped on all replicas, and counted only if the scale is at its minimum: a
+        lower one may help the next step.
     """
     network, optimizer, loss_scale = state.network, state.optimizer, state.loss_scale
 
@@ -72,8 +74,9 @@ def make_train_step(
         sums, non_finite = total(sums), total(non_finite)
         if non_finite == 0:  # outside of strategy.run, so that all replicas decide the same
             strategy.run(apply, args=(gradients,))
+        fatal = tf.where(loss_scale.is_at_minimum, non_finite, 0.0)  # by the scale of this step
         loss_scale.update(non_finite == 0)
-        return sums, non_finite
+        return sums, fatal
 
     return train_step if loss_scale is None else scaled_train_step
 

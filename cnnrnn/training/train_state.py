@@ -25,11 +25,6 @@ class TrainState:
     optimizer: keras.optimizers.Optimizer
     loss_scale: loss_scale_lib.LossScale | None = None
 
-    @property
-    def tolerates_overflow(self) -> bool:
-        """Whether a step with non-finite gradients is skipped, because a lower scale may help."""
-        return self.loss_scale is not None and not self.loss_scale.is_at_minimum
-
 
 def build_network(
     classes: int,

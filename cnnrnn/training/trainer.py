@@ -1,6 +1,5 @@
 """The training loop: one phase of a run, from its initial weights to its last epoch."""
 
-import dataclasses
 import time
 from collections.abc import Iterator
 
@@ -17,8 +16,9 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.system import progress, stop_signals
+from cnnrnn.system import pipelined, progress, stop_signals
 from cnnrnn.training import (
+    epoch_result,
     feature_cache,
     initial_weights,
     startup_report,
@@ -29,28 +29,6 @@ from cnnrnn.training import (
 
 _BATCH_LOSS_INTERVAL = 10  # steps between two points of TensorBoard's batch_loss
 _INPUT_IMAGES = 4  # shown in TensorBoard
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochResult:
-    """An epoch's training, or the part of it that this process did.
-
-    Attributes:
-        means: over the whole epoch.
-        images_per_second: of this process.
-        waiting: fraction of the time spent waiting for the input pipeline, 0 to 1.
-    """
-
-    means: metrics.Means
-    images_per_second: float
-    waiting: float
-
-    def __str__(self) -> str:
-        waiting = f", {self.waiting:.0%} of the time waiting for images"
-        return (
-            f"{self.means}  ({self.images_per_second:.1f} images/s"
-            f"{waiting if self.waiting >= 0.01 else ''})"
-        )
 
 
 class PhaseTrainer:
@@ -185,7 +163,9 @@ class PhaseTrainer:
             ),
             self._strategy,
         )
-        train_step = steps.make_train_step(self._state, self._strategy, self._schedule.batch_size)
+        self._train_step = pipelined.Pipelined(
+            steps.make_train_step(self._state, self._strategy, self._schedule.batch_size)
+        )
         evaluator = predictions_lib.Evaluator(
             steps.make_eval_step(self._network, self._strategy),
             self._strategy,
@@ -201,7 +181,7 @@ class PhaseTrainer:
         try:
             with stop_signals.held():
                 while self._position.epoch < self._schedule.epochs:
-                    result = self._train_epoch(batches, train_step, speed)
+                    result = self._train_epoch(batches, speed)
                     predictions = evaluator.predict(
                         self._data.validation,
                         label=f"{self._label} validation",
@@ -217,12 +197,13 @@ class PhaseTrainer:
         return f"{self._phase.name} epoch {self._position.epoch + 1}/{self._schedule.epochs}"
 
     def _train_epoch(
-        self,
-        batches: Iterator[steps.Batch],
-        train_step: steps.TrainStep,
-        speed: startup_report.SpeedReport,
-    ) -> EpochResult:
-        """Trains to the end of the current epoch."""
+        self, batches: Iterator[steps.Batch], speed: startup_report.SpeedReport
+    ) -> epoch_result.EpochResult:
+        """Trains to the end of the current epoch.
+
+        Each step is launched before the results of the previous one are read and checked. A step
+        whose results have not been read is not part of the position, and `_save` reads them first.
+        """
         schedule, position = self._schedule, self._position
         images = schedule.steps_per_epoch * schedule.batch_size
         later = (schedule.epochs - position.epoch - 1) * images
@@ -230,32 +211,46 @@ class PhaseTrainer:
         with progress.Progress(
             self._label, images, "images", initial=position.step * schedule.batch_size, later=later
         ) as bar:
-            while position.step < schedule.steps_per_epoch:
+            while position.step + self._train_step.pending < schedule.steps_per_epoch:
                 asked = time.monotonic()
                 batch = self._next(batches)
                 waited += time.monotonic() - asked
-                tolerates_overflow = self._state.tolerates_overflow
-                sums, non_finite = train_step(batch)
-                sums = sums.numpy().astype(np.float64)
-                self._check_finite(sums[0], float(non_finite.numpy()), tolerates_overflow)
-                position.advance(sums)
-                if self._steps_done % _BATCH_LOSS_INTERVAL == 0:
-                    self._summaries.batch_loss(sums[0] / sums[3], self._steps_done)
-                speed.step_ended()
-                means = metrics.Means.of_sums(position.totals)
-                bar.update(position.step * schedule.batch_size, str(means))
+                self._count(self._train_step.call(batch))
+                speed.step_launched()
+                self._show(bar)
                 stop_signals.check()
                 if self._checkpoints.is_due:
                     self._save()
+            self._count(self._train_step.drain())
+            self._show(bar)
         seconds = max(time.monotonic() - start, 1e-9)
-        return EpochResult(metrics.Means.of_sums(position.totals), bar.rate, waited / seconds)
+        return epoch_result.EpochResult(
+            metrics.Means.of_sums(position.totals), bar.rate, waited / seconds
+        )
+
+    def _count(self, results: tuple[np.ndarray, np.ndarray] | None) -> None:
+        """Checks the results of the next step after the position, if any, and advances by it."""
+        if results is None:
+            return
+        sums, non_finite = results
+        self._check_finite(float(sums[0]), float(non_finite))
+        self._position.advance(sums.astype(np.float64))
+        if self._steps_done % _BATCH_LOSS_INTERVAL == 0:
+            self._summaries.batch_loss(float(sums[0]) / float(sums[3]), self._steps_done)
+
+    def _show(self, bar: progress.Progress) -> None:
+        position = self._position
+        if position.step:
+            means = metrics.Means.of_sums(position.totals)
+            bar.update(position.step * self._schedule.batch_size, str(means))
 
     def _next(self, batches: Iterator[steps.Batch]) -> steps.Batch:
         try:
             return next(batches)
         except tf.errors.OpError as error:
             count = self._schedule.batch_size
-            indices = self._indices(self._steps_done * count, count)
+            launched = self._steps_done + self._train_step.pending
+            indices = self._indices(launched * count, count)
             raise input_pipeline.decoding_error(self._data.train, indices, error) from error
 
     def _indices(self, start: int, count: int) -> np.ndarray:
@@ -263,15 +258,9 @@ class PhaseTrainer:
         seed = self._config.run.seed
         return input_pipeline.indices_at(start, count, len(self._data.train), seed)
 
-    def _check_finite(self, loss: float, non_finite: float, tolerates_overflow: bool) -> None:
-        """Raises RunError if a step must not be kept.
-
-        Args:
-            loss: summed over the batch.
-            non_finite: number of replicas with a non-finite gradient.
-            tolerates_overflow: see `TrainState`, before the step.
-        """
-        if np.isfinite(loss) and (non_finite == 0 or tolerates_overflow):
+    def _check_finite(self, loss: float, non_finite: float) -> None:
+        """Raises RunError if a step must not be kept; see `steps.make_train_step`."""
+        if np.isfinite(loss) and non_finite == 0:
             return
         what = "a gradient" if np.isfinite(loss) else "the loss"
         if np.isfinite(loss) and self._state.loss_scale is not None:
@@ -282,7 +271,9 @@ class PhaseTrainer:
             "lower --learning_rate, with another --run, usually fixes it."
         )
 
-    def _end_epoch(self, result: EpochResult, predictions: predictions_lib.Predictions) -> None:
+    def _end_epoch(
+        self, result: epoch_result.EpochResult, predictions: predictions_lib.Predictions
+    ) -> None:
         """Saves the weights if they are the best so far, writes summaries, saves a checkpoint."""
         phase, schedule, position = self._phase, self._schedule, self._position
         epoch, validation = position.epoch + 1, predictions.means
@@ -321,7 +312,12 @@ class PhaseTrainer:
         )
 
     def _save(self) -> None:
-        """Saves a checkpoint, after the summaries up to it."""
+        """Saves a checkpoint of all launched steps, after the summaries up to it.
+
+        Raises:
+            RunError: the results of the last step are not finite, or see `Checkpoints.save`.
+        """
+        self._count(self._train_step.drain())
         self._summaries.flush()
         self._checkpoints.save()
         initial_weights.mark_checkpoint(self._folder, self._phase)

@@ -91,13 +91,22 @@ def test_an_overflow_on_the_second_replica_is_skipped_on_both(two_replicas):
     training.step(batch)
     before = training.state()
     _, bad = training.step(overflowing(batch))
-    assert bad.numpy() == 1
+    assert bad.numpy() == 0  # skipped, and the next step has a lower scale
     for a, b in zip(before, training.state(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert training.scale.scale.numpy() == loss_scale_lib.INITIAL / 2
     assert training.scale.good_steps.numpy() == 0
     training.step(batch)
     assert any(not np.array_equal(a, b) for a, b in zip(before, training.state(), strict=True))
+
+
+def test_an_overflow_at_the_lowest_scale_is_counted(two_replicas):
+    training = Scaled(two_replicas)
+    training.scale.scale.assign(2 * loss_scale_lib.MINIMUM)
+    batch = overflowing(test_steps.batches(1)[0])
+    counted = [float(training.step(batch)[1]) for _ in range(2)]
+    assert counted == [0, 1]  # the first step was at twice the minimum
+    assert training.step(test_steps.batches(1)[0])[1].numpy() == 0
 
 
 def test_the_scale_grows_after_finite_steps_in_a_row(monkeypatch):

@@ -31,7 +31,7 @@ def report(clock, capsys):
         )
         for number, duration in enumerate(seconds, start=steps_done + 1):
             clock[0] += duration
-            speed.step_ended()
+            speed.step_launched()
             if number % steps_per_epoch == 0:
                 clock[0] += 1000
         return capsys.readouterr().out.splitlines()

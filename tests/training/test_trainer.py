@@ -5,6 +5,8 @@ import errno
 import json
 import multiprocessing
 import shutil
+import signal
+import types
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import charts
 from cnnrnn.runs import best_weights, checkpoints, run_folder
-from cnnrnn.system import memory
+from cnnrnn.system import memory, stop_signals
 from cnnrnn.training import steps
 from tests import (
     helpers,
@@ -287,6 +289,112 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(small_config):
     assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))
 
 
+class ReadOnHost:
+    """An output of a step, which records when the host reads it."""
+
+    def __init__(self, tensor, on_read):
+        self._tensor, self._on_read = tensor, on_read
+
+    def numpy(self):
+        self._on_read()
+        return self._tensor.numpy()
+
+
+@pytest.fixture
+def recorded_steps(monkeypatch):
+    """Records launches and reads of steps as ("launch" or "read", number).
+
+    The loss of the step with the number `recorded_steps.non_finite` is not finite, and
+    `recorded_steps.after_launch(number)` is called.
+    """
+    recorder = types.SimpleNamespace(events=[], non_finite=None, after_launch=lambda number: None)
+    make = steps.make_train_step
+
+    def make_recorded(*arguments):
+        step = make(*arguments)
+
+        def recorded(batch):
+            number = sum(kind == "launch" for kind, _ in recorder.events) + 1
+            recorder.events.append(("launch", number))
+            sums, non_finite = step(batch)
+            if number == recorder.non_finite:
+                sums *= np.nan
+            recorder.after_launch(number)
+            return ReadOnHost(sums, lambda: recorder.events.append(("read", number))), non_finite
+
+        return recorded
+
+    monkeypatch.setattr(steps, "make_train_step", make_recorded)
+    return recorder
+
+
+def saved_steps(config):
+    """(epoch, step) of each checkpoint, oldest first."""
+    folder = run_folder.RunFolder(config.run_dir).checkpoints(phases.PHASE1)
+    readers = [
+        tf.train.load_checkpoint(str(path / "variables")) for path in sorted(folder.glob("[0-9]*"))
+    ]
+    value = "/.ATTRIBUTES/VARIABLE_VALUE"
+    return [
+        (int(r.get_tensor(f"epoch{value}")), int(r.get_tensor(f"step{value}"))) for r in readers
+    ]
+
+
+def test_a_step_is_launched_before_the_results_of_the_previous_one_are_read(
+    small_config, recorded_steps
+):
+    phase1(small_config.replace(epochs=(1, 1)))
+    assert recorded_steps.events == [
+        ("launch", 1), ("launch", 2), ("read", 1), ("launch", 3), ("read", 2), ("launch", 4),
+        ("read", 3), ("read", 4),
+    ]  # fmt: skip
+
+
+def test_all_launched_steps_are_read_before_a_checkpoint(small_config, recorded_steps, monkeypatch):
+    save = checkpoints.Checkpoints.save
+
+    def recorded_save(self):
+        recorded_steps.events.append(("save", sum(e[0] == "launch" for e in recorded_steps.events)))
+        save(self)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", recorded_save)
+    phase1(small_config.replace(epochs=(1, 1), checkpoint_minutes=1e-9))
+    by_step = [[("launch", n), ("read", n), ("save", n)] for n in range(1, 5)]
+    assert recorded_steps.events == [*sum(by_step, []), ("save", 4)]  # the last: the epoch's end
+
+
+@pytest.mark.parametrize("saves", ["checkpoint due", "stop signal", "end of epoch"])
+def test_a_step_that_is_not_finite_is_found_before_it_is_saved(
+    small_config, recorded_steps, monkeypatch, saves
+):
+    step = 4 if saves == "end of epoch" else 3
+    recorded_steps.non_finite = step
+
+    def after_launch(number):
+        if number == step and saves == "checkpoint due":
+            monkeypatch.setattr(checkpoints.Checkpoints, "is_due", True)
+        if number == step and saves == "stop signal":
+            monkeypatch.setattr(stop_signals, "_requested", signal.SIGTERM)
+
+    recorded_steps.after_launch = after_launch
+    with pytest.raises(errors.RunError, match=f"the loss is not finite at step {step} of epoch 1"):
+        phase1(small_config)
+    assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))
+    assert best_weights.find(small_config.run_dir / "best", phases.PHASE1) is None
+
+
+def test_a_stop_signal_saves_the_step_that_is_under_way(small_config, recorded_steps, monkeypatch):
+    def after_launch(number):
+        if number == 3:
+            monkeypatch.setattr(stop_signals, "_requested", signal.SIGTERM)
+
+    recorded_steps.after_launch = after_launch
+    with pytest.raises(errors.Stopped):
+        phase1(small_config)
+    assert recorded_steps.events[-1] == ("read", 3)
+    assert saved_steps(small_config) == [(0, 3)]
+
+
 def damage_file(path):
     path.write_bytes(path.read_bytes()[:60])
 
@@ -459,9 +567,10 @@ def test_float16_with_nans_stops_after_a_step_at_the_lowest_loss_scale(small_con
 
         def overflow(batch):
             scales.append(float(state.loss_scale.scale.numpy()))
+            fatal = tf.cast(state.loss_scale.is_at_minimum, tf.float32)  # before the step
             sums, _ = step(batch)
             state.loss_scale.update(tf.constant(False))
-            return sums, tf.ones(())
+            return sums, fatal
 
         return overflow
 

@@ -1,0 +1,47 @@
+"""Calls of a compiled function whose outputs are read one call late.
+
+On a GPU a compiled function returns before its work is done, and reading an output waits for that
+work. If it were read before the next call, the GPU would be idle from its last operation until the
+host has launched the next one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+class Pipelined:
+    """Calls a function; returns the outputs of each call when the next one is under way.
+
+    Args:
+        function: takes a batch and returns a tensor or a structure of tensors.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+        self._outputs = None  # of the last call, not read yet
+
+    @property
+    def pending(self) -> int:
+        """The number of calls whose outputs have not been returned: 0 or 1."""
+        return int(self._outputs is not None)
+
+    def call(self, batch: Any) -> Any:
+        """Calls the function.
+
+        Returns:
+            The outputs of the previous call, as NumPy arrays; None if there is none pending.
+        """
+        outputs = self._function(batch)
+        previous, self._outputs = self._outputs, outputs
+        return _read(previous)
+
+    def drain(self) -> Any:
+        """Waits for the last call and returns its outputs; None if there is none pending."""
+        previous, self._outputs = self._outputs, None
+        return _read(previous)
+
+
+def _read(outputs: Any) -> Any:
+    return None if outputs is None else tf.nest.map_structure(lambda t: t.numpy(), outputs)
