@@ -188,6 +188,13 @@ class TrainingSettings:
         "always float32.",
         _one_of("auto", "float32", "bfloat16", "float16"),
     )
+    lstm_kernel: str = _setting(
+        "auto",
+        "Implementation of the LSTM layers: 'ours', which runs on every device, 'cudnn', or "
+        "'auto': cuDNN's on GPUs, except in bfloat16, in which TensorFlow computes wrong gradients "
+        "with it; else ours.",
+        _one_of("auto", "ours", "cudnn"),
+    )
     feature_cache: str = _setting(
         "auto",
         "Phase 1: where the frozen CNN's features are stored, so that each is computed once. "

@@ -26,6 +26,7 @@ def small_build(
     seed: int = 0,
     synchronized_batchnorm: bool = False,
     precision: str = "float32",
+    lstm_kernel: str = "ours",
 ) -> network_lib.Network:
     """Like `models.network.build`: the same inputs and parts, about 90,000 parameters."""
     keras.utils.set_random_seed(seed)
@@ -44,8 +45,9 @@ def small_build(
         pooling = keras.layers.GlobalAveragePooling2D(dtype="float32", name="cnn_features")
         cnn = keras.Model(image, pooling(x))
         x = keras.layers.AveragePooling1D(9, name="few")(sequence)  # 2 timesteps: fast to trace
-        x = lstm.LSTM(6, return_sequences=True, name="lstm_1")(x)
-        rnn_features = lstm.LSTM(6, name="rnn_features")(x)
+        kernel = {"lstm_kernel": lstm_kernel}
+        x = lstm.LSTM(6, return_sequences=True, name="lstm_1", **kernel)(x)
+        rnn_features = lstm.LSTM(6, name="rnn_features", **kernel)(x)
         logits = fusion.build(cnn.output, rnn_features, classes, seed)
     # Weight files contain the model's name; Keras numbers models without one.
     inputs = {"image": image, network_lib.SEQUENCE_INPUT: sequence}

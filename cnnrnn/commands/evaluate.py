@@ -10,6 +10,7 @@ from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.evaluation import report
+from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
@@ -30,8 +31,13 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         config = config.replace(precision=devices_lib.precision(config.training.precision))
         data = dataset_lib.load(config)
         folder.check_data(config, data)
+        precision = config.training.precision
         with strategy.scope():
-            network = network_lib.build(len(data.class_names), precision=config.training.precision)
+            network = network_lib.build(
+                len(data.class_names),
+                precision=precision,
+                lstm_kernel=lstm.choose(config.training.lstm_kernel, precision),
+            )
         evaluate(folder, config, data, network, strategy)
 
 

@@ -22,7 +22,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
     Raises:
         UsageError: if the run does not exist or is in use, or if export/ is something else.
-        RunError: if the files cannot be written.
+        RunError: if the files cannot be written, or the network cannot be converted.
     """
     folder = run_folder.RunFolder(config.model_dir)
     target = folder.root / "export"
@@ -34,7 +34,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     best_weights.latest(folder.best)
     with folder.opened():
         logging.info("export: loading the network")
-        classifier = classifier_lib.load(folder.root, precision="float32")
+        classifier = classifier_lib.load(folder.root, precision="float32", lstm_kernel="ours")
         metadata = bundle.describe(folder, classifier, config)
         logging.info("export: writing; the LiteRT files take a minute each")
         try:

@@ -9,6 +9,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
@@ -56,6 +57,8 @@ def train(
     with folder.opened():
         strategy = strategy or devices_lib.strategy(config.run.logical_cpus)
         config = config.replace(precision=devices_lib.precision(config.training.precision))
+        # A kernel that is missing here is an error before the images are checked.
+        lstm.choose(config.training.lstm_kernel, config.training.precision)
         configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
         data = dataset_lib.load(config)
         for phase, own in zip(todo, configs, strict=True):
@@ -66,7 +69,8 @@ def train(
         network = train_state.build_network(len(data.class_names), config, strategy, build)
         logging.info(
             f"network: {network.model.count_params():,} parameters, {config.training.precision}, "
-            f"on {devices_lib.describe(config.run.logical_cpus)}"
+            f"on {devices_lib.describe(config.run.logical_cpus)}, LSTM kernel: "
+            f"{lstm.kernel_name(network.lstm_kernel)}"
         )
         for phase, own in zip(todo, configs, strict=True):
             trained = trainer.PhaseTrainer(phase, own, folder, data, network, strategy).train()

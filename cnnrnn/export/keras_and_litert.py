@@ -8,11 +8,13 @@ import tempfile
 
 import keras
 import tensorflow as tf
+from tensorflow.lite.python import convert_phase
 
-from cnnrnn import shapes
+from cnnrnn import errors, shapes
 from cnnrnn.export import saved_model
 from cnnrnn.models import batch_norm, lstm
 from cnnrnn.models import network as network_lib
+from cnnrnn.system import text as text_lib
 
 # This package's layers, and Keras's layers with the same variables and values.
 _PLAIN = {
@@ -32,8 +34,12 @@ def plain_keras(network: network_lib.Network) -> keras.Model:
     """
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        kind = _PLAIN.get(type(layer), type(layer))
-        return kind.from_config(layer.get_config())
+        config = layer.get_config()
+        if isinstance(layer, lstm.LSTM):
+            # An operation of cuDNN cannot be converted. Keras does not save this argument, so that
+            # a model loaded from the file does use cuDNN where there is a GPU.
+            config["use_cudnn"] = False
+        return _PLAIN.get(type(layer), type(layer)).from_config(config)
 
     copy = keras.models.clone_model(network.model, clone_function=clone)
     copy.set_weights(network.model.get_weights())
@@ -56,6 +62,9 @@ def litert(model: keras.Model, quantized: bool) -> bytes:
     Returns:
         The content of a file: image (1, 299, 299, 3) float32 in [0, 255] -> probabilities
         (1, classes).
+
+    Raises:
+        RunError: TensorFlow cannot convert the network.
     """
     size = (1, shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)
 
@@ -71,4 +80,10 @@ def litert(model: keras.Model, quantized: bool) -> bytes:
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         if quantized:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return converter.convert()
+        try:
+            return converter.convert()
+        except convert_phase.ConverterError as error:
+            raise errors.RunError(
+                f"TensorFlow {tf.__version__} cannot convert the network to LiteRT "
+                f"({text_lib.first_line(error)}): install the versions of requirements.txt."
+            ) from error

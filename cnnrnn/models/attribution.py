@@ -29,9 +29,22 @@ class Explanation:
 
 
 class Explainer:
-    """Computes the maps of one network; compiled once."""
+    """Computes the maps of one network; compiled once.
+
+    Args:
+        network: with our LSTM kernel. A gradient of cuDNN's can be computed once only, since it
+            overwrites what its forward pass has stored for it, and here is one gradient per class.
+
+    Raises:
+        ValueError: the network's LSTM kernel is cuDNN's.
+    """
 
     def __init__(self, network: network_lib.Network):
+        if network.lstm_kernel != "ours":
+            raise ValueError(
+                f"explanations need a network built with lstm_kernel='ours'. Received: "
+                f"{network.lstm_kernel!r}."
+            )
         pooling = network.cnn.get_layer("cnn_features")
         self._convolutions = keras.Model(network.cnn.input, pooling.input)
         self._pooling, self._network = pooling, network

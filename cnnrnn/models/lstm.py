@@ -1,9 +1,12 @@
-"""The LSTM layer: keras.layers.LSTM with its arithmetic arranged for a CPU.
+"""The LSTM layer: keras.layers.LSTM with a choice of two kernels.
 
-Keras multiplies one timestep at a time, forward and backward: it reads and packs the weights
-(128 MB in this network's first layer) again for each timestep, and adds up their gradients in
-memory, product by product. Here only what depends on the previous timestep is computed timestep by
-timestep. The rest is one large product each, which runs at the processor's full rate:
+"cudnn" is Keras's call of CudnnRNNV3, which runs on GPUs only. "ours", below, is written in
+TensorFlow operations and runs on every device; its arithmetic is arranged for a CPU.
+
+Without cuDNN, Keras multiplies one timestep at a time, forward and backward: it reads and packs the
+weights (128 MB in this network's first layer) again for each timestep, and adds up their gradients
+in memory, product by product. Here only what depends on the previous timestep is computed timestep
+by timestep. The rest is one large product each, which runs at the processor's full rate:
 
   forward    z = W'x + b for all timesteps at once, then per timestep z_t += U'h_(t-1)
   backward   per timestep dh_(t-1) = U dz_t, then dW, dU, db and dx for all timesteps at once
@@ -18,25 +21,65 @@ Symbols: T timesteps, B batch, d input features, n units; gates in Keras's order
 import keras
 import tensorflow as tf
 
+from cnnrnn import errors
+from cnnrnn.system import devices
 
-def kernel_name() -> str:
-    """The implementation that runs on this machine's devices, for messages."""
-    return "cuDNN through Keras" if _on_gpu() else "one product for all timesteps (CPU)"
+_NAMES = {"ours": "ours (one product for all timesteps)", "cudnn": "cuDNN (through Keras)"}
 
 
-def _on_gpu() -> bool:
-    return bool(tf.config.list_physical_devices("GPU"))
+def choose(requested: str, precision: str) -> str:
+    """Resolves --lstm_kernel: "auto" is cuDNN on GPUs except in bfloat16, else our kernel.
+
+    In bfloat16 cuDNN's gradients are wrong: TensorFlow casts everything to float32 around it, and
+    its backward pass (DoBackward<bfloat16> in cudnn_rnn_ops.cc, the same in the wheel of 2.21)
+    allocates a reserve space of its own without copying the one that the forward pass has filled.
+
+    Args:
+        requested: a value of the flag.
+        precision: "float32", "bfloat16" or "float16".
+
+    Returns:
+        "ours" or "cudnn".
+
+    Raises:
+        UsageError: "cudnn" without a GPU or in bfloat16.
+    """
+    gpus = devices.gpus()
+    if requested == "auto":
+        return "cudnn" if gpus and precision != "bfloat16" else "ours"
+    if requested == "cudnn" and not gpus:
+        raise errors.UsageError(
+            "--lstm_kernel=cudnn needs a GPU, and TensorFlow has none here: leave the flag out, or "
+            "give --lstm_kernel=ours."
+        )
+    if requested == "cudnn" and precision == "bfloat16":
+        raise errors.UsageError(
+            "--lstm_kernel=cudnn computes wrong gradients in bfloat16, because of a defect in "
+            "TensorFlow: leave the flag out, or give --precision=float16 or --precision=float32."
+        )
+    return requested
+
+
+def kernel_name(kernel: str) -> str:
+    """A kernel, "ours" or "cudnn", for messages."""
+    return _NAMES[kernel]
 
 
 @keras.saving.register_keras_serializable(package="cnnrnn")
 class LSTM(keras.layers.LSTM):
     """keras.layers.LSTM without its options, with the same variables, values and gradients.
 
-    Under a mixed policy the operands of every product are in the compute dtype. The sums over
-    timesteps, the state, the output and the gradients of the weights are float32.
+    Under a mixed policy the operands of every product of our kernel are in the compute dtype; the
+    sums over timesteps, the state, the output and the gradients of the weights are float32. cuDNN
+    has one dtype for all of these, the compute dtype: its output and its gradients are only cast
+    to float32.
+
+    The kernel is not part of the layer's config: it follows the devices of a process, and a layer
+    that is loaded or cloned has ours, which runs everywhere.
 
     Args:
         units: n.
+        lstm_kernel: "ours", or "cudnn", which needs a GPU; see `choose`.
         return_sequences: whether to return every timestep's output.
         kernel_initializer, recurrent_initializer, name, dtype, trainable: as in Keras.
     """
@@ -45,6 +88,7 @@ class LSTM(keras.layers.LSTM):
         self,
         units: int,
         *,
+        lstm_kernel: str = "ours",
         return_sequences: bool = False,
         kernel_initializer="glorot_uniform",
         recurrent_initializer="orthogonal",
@@ -53,11 +97,16 @@ class LSTM(keras.layers.LSTM):
         unknown = set(kwargs) - {"name", "dtype", "trainable"}
         if unknown:
             raise ValueError(
-                f"LSTM takes units, return_sequences, kernel_initializer, recurrent_initializer, "
-                f"name, dtype and trainable. Received: {', '.join(sorted(unknown))}."
+                f"LSTM takes units, lstm_kernel, return_sequences, kernel_initializer, "
+                f"recurrent_initializer, name, dtype and trainable. Received: "
+                f"{', '.join(sorted(unknown))}."
             )
+        if lstm_kernel not in _NAMES:
+            raise ValueError(f"lstm_kernel must be 'ours' or 'cudnn'. Received: {lstm_kernel!r}.")
+        self.lstm_kernel = lstm_kernel
         super().__init__(
             units,
+            use_cudnn=lstm_kernel == "cudnn",  # True: Keras raises an error where it is missing
             return_sequences=return_sequences,
             kernel_initializer=kernel_initializer,
             recurrent_initializer=recurrent_initializer,
@@ -90,12 +139,13 @@ class LSTM(keras.layers.LSTM):
             mixed policy.
 
         Raises:
-            ValueError: if a mask or an initial state is given.
+            ValueError: if a mask or an initial state is given, or the kernel is "cudnn" and
+                TensorFlow has no GPU.
         """
         if mask is not None or initial_state is not None:
             given = "mask" if mask is not None else "initial_state"
             raise ValueError(f"{self.name} does not support {given}: use keras.layers.LSTM.")
-        if _on_gpu():
+        if self.lstm_kernel == "cudnn":
             outputs = super().call(sequences, training=training)
             return tf.cast(outputs, self.variable_dtype)
         with keras.src.backend.AutocastScope(None):  # the kernel casts: gradients stay float32

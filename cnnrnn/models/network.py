@@ -40,6 +40,11 @@ class Network:
     fusion: keras.Model
     precision: str = "float32"
 
+    @property
+    def lstm_kernel(self) -> str:
+        """The kernel of the LSTM layers, "ours" or "cudnn"."""
+        return self.rnn.get_layer("rnn_features").lstm_kernel
+
     def branches(self, batch: dict[str, tf.Tensor], training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """The outputs of both branches, (B, 2048) each.
 
@@ -68,6 +73,7 @@ def build(
     seed: int = 0,
     synchronized_batchnorm: bool = False,
     precision: str = "float32",
+    lstm_kernel: str = "ours",
 ) -> Network:
     """Builds the network with random weights.
 
@@ -78,8 +84,9 @@ def build(
             it makes training equivalent to training on one: the statistics are those of the
             global batch, and the moving averages of the replicas stay equal.
         precision: data type of the operands of products, "float32", "bfloat16" or "float16".
-            Weights, sums over timesteps, statistics, features, head and logits are always
-            float32, so weight files and checkpoints are interchangeable.
+            Weights, statistics, features, head and logits are always float32, so weight files and
+            checkpoints are interchangeable.
+        lstm_kernel: "ours" or "cudnn"; see `lstm.choose`.
 
     Returns:
         The network, 103,256,716 parameters with 100 classes.
@@ -89,7 +96,7 @@ def build(
     keras.config.set_image_data_format("channels_last")
     keras.utils.set_random_seed(seed)  # Xception's initializers have no seed of their own
     with policy(precision):
-        return _build(classes, seed, synchronized_batchnorm, precision)
+        return _build(classes, seed, synchronized_batchnorm, precision, lstm_kernel)
 
 
 @contextlib.contextmanager
@@ -103,7 +110,9 @@ def policy(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(previous)
 
 
-def _build(classes: int, seed: int, synchronized_batchnorm: bool, precision: str) -> Network:
+def _build(
+    classes: int, seed: int, synchronized_batchnorm: bool, precision: str, lstm_kernel: str
+) -> Network:
     image = keras.Input(
         (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image", dtype="float32"
     )
@@ -111,7 +120,7 @@ def _build(classes: int, seed: int, synchronized_batchnorm: bool, precision: str
         (shapes.TIMESTEPS, shapes.STEP_FEATURES), name=SEQUENCE_INPUT, dtype="float32"
     )
     cnn = cnn_branch.build(image, synchronized_batchnorm)
-    rnn_features = rnn_branch.build(sequence, shapes.LSTM_UNITS, seed)
+    rnn_features = rnn_branch.build(sequence, shapes.LSTM_UNITS, seed, lstm_kernel)
     logits = fusion.build(cnn.output, rnn_features, classes, seed + 4)
     model = keras.Model({"image": image, SEQUENCE_INPUT: sequence}, logits, name="cnnrnn")
     return parts_of(model, cnn, precision)

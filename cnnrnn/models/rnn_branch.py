@@ -5,24 +5,29 @@ import keras
 from cnnrnn.models import lstm
 
 
-def build(sequence: keras.KerasTensor, units: int, seed: int) -> keras.KerasTensor:
+def build(
+    sequence: keras.KerasTensor, units: int, seed: int, lstm_kernel: str = "ours"
+) -> keras.KerasTensor:
     """Builds the branch on an input.
 
     Args:
         sequence: (B, 23, 3887) float32, thirteen gray pixel rows per timestep.
         units: units of both layers, equal to the number of CNN features.
         seed: seed of the initial weights.
+        lstm_kernel: "ours" or "cudnn"; see `lstm.choose`.
 
     Returns:
         The output of the last timestep, (B, units).
     """
-    hidden = _lstm(units, seed, name="lstm_1", return_sequences=True)(sequence)  # (B, 23, units)
-    return _lstm(units, seed + 2, name="rnn_features", return_sequences=False)(hidden)
+    first = _lstm(units, seed, lstm_kernel, name="lstm_1", return_sequences=True)
+    second = _lstm(units, seed + 2, lstm_kernel, name="rnn_features", return_sequences=False)
+    return second(first(sequence))  # (B, 23, units) in between
 
 
-def _lstm(units: int, seed: int, **kwargs) -> lstm.LSTM:
+def _lstm(units: int, seed: int, lstm_kernel: str, **kwargs) -> lstm.LSTM:
     return lstm.LSTM(
         units,
+        lstm_kernel=lstm_kernel,
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
         recurrent_initializer=keras.initializers.Orthogonal(seed=seed + 1),
         **kwargs,

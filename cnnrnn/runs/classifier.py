@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import errors, shapes
+from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
@@ -51,15 +52,16 @@ class Classifier:
         return [(self.class_names[label], float(probabilities[label])) for label in order]
 
 
-def load(root: pathlib.Path, precision: str | None = None) -> Classifier:
+def load(root: pathlib.Path, precision: str | None = None, lstm_kernel: str = "auto") -> Classifier:
     """Loads the best weights of the last trained phase of a run.
 
     Args:
         root: the run folder.
         precision: as --precision, but not "auto"; None: that of training.
+        lstm_kernel: as --lstm_kernel. Not that of training, which may have run on other devices.
 
     Raises:
-        UsageError: the folder is not a trained run.
+        UsageError: the folder is not a trained run, or this machine lacks the LSTM kernel.
         RunError: the weights are damaged.
     """
     folder = run_folder.RunFolder(root)
@@ -72,6 +74,10 @@ def load(root: pathlib.Path, precision: str | None = None) -> Classifier:
         raise errors.UsageError(
             f"{root / 'config.json'} lacks the settings of a trained run: restore it from a copy."
         ) from error
-    network = network_lib.build(len(best.class_names), precision=precision)
+    network = network_lib.build(
+        len(best.class_names),
+        precision=precision,
+        lstm_kernel=lstm.choose(lstm_kernel, precision),
+    )
     best_weights.load(best, network.model, best.class_names)
     return Classifier(network, best.class_names, preprocessing, best)

@@ -35,7 +35,7 @@ _DATA_SETTINGS = (
     "split_seed",
 )
 # Settings that earlier versions did not have, with the value that those trained with.
-_ADDED = {"deterministic": False}
+_ADDED = {"deterministic": False, "lstm_kernel": "auto"}
 
 
 class RunFolder:

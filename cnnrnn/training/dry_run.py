@@ -74,7 +74,7 @@ def measure(
         phase=phase_name,
         devices=devices_lib.describe(config.run.logical_cpus),
         precision=network.precision,
-        kernel=lstm.kernel_name(),
+        kernel=lstm.kernel_name(network.lstm_kernel),
         batch_size=schedule.batch_size,
         peak=startup_report.gpu_peak_memory() if on_gpu else memory.peak(),
         available=available,

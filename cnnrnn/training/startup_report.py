@@ -8,7 +8,6 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
-from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import memory, progress
 from cnnrnn.training import cost
@@ -80,8 +79,8 @@ class SpeedReport:
         validation = epochs_left * self._validation_images * _VALIDATION_COST
         left = (steps_left * schedule.batch_size + validation) / rate
         return (
-            f"{self._phase.name}: {rate:.1f} images/s, {_peak_memory()}, LSTM kernel: "
-            f"{lstm.kernel_name()}, about {progress.duration(left)} left"
+            f"{self._phase.name}: {rate:.1f} images/s, {_peak_memory()}, "
+            f"about {progress.duration(left)} left"
         )
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
+from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.training import loss_scale as loss_scale_lib
 
@@ -39,6 +40,9 @@ def build_network(
         config: its seed and precision, which must not be 'auto' any more.
         strategy: with several replicas BatchNorm is synchronized.
         build: `models.network.build` or a replacement.
+
+    Raises:
+        UsageError: the LSTM kernel cannot run on this machine or in this precision.
     """
     with strategy.scope():
         return (build or network_lib.build)(
@@ -46,6 +50,7 @@ def build_network(
             seed=config.run.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
             precision=config.training.precision,
+            lstm_kernel=lstm.choose(config.training.lstm_kernel, config.training.precision),
         )
 
 

@@ -1,6 +1,7 @@
 """`export`: its files, each used without this package."""
 
 import errno
+import pathlib
 import subprocess
 import sys
 import zipfile
@@ -18,7 +19,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.runs import run_folder
 from cnnrnn.system import checksummed
-from tests import helpers, small_network
+from tests import cudnn, helpers, small_network
 from tests.export import small_export
 
 
@@ -114,6 +115,40 @@ def assert_a_failed_export_keeps_the_earlier_one(config, folder, monkeypatch):
         export.run((), config)
     assert checksummed.read_metadata(folder) == before
     assert not list(folder.parent.glob(".partial*"))
+
+
+def test_an_export_made_on_a_gpu_has_no_operation_of_cudnn(small_network, trained, monkeypatch):
+    """It would run on GPUs only, and LiteRT cannot convert it."""
+    converted = []
+
+    class Converter:
+        def __init__(self, folder):
+            converted.append(cudnn.saved_graph(pathlib.Path(folder)))
+
+        def convert(self):
+            return b""
+
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", Converter)
+    cudnn.pretend_gpu(monkeypatch)
+    export.run((), trained)
+    folder = trained.run_dir / "export"
+    for graph in (cudnn.saved_graph(folder / "saved_model"), *converted):
+        assert len(cudnn.nodes(graph)) > 100 and cudnn.cudnn_operations(graph) == []
+    assert len(converted) == 2
+    monkeypatch.undo()
+    loaded = keras.saving.load_model(folder / "model.keras")
+    layers = [layer for layer in loaded.layers[-2].layers if isinstance(layer, keras.layers.LSTM)]
+    assert [layer.use_cudnn for layer in layers] == ["auto"] * 2  # fast on the user's GPU
+
+
+def test_a_network_that_litert_cannot_convert_is_one_sentence(network, monkeypatch):
+    cudnn.pretend_gpu(monkeypatch)
+    model = keras_and_litert.plain_keras(network)
+    for layer in model.layers[-2].layers:
+        if isinstance(layer, keras.layers.LSTM):
+            layer.use_cudnn = True
+    with pytest.raises(errors.RunError, match="cannot convert the network to LiteRT .*CudnnRNNV3"):
+        keras_and_litert.litert(model, quantized=False)
 
 
 @pytest.mark.slow

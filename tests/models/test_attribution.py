@@ -8,6 +8,7 @@ import tensorflow as tf
 from cnnrnn import shapes
 from cnnrnn.models import attribution, fusion, lstm
 from cnnrnn.models import network as network_lib
+from tests import cudnn, small_network
 
 CLASSES = 2
 
@@ -82,3 +83,10 @@ def test_several_classes_are_explained_like_single_ones(network):
         for (one,), several in zip(alone, explainer.explain(batch, labels), strict=True):
             np.testing.assert_allclose(several[rank].cam, one.cam, atol=1e-6)
             np.testing.assert_allclose(several[rank].timesteps, one.timesteps, atol=1e-6)
+
+
+def test_cudnn_is_refused(monkeypatch):
+    """Its gradient can be computed once, and there is one for each class."""
+    cudnn.pretend_gpu(monkeypatch)
+    with pytest.raises(ValueError, match="lstm_kernel='ours'. Received: 'cudnn'"):
+        attribution.Explainer(small_network.small_build(3, lstm_kernel="cudnn"))

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnrnn import errors
 from cnnrnn.models import lstm
+from tests import cudnn
 
 
 def pair(dtype, *, units=5, features=7, sequences=True):
@@ -134,3 +136,67 @@ def test_mask_initial_state_and_unknown_length_are_not_supported():
         lstm.LSTM(5)(keras.Input((None, 7)))
     with pytest.raises(ValueError, match="Received: dropout"):
         lstm.LSTM(5, dropout=0.5)
+
+
+def gradient_graph(layer, x):
+    """The graph of a layer and of its gradients."""
+
+    @tf.function
+    def run(x):
+        with tf.GradientTape() as tape:
+            outputs = layer(x, training=True)
+            loss = tf.reduce_sum(outputs)
+        return [outputs, *tape.gradient(loss, layer.trainable_variables)]
+
+    concrete = run.get_concrete_function(x)
+    return concrete.graph.as_graph_def(), concrete.structured_outputs
+
+
+def test_the_kernel_is_the_layer_s_whatever_the_machine_has(monkeypatch):
+    x = tf.zeros((2, 4, 7))
+    cudnn.pretend_gpu(monkeypatch)
+    ours, theirs = lstm.LSTM(5), lstm.LSTM(5, lstm_kernel="cudnn")
+    assert cudnn.cudnn_operations(gradient_graph(ours, x)[0]) == []
+    assert cudnn.cudnn_operations(gradient_graph(theirs, x)[0]) == [
+        "CudnnRNNV3",
+        "CudnnRNNBackpropV3",
+    ]
+
+
+def test_cudnn_has_one_dtype_under_a_mixed_policy(monkeypatch):
+    cudnn.pretend_gpu(monkeypatch)
+    layer = lstm.LSTM(5, lstm_kernel="cudnn", dtype="mixed_float16")
+    graph, results = gradient_graph(layer, tf.zeros((2, 4, 7)))
+    forward, backward = (node for node in cudnn.nodes(graph) if "Cudnn" in node.op)
+    assert forward.attr["T"].type == backward.attr["T"].type == tf.float16.as_datatype_enum
+    assert {result.dtype for result in results} == {tf.float32}  # cast afterwards
+
+
+def test_cudnn_without_a_gpu_is_an_error():
+    with pytest.raises(ValueError, match="use_cudnn=True was specified"):
+        lstm.LSTM(5, lstm_kernel="cudnn")(tf.zeros((2, 4, 7)))
+    with pytest.raises(ValueError, match="'ours' or 'cudnn'. Received: 'auto'"):
+        lstm.LSTM(5, lstm_kernel="auto")
+
+
+def test_a_copy_of_a_layer_runs_everywhere(monkeypatch):
+    """Model files of a machine with a GPU must be usable on others."""
+    with monkeypatch.context() as with_gpu:
+        cudnn.pretend_gpu(with_gpu)
+        layer = lstm.LSTM(5, lstm_kernel="cudnn")
+    assert "lstm_kernel" not in layer.get_config()
+    copy = lstm.LSTM.from_config(layer.get_config())
+    assert copy.lstm_kernel == "ours" and copy(tf.zeros((2, 4, 7))).shape == (2, 5)
+
+
+def test_auto_is_cudnn_on_a_gpu_but_not_in_bfloat16(monkeypatch):
+    precisions = ("float32", "bfloat16", "float16")
+    assert [lstm.choose("auto", p) for p in precisions] == ["ours"] * 3
+    with pytest.raises(errors.UsageError, match="--lstm_kernel=cudnn needs a GPU"):
+        lstm.choose("cudnn", "float32")
+    cudnn.pretend_gpu(monkeypatch)
+    assert [lstm.choose("auto", p) for p in precisions] == ["cudnn", "ours", "cudnn"]
+    assert [lstm.choose("ours", p) for p in precisions] == ["ours"] * 3
+    assert lstm.choose("cudnn", "float16") == "cudnn"
+    with pytest.raises(errors.UsageError, match="wrong gradients in bfloat16"):
+        lstm.choose("cudnn", "bfloat16")

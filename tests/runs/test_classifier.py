@@ -8,7 +8,7 @@ import pytest
 from cnnrnn import errors, metrics, phases
 from cnnrnn.preprocessing import views
 from cnnrnn.runs import best_weights, classifier, run_folder
-from tests import helpers
+from tests import cudnn, helpers
 from tests import small_network as small_network_lib
 
 CLASSES = ("cat", "dog", "fox")
@@ -32,6 +32,17 @@ def test_a_run_is_loaded_with_its_preprocessing_and_precision(run):
     assert loaded.preprocessing == views.Preprocessing("area")
     assert loaded.network.precision == "float32"
     assert classifier.load(run, precision="bfloat16").network.precision == "bfloat16"
+
+
+def test_the_lstm_kernel_follows_the_devices_of_the_process(run, monkeypatch):
+    config = json.loads((run / "config.json").read_text())
+    config["phase1"]["lstm_kernel"] = "cudnn"  # trained on a GPU
+    (run / "config.json").write_text(json.dumps(config))
+    assert classifier.load(run).network.lstm_kernel == "ours"
+    cudnn.pretend_gpu(monkeypatch)
+    assert classifier.load(run).network.lstm_kernel == "cudnn"
+    assert classifier.load(run, lstm_kernel="ours").network.lstm_kernel == "ours"
+    assert classifier.load(run, precision="bfloat16").network.lstm_kernel == "ours"
 
 
 def test_an_encoded_image_gets_probabilities(run):

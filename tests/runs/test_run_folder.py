@@ -163,6 +163,7 @@ def test_settings_that_earlier_versions_did_not_have_are_those_they_trained_with
     path = begun.root / "config.json"
     recorded = json.loads(path.read_text())
     assert recorded["phase1"].pop("deterministic") is False
+    assert recorded["phase1"].pop("lstm_kernel") == "auto"
     path.write_text(json.dumps(recorded))
     begun.check(phases.PHASE1, CONFIG, DATA)
     with pytest.raises(errors.UsageError, match="--deterministic=False .now True."):
@@ -174,6 +175,7 @@ def test_settings_that_earlier_versions_did_not_have_are_those_they_trained_with
     [
         ({"batch_size": (2, 2)}, "--batch_size=4 .now 2."),
         ({"init_from": "runs/other"}, "--init_from='' .now runs/other."),
+        ({"lstm_kernel": "ours"}, "--lstm_kernel=auto .now ours."),
         ({"resize_method": "area"}, "--resize_method=bilinear"),
     ],
 )
