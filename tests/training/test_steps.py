@@ -66,6 +66,56 @@ def test_two_replicas_equal_one(phase, batchnorm, one_replica, two_replicas):
     assert moved > 3e-4  # the weights that agree have been trained
 
 
+def inputs_of(op: tf.Operation) -> set[tf.Operation]:
+    """All operations that one waits for."""
+    waiting, seen = [op], set()
+    while waiting:
+        op = waiting.pop()
+        new = {*(tensor.op for tensor in op.inputs), *op.control_inputs} - seen
+        seen |= new
+        waiting += new
+    return seen
+
+
+def gradients_in(pack: tf.Operation) -> list[tf.Operation]:
+    """The operations whose outputs a collective sums, before they are joined to one tensor."""
+    waiting, found = [pack.inputs[0].op], []
+    while waiting:
+        op = waiting.pop()
+        if op.type in ("ConcatV2", "Identity", "Reshape"):
+            waiting += [tensor.op for tensor in op.inputs]
+        elif op.type != "Const":  # shapes and axes
+            found.append(op)
+    return found
+
+
+def test_a_pack_of_gradients_does_not_wait_for_later_gradients(two_replicas, monkeypatch):
+    monkeypatch.setattr(steps, "_PACK_BYTES", 100)  # some of phase 1's eight gradients are larger
+    with two_replicas.scope():
+        network = small_network.small_build(3, seed=0, synchronized_batchnorm=True)
+    state = train_state.create(network, phases.PHASE1, config.Config(), two_replicas)
+    step = steps.make_train_step(state, two_replicas, BATCH)
+    graph = step.get_concrete_function(distributed(two_replicas, batches(1)[0])).graph
+    collectives = [op for op in graph.get_operations() if op.type.startswith("Collective")]
+    for device in ("CPU:0", "CPU:1"):
+        packs = [op for op in collectives if op.device.endswith(device)]
+        assert [len(gradients_in(pack)) for pack in packs] == [3, 1, 1, 2, 1]
+        # Both LSTM layers' weights, the second layer's first.
+        early, late = gradients_in(packs[1]), gradients_in(packs[-1])
+        assert inputs_of(packs[-1]).issuperset(early + late)
+        assert inputs_of(packs[1]).isdisjoint(late)
+
+
+def test_packs_do_not_change_the_weights(two_replicas, monkeypatch):
+    weights = []
+    for size in (100, 2**30):
+        monkeypatch.setattr(steps, "_PACK_BYTES", size)
+        network, _ = train(two_replicas, phases.PHASE2, config.Config(), data=batches(2))
+        weights.append(network.model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_moving_averages_are_the_same_on_every_replica(two_replicas):
     network, _ = train(two_replicas, phases.PHASE2, config.Config())
     norm = network.model.get_layer("bn")
