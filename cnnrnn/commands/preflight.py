@@ -78,7 +78,9 @@ def measure_in_child(
 def _ending(ended: child_process.Ended, phase: str, config: config_lib.Config) -> errors.RunError:
     """The error to raise if a dry run ended without a result."""
     how = ended.how
-    if isinstance(ended.answer, MemoryError):
+    if isinstance(ended.answer, cost.GpuMemoryError):
+        how = f"it ran out of GPU memory ({ended.answer})"
+    elif isinstance(ended.answer, MemoryError):
         how = f"it ran out of memory at {memory.text(ended.peak)} ({ended.answer})"
     elif ended.exit_code != -signal.SIGKILL:
         return errors.RunError(

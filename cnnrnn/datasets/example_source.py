@@ -105,7 +105,10 @@ class RecordSource:
         return len(self._records)
 
     def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record = tf.numpy_function(lambda index: self._records[int(index)], [index], tf.string)
+        # Not stateful: deterministic op order would let only one of these calls run at a time.
+        record = tf.numpy_function(
+            lambda index: self._records[int(index)], [index], tf.string, stateful=False
+        )
         example = self._parse(tf.ensure_shape(record, ()))
         return example[self._image], tf.cast(example[self._label], tf.int64)
 

@@ -7,6 +7,8 @@ the data, or not a multiple of the batch size, the next one continues where it e
 """
 
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -17,6 +19,7 @@ from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
 
 
@@ -85,18 +88,28 @@ def evaluation(
     batch_size: int,
     preprocessing: views_lib.Preprocessing,
     features: Features | None = None,
+    repeats: bool = False,
 ) -> tf.data.Dataset:
     """Every example once, in order; the last batch is padded with examples of weight 0.
 
     All batches have the same size, since a replica without any example breaks convolutions.
 
+    Args:
+        split: the examples.
+        batch_size: B.
+        preprocessing: from a decoded image to the inputs.
+        features: cached CNN features, which replace the RGB view.
+        repeats: whether another pass follows each, without end.
+
     Returns:
-        A finite dataset of batches like those of `training`.
+        A dataset of batches like those of `training`, ceil(N / B) of them in a pass.
     """
     padding = -len(split) % batch_size
     indices = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
     weights = np.concatenate([np.ones(len(split), np.float32), np.zeros(padding, np.float32)])
     samples = tf.data.Dataset.from_tensor_slices((indices, weights))
+    if repeats:
+        samples = samples.repeat()  # before the images are read, which goes on without a pause
     return _batches(split, samples, batch_size, preprocessing, features)
 
 
@@ -152,13 +165,31 @@ def options() -> tf.data.Options:
 def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterator:
     """An iterator over the batches, each divided among the replicas.
 
-    With one replica on a CPU, `experimental_distribute_dataset` is avoided: it wraps the batches in
-    a pipeline whose autotuning cannot be turned off, and whose end often waits for the tuning
-    thread. That took 18 s after a pass of 23 s over the validation images, and can take a minute.
+    `experimental_distribute_dataset` adds a pipeline on each device that tf.data tunes. No option
+    turns that off: neither those of `batches` nor tf.distribute.InputOptions reach it. When such an
+    iterator is deleted, it joins the tuning thread, which can miss the notification and then sleeps
+    on, for up to a minute. With one replica on a CPU these pipelines are not needed.
     """
-    if strategy.num_replicas_in_sync == 1 and not tf.config.list_physical_devices("GPU"):
+    if strategy.num_replicas_in_sync == 1 and not devices_lib.gpus():
         return iter(batches)
-    return iter(strategy.experimental_distribute_dataset(batches))
+    return _DeletedInBackground(iter(strategy.experimental_distribute_dataset(batches)))
+
+
+class _DeletedInBackground:
+    """An iterator for whose deletion nobody waits."""
+
+    def __init__(self, iterator: Iterator):
+        self._iterators = [iterator]
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> dict[str, tf.Tensor]:
+        return next(self._iterators[0])
+
+    def __del__(self):
+        if not sys.is_finalizing():  # a thread can be started
+            threading.Thread(target=self._iterators.clear, daemon=True).start()
 
 
 def decoding_error(

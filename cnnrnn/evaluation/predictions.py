@@ -1,7 +1,7 @@
 """Predictions for a split: one pass that scores every example exactly once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -10,7 +10,7 @@ from cnnrnn import errors, metrics
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import progress, stop_signals
+from cnnrnn.system import pipelined, progress, stop_signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +43,29 @@ class Predictions:
         return metrics.Means.of_sums(np.array([np.sum(c, dtype=np.float64) for c in columns]))
 
 
-@dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Scores splits with a compiled evaluation step.
+    """Scores a split with a compiled evaluation step, as often as it is asked to.
 
-    Attributes:
+    The iterator over the split is kept from one pass to the next: a new one would be traced again,
+    and deleting one can take long (see `input_pipeline.distribute`).
+
+    Args:
         eval_step: from `training.steps.make_eval_step`.
         strategy: the strategy that `eval_step` was compiled for.
         batch_size: global batch size.
         preprocessing: the preprocessing that the network was trained with.
     """
 
-    eval_step: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
-    strategy: tf.distribute.Strategy
-    batch_size: int
-    preprocessing: views_lib.Preprocessing
+    def __init__(
+        self,
+        eval_step: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
+        strategy: tf.distribute.Strategy,
+        batch_size: int,
+        preprocessing: views_lib.Preprocessing,
+    ):
+        self._eval_step, self._strategy = eval_step, strategy
+        self._batch_size, self._preprocessing = batch_size, preprocessing
+        self._kept: _Kept | None = None
 
     def predict(
         self,
@@ -76,30 +84,54 @@ class Evaluator:
         Raises:
             RunError: an image cannot be decoded, or an example was not scored exactly once.
         """
-        batches = input_pipeline.evaluation(
-            split,
-            batch_size=self.batch_size,
-            preprocessing=self.preprocessing,
-            features=features,
-        )
+        iterator = self._take_iterator(split, features)
+        step = pipelined.Pipelined(self._eval_step)
         parts: list[dict[str, np.ndarray]] = []
-        done = 0
-        iterator = input_pipeline.distribute(batches, self.strategy)
         with progress.Progress(label, len(split), "images") as bar:
-            while done < len(split):
+            for start in range(0, len(split), self._batch_size):
                 try:
                     batch = next(iterator)
                 except tf.errors.OpError as error:
-                    indices = np.arange(done, min(done + self.batch_size, len(split)))
+                    indices = np.arange(start, min(start + self._batch_size, len(split)))
                     raise input_pipeline.decoding_error(split, indices, error) from error
-                outputs = {name: value.numpy() for name, value in self.eval_step(batch).items()}
-                counted = outputs["weight"] > 0  # padding of the last batch has weight 0
-                parts.append({name: value[counted] for name, value in outputs.items()})
-                done += int(counted.sum())
-                bar.update(done)
+                outputs = step.call(batch)
+                if outputs is not None:
+                    parts.append(outputs)
+                    bar.update(start)
                 stop_signals.check()
+            parts.append(step.drain())
+            bar.update(len(split))
+        self._kept = _Kept(split, features, iterator)
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return _ordered_by_index(columns, len(split))
+        counted = columns["weight"] > 0  # padding of the last batch has weight 0
+        return _ordered_by_index(
+            {name: values[counted] for name, values in columns.items()}, len(split)
+        )
+
+    def _take_iterator(
+        self, split: dataset_lib.Split, features: input_pipeline.Features | None
+    ) -> Iterator[dict[str, tf.Tensor]]:
+        """An iterator that begins a pass over a split, kept again only if that pass is complete."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.split is split and kept.features is features:
+            return kept.iterator
+        batches = input_pipeline.evaluation(
+            split,
+            batch_size=self._batch_size,
+            preprocessing=self._preprocessing,
+            features=features,
+            repeats=True,
+        )
+        return input_pipeline.distribute(batches, self._strategy)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """An iterator that stands at the beginning of a pass, and what it passes over."""
+
+    split: dataset_lib.Split
+    features: input_pipeline.Features | None
+    iterator: Iterator[dict[str, tf.Tensor]]
 
 
 def _ordered_by_index(columns: dict[str, np.ndarray], count: int) -> Predictions:

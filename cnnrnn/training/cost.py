@@ -56,6 +56,8 @@ class PhaseCost:
         batch_size: images per step.
         peak: memory in bytes, None if unknown.
         available: memory in bytes before the dry run, None if unknown.
+        on_gpu: whether both are of a GPU: the peak of the one that used most, and the size of the
+            smallest.
         features: None if the feature cache is not used.
         training, validation: the other parts.
     """
@@ -70,10 +72,15 @@ class PhaseCost:
     features: Part | None
     training: Part
     validation: Part
+    on_gpu: bool = False
 
     @property
     def seconds(self) -> float:
         return sum(p.seconds for p in (self.features, self.training, self.validation) if p)
+
+
+class GpuMemoryError(MemoryError):
+    """The memory of a GPU is exhausted."""
 
 
 def phase_title(phase: str) -> str:
@@ -83,12 +90,13 @@ def phase_title(phase: str) -> str:
 
 def table(costs: list[PhaseCost]) -> str:
     """A column for each phase, and the time of the whole run."""
+    on_gpu = costs[0].on_gpu
     lines: list[tuple[str, Callable[[PhaseCost], str]]] = [
         ("batch size", lambda c: f"{c.batch_size} images"),
         ("devices", lambda c: f"{c.devices}, {c.precision}"),
         ("LSTM kernel", lambda c: c.kernel),
-        ("peak memory", lambda c: memory.text(c.peak)),
-        ("available memory", lambda c: memory.text(c.available)),
+        ("peak GPU memory" if on_gpu else "peak memory", lambda c: memory.text(c.peak)),
+        ("GPU memory" if on_gpu else "available memory", lambda c: memory.text(c.available)),
     ]
     for name, title in (
         ("features", "CNN features, once"),

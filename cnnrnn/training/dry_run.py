@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import tensorflow as tf
 from absl import logging
@@ -15,10 +15,10 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import console, memory
+from cnnrnn.system import console, gpu_memory, memory
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import cost, feature_cache, startup_report, steps, train_state
+from cnnrnn.training import cost, feature_cache, steps, train_state
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
 
@@ -52,9 +52,9 @@ def measure(
     """
     phase = phases.BY_NAME[phase_name]
     strategy = devices_lib.strategy(config.run.logical_cpus)
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    available = None if on_gpu else memory.available()
-    if available is not None:
+    on_gpu = bool(devices_lib.gpus())
+    available = gpu_memory.total() if on_gpu else memory.available()
+    if available is not None and not on_gpu:
         available += memory.resident()  # this process's memory counts as available to it
     # The dry run of phase 1 has reported on precision and data already.
     with contextlib.nullcontext() if phase is phases.PHASE1 else console.captured():
@@ -69,15 +69,17 @@ def measure(
     try:
         parts = run.parts(schedule)
     except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(text_lib.first_line(error)) from error
+        kind = cost.GpuMemoryError if on_gpu else MemoryError
+        raise kind(text_lib.first_line(error)) from error
     return cost.PhaseCost(
         phase=phase_name,
         devices=devices_lib.describe(config.run.logical_cpus),
         precision=network.precision,
         kernel=lstm.kernel_name(network.lstm_kernel),
         batch_size=schedule.batch_size,
-        peak=startup_report.gpu_peak_memory() if on_gpu else memory.peak(),
+        peak=gpu_memory.peak() if on_gpu else memory.peak(),
         available=available,
+        on_gpu=on_gpu,
         **parts,
     )
 
@@ -127,23 +129,23 @@ class _DryRun:
             preprocessing=views_lib.Preprocessing(self.config.data.resize_method),
             features=ConstantFeatures(width) if cached else None,
         )
-        try:
-            return _time(step, input_pipeline.distribute(batches, self.strategy), batch_size)
-        except tf.errors.ResourceExhaustedError:
-            raise
-        except tf.errors.OpError as error:
-            count = (1 + _TIMED_STEPS) * batch_size
-            indices = input_pipeline.indices_at(0, count, len(train), seed)
-            raise input_pipeline.decoding_error(train, indices, error) from error
+        iterator = input_pipeline.distribute(batches, self.strategy)
 
+        def next_batch() -> steps.Batch:
+            try:
+                return next(iterator)
+            except tf.errors.ResourceExhaustedError:
+                raise
+            except tf.errors.OpError as error:
+                count = (1 + _TIMED_STEPS) * batch_size
+                indices = input_pipeline.indices_at(0, count, len(train), seed)
+                raise input_pipeline.decoding_error(train, indices, error) from error
 
-def _time(step: Callable, batches: Iterator[steps.Batch], batch_size: int) -> float:
-    """Images/s of a step, once it is compiled."""
-    _finish(step(next(batches)))
-    start = time.monotonic()
-    for _ in range(_TIMED_STEPS):
-        _finish(step(next(batches)))
-    return _TIMED_STEPS * batch_size / (time.monotonic() - start)
+        _finish(step(next_batch()))  # compiles
+        start = time.monotonic()
+        for _ in range(_TIMED_STEPS):
+            _finish(step(next_batch()))
+        return _TIMED_STEPS * batch_size / (time.monotonic() - start)
 
 
 def _finish(outputs) -> None:

@@ -8,8 +8,9 @@ features of a split are stored in chunks of 512 images:
   DIR/KEY/00000.sha256    checksum of that file; a chunk without it is incomplete
 
 KEY is derived from all that determines the features: the CNN's weights, the images, their
-preprocessing, the precision. So runs share features, and a cache never becomes stale: other inputs
-have another key. A randomly augmented image has no fixed features and could not be cached.
+preprocessing, the precision, and on GPUs how they round. So runs share features, and a cache never
+becomes stale: other inputs have another key. A randomly augmented image has no fixed features and
+could not be cached.
 
 Training reads images in shuffled order (see `input_pipeline`), so features are looked up by index
 through memory maps: resident memory does not grow with the number of images.
@@ -19,6 +20,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +32,8 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import atomic_files, checksummed, progress
+from cnnrnn.system import atomic_files, checksummed, pipelined, progress
+from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import steps
 
 CHUNK_SIZE = 512  # images
@@ -57,7 +60,8 @@ class Features:
         self._width = width
 
     def of(self, indices: tf.Tensor) -> tf.Tensor:
-        features = tf.numpy_function(self._gather, [indices], tf.float32)
+        # Not stateful: deterministic op order would let only one of these calls run at a time.
+        features = tf.numpy_function(self._gather, [indices], tf.float32, stateful=False)
         return tf.ensure_shape(features, (indices.shape[0], self._width))
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
@@ -121,6 +125,7 @@ class FeatureCache:
             "resize_method": self.preprocessing.resize_method,
             "image_size": shapes.IMAGE_SIZE,
             "precision": self.network.precision,
+            **devices_lib.arithmetic(),
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         folder = self.directory / digest[:32]
@@ -157,28 +162,38 @@ class FeatureCache:
         indices = np.concatenate(
             [np.arange(_chunk_length(n, split)) + n * CHUNK_SIZE for n in missing]
         )
-        batch = batch_size(self.strategy)
-        step = steps.make_feature_step(self.network, self.strategy)
-        batches = input_pipeline.evaluation(
-            split.take(indices), batch_size=batch, preprocessing=self.preprocessing
-        )
-        iterator = input_pipeline.distribute(batches, self.strategy)
         pending = np.empty((0, self._width), np.float32)
         unwritten = list(missing)
-        cached = len(split) - len(indices)
-        with progress.Progress(f"features of {name}", len(split), "images", initial=cached) as bar:
-            for start in range(0, len(indices), batch):
-                in_batch = indices[start : start + batch]
-                try:
-                    images = next(iterator)
-                except tf.errors.OpError as error:
-                    raise input_pipeline.decoding_error(split, in_batch, error) from error
-                features = step(images).numpy()[: len(in_batch)]
+        done = len(split) - len(indices)
+        with progress.Progress(f"features of {name}", len(split), "images", initial=done) as bar:
+            for features in self._batches(split, indices):
                 pending = np.concatenate([pending, features])
                 while unwritten and len(pending) >= (n := _chunk_length(unwritten[0], split)):
                     _write(_chunk(folder, unwritten.pop(0)), pending[:n])
                     pending = pending[n:]
-                bar.update(cached + start + len(in_batch))
+                done += len(features)
+                bar.update(done)
+
+    def _batches(self, split: dataset_lib.Split, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Computes the features of images, (n,) indices in a split: (B, 2048) arrays, in order."""
+        batch = batch_size(self.strategy)
+        step = pipelined.Pipelined(steps.make_feature_step(self.network, self.strategy))
+        iterator = input_pipeline.distribute(
+            input_pipeline.evaluation(
+                split.take(indices), batch_size=batch, preprocessing=self.preprocessing
+            ),
+            self.strategy,
+        )
+        for start in range(0, len(indices), batch):
+            try:
+                images = next(iterator)
+            except tf.errors.OpError as error:
+                in_batch = indices[start : start + batch]
+                raise input_pipeline.decoding_error(split, in_batch, error) from error
+            features = step.call(images)
+            if features is not None:
+                yield features
+        yield step.drain()[: len(indices) - start]  # without the padding
 
 
 def _chunk_count(split: dataset_lib.Split) -> int:

@@ -9,23 +9,51 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.models import network as network_lib
-from cnnrnn.system import memory, progress
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import gpu_memory, memory, progress
 from cnnrnn.training import cost
 
 _TIMED_STEPS = 3
+_MIN_SHARE = 16  # images per GPU and step, below which a warning is given
 # Time of a validation image, which has no backward pass, relative to a training image.
 _VALIDATION_COST = 1 / 3
 
 
 def report_phase(
-    phase: phases.Phase, schedule: phases.Schedule, network: network_lib.Network
+    phase: phases.Phase,
+    schedule: phases.Schedule,
+    network: network_lib.Network,
+    config: config_lib.Config,
 ) -> None:
-    """Reports the numbers of a phase and how many parameters it trains."""
+    """Reports the numbers of a phase and how many parameters it trains; warns of small shares."""
     trained = sum(math.prod(v.shape) for v in network.model.trainable_variables)
     logging.info(
         f"{phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
         f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
         f"{trained:,} {cost.PHASE_STARTS}"
+    )
+    gpus = len(devices_lib.gpus())
+    warning = small_share(phase.index, config.training.batch_size, gpus)
+    if warning:
+        logging.warning(warning)
+
+
+def small_share(phase: int, batch_sizes: tuple[int, int], gpus: int) -> str:
+    """A warning if each of several GPUs gets few images per step of a phase; else ''.
+
+    Args:
+        phase: 0 or 1.
+        batch_sizes: of both phases, over all GPUs.
+        gpus: how many train.
+    """
+    share = batch_sizes[phase] // max(gpus, 1)
+    if gpus < 2 or share >= _MIN_SHARE:
+        return ""
+    enough = ",".join(str(max(size, _MIN_SHARE * gpus)) for size in batch_sizes)
+    return (
+        f"a batch of {batch_sizes[phase]} gives each of {gpus} GPUs {share} images, too few to use "
+        f"it fully. --batch_size={enough} gives each at least {_MIN_SHARE}; the learning rate then "
+        "usually grows, too."
     )
 
 
@@ -85,17 +113,11 @@ class SpeedReport:
 
 
 def _peak_memory() -> str:
-    on_gpus = gpu_peak_memory()
-    if on_gpus is not None:
-        return f"peak GPU memory {memory.text(on_gpus)}"
-    return f"peak memory {memory.text(memory.peak())} of {memory.text(memory.total())}"
-
-
-def gpu_peak_memory() -> int | None:
-    """The most memory that TensorFlow has used on any GPU, in bytes; None without a GPU."""
-    gpus = tf.config.list_logical_devices("GPU")
-    peaks = [tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus]
-    return max(peaks, default=None)
+    on_gpus = gpu_memory.peak()
+    if on_gpus is None:
+        return f"peak memory {memory.text(memory.peak())} of {memory.text(memory.total())}"
+    total = gpu_memory.total()
+    return f"peak GPU memory {memory.text(on_gpus)}{f' of {memory.text(total)}' if total else ''}"
 
 
 def report_phase2_memory(
@@ -107,7 +129,7 @@ def report_phase2_memory(
     tell how much memory is available.
     """
     available = memory.available()
-    if available is None or tf.config.list_physical_devices("GPU"):
+    if available is None or devices_lib.gpus():
         return
     available += memory.resident()  # what phase 1 uses is free again for phase 2
     batch_size = config.training.batch_size[phases.PHASE2.index]

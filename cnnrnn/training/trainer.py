@@ -16,7 +16,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.system import pipelined, progress, stop_signals
+from cnnrnn.system import gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.training import (
     epoch_result,
     feature_cache,
@@ -93,7 +93,8 @@ class PhaseTrainer:
                 "start again."
             )
             return False
-        startup_report.report_phase(self._phase, schedule, self._network)
+        startup_report.report_phase(self._phase, schedule, self._network, self._config)
+        gpu_memory.reset()
         if self._phase is phases.PHASE1:
             startup_report.report_phase2_memory(self._config, self._network, self._strategy)
         self._summaries = tensorboard.Summaries(

@@ -55,6 +55,10 @@ def out_of_memory(phase, config):
     raise MemoryError("could not allocate 9 GB")
 
 
+def out_of_gpu_memory(phase, config):
+    raise cost.GpuMemoryError("OOM when allocating tensor")
+
+
 def wrong_use(phase, config):
     raise errors.UsageError("no such data set.")
 

@@ -55,6 +55,11 @@ def test_a_killed_dry_run_is_reported_with_its_memory(capsys):
             errors.RunError,
             "phase 1 at --batch_size=4 does not fit: it ran out of",
         ),
+        (
+            preflight_stand_ins.out_of_gpu_memory,
+            errors.RunError,
+            r"does not fit: it ran out of GPU memory \(OOM",
+        ),
         (preflight_stand_ins.wrong_use, errors.UsageError, "no such data set"),
         (preflight_stand_ins.crashing, errors.RunError, "ended with exit code 7"),
         (preflight_stand_ins.swapping, errors.RunError, "took 9.0 GB, and 8.0 GB were"),

@@ -1,6 +1,9 @@
 """The order of the samples, the content of the batches, and errors that name an image."""
 
 import os
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from cnnrnn import config, errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.training import feature_cache
+from tests import helpers
 
 
 @pytest.fixture
@@ -90,6 +95,37 @@ def test_evaluation_has_every_example_once_and_pads_with_weight_zero(data):
     assert weight.sum() == 9
 
 
+def test_repeated_evaluation_passes_over_every_example_again(data):
+    batches = input_pipeline.evaluation(
+        data.validation, batch_size=4, preprocessing=views_lib.Preprocessing(), repeats=True
+    )
+    assert batches.cardinality() == tf.data.INFINITE_CARDINALITY
+    drawn = list(batches.take(9).as_numpy_iterator())
+    for name in ("index", "weight", "label", "image"):
+        passes = np.reshape([batch[name] for batch in drawn], (3, 12, -1))
+        np.testing.assert_array_equal(passes[0], passes[1])
+        np.testing.assert_array_equal(passes[0], passes[2])
+
+
+def test_nobody_waits_for_the_deletion_of_a_distributed_iterator():
+    released, deleted = threading.Event(), threading.Event()
+
+    class Iterator:
+        def __next__(self):
+            return 7
+
+        def __del__(self):
+            released.wait(20)
+            deleted.set()
+
+    iterator = input_pipeline._DeletedInBackground(Iterator())
+    assert next(iterator) == 7
+    del iterator
+    assert not deleted.is_set()
+    released.set()
+    assert deleted.wait(20)
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
 def test_the_error_names_a_bad_image_and_its_class(data, content):
     path = data.train.path(0)
@@ -118,3 +154,67 @@ def test_the_error_names_a_missing_image(data):
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
     assert path in str(input_pipeline.decoding_error(data.train, np.arange(18), caught.value))
+
+
+_OVERLAPPING_READS = """
+import threading
+import numpy as np, tensorflow as tf
+from cnnrnn import config
+from cnnrnn.datasets import dataset, input_pipeline
+from cnnrnn.preprocessing import views
+
+tf.config.experimental.enable_op_determinism()
+split = dataset.load(config.Config.of(dataset="digits")).train
+records, both = split.source._records, threading.Barrier(2)
+
+class Records:
+    def __getitem__(self, index):
+        both.wait(20)  # fails unless another read is under way
+        return records[index]
+
+split.source._records = Records()
+input_pipeline.os.cpu_count = lambda: 2
+batches = input_pipeline.training(
+    split, batch_size=4, start=0, seed=0, preprocessing=views.Preprocessing()
+)
+next(iter(batches))
+print("they overlap")
+"""
+
+
+def test_records_are_read_in_parallel_under_op_determinism():
+    """A stateful op in the pipeline would let only one call of its function run at a time."""
+    process = subprocess.run(
+        [sys.executable, "-c", _OVERLAPPING_READS],
+        cwd=helpers.REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert process.stdout.endswith("they overlap\n"), process.stderr[-2000:]
+
+
+def ops_of(dataset: tf.data.Dataset) -> set[str]:
+    """The ops of a pipeline and of all functions in it."""
+    graph = tf.compat.v1.GraphDef.FromString(
+        tf.raw_ops.DatasetToGraphV2(input_dataset=tf.data.experimental.to_variant(dataset)).numpy()
+    )
+    functions = [function.node_def for function in graph.library.function]
+    return {node.op for nodes in (graph.node, *functions) for node in nodes}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_no_python_function_in_the_pipeline_is_stateful(cached, tmp_path):
+    split = dataset_lib.load(config.Config.of(dataset="digits")).train
+    np.save(tmp_path / "features.npy", np.zeros((len(split), 5), np.float32))
+    features = feature_cache.Features([tmp_path / "features.npy"], 5) if cached else None
+    ops = ops_of(
+        input_pipeline.training(
+            split,
+            batch_size=4,
+            start=0,
+            seed=0,
+            preprocessing=views_lib.Preprocessing(),
+            features=features,
+        )
+    )
+    assert "PyFuncStateless" in ops and not {"PyFunc", "EagerPyFunc"} & ops

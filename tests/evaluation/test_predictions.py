@@ -3,6 +3,8 @@
 from tests import two_cpus  # noqa: F401
 
 # isort: split
+import signal
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,6 +54,84 @@ def test_an_example_scored_twice_is_an_error(validation, one_replica, monkeypatc
     monkeypatch.setattr(input_pipeline, "evaluation", first_example_only)
     with pytest.raises(errors.RunError, match=r"9 examples \(1 different ones\).*exactly once"):
         evaluator_of(one_replica, 3).predict(validation, label="test")
+
+
+@pytest.fixture
+def iterators(monkeypatch):
+    """The iterators that are made."""
+    distribute, made = input_pipeline.distribute, []
+
+    def recorded(batches, strategy):
+        made.append(distribute(batches, strategy))
+        return made[-1]
+
+    monkeypatch.setattr(input_pipeline, "distribute", recorded)
+    return made
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("batch_size", [4, 18])
+def test_passes_over_one_split_share_an_iterator(
+    validation, one_replica, two_replicas, iterators, replicas, batch_size
+):
+    """Each pass draws its own batches and no more, however they divide the 9 images."""
+    evaluator = evaluator_of({1: one_replica, 2: two_replicas}[replicas], batch_size)
+    first = evaluator.predict(validation, label="test")
+    for _ in range(2):
+        again = evaluator.predict(validation, label="test")
+        for name in ("label", "top", "loss", "probability"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+    assert len(iterators) == 1
+
+
+def test_another_split_has_another_iterator(validation, small_config, one_replica, iterators):
+    training = dataset_lib.load(small_config).train
+    evaluator = evaluator_of(one_replica, 4)
+    counts = [
+        evaluator.predict(s, label="test").means.count for s in (validation, training, validation)
+    ]
+    assert counts == [9, 18, 9] and len(iterators) == 3
+
+
+def test_a_pass_that_failed_midway_does_not_shift_the_next(validation, one_replica, iterators):
+    evaluator = evaluator_of(one_replica, 2)
+    complete = evaluator.predict(validation, label="test")
+    step, calls = evaluator._eval_step, []
+
+    def fails_at_the_third(batch):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise errors.Stopped(signal.SIGTERM)
+        return step(batch)
+
+    evaluator._eval_step = fails_at_the_third
+    with pytest.raises(errors.Stopped):
+        evaluator.predict(validation, label="test")
+    again = evaluator.predict(validation, label="test")
+    np.testing.assert_array_equal(again.loss, complete.loss)
+    assert len(iterators) == 2
+
+
+def test_scores_are_read_after_the_next_batch_is_launched(validation, one_replica):
+    evaluator = evaluator_of(one_replica, 4)
+    step, events = evaluator._eval_step, []
+
+    class Weight:
+        def __init__(self, tensor):
+            self._tensor = tensor
+
+        def numpy(self):
+            events.append("read")
+            return self._tensor.numpy()
+
+    def recorded(batch):
+        events.append("launch")
+        outputs = step(batch)
+        return {**outputs, "weight": Weight(outputs["weight"])}
+
+    evaluator._eval_step = recorded
+    evaluator.predict(validation, label="test")
+    assert events == ["launch", "launch", "read", "launch", "read", "read"]
 
 
 @pytest.mark.parametrize("classes", [3, 8])

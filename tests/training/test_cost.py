@@ -27,6 +27,26 @@ def test_the_largest_batch_fits_and_the_next_does_not(replicas):
     assert memory(largest + replicas, replicas=replicas) > 8e9
 
 
+def test_the_table_of_a_gpu_names_its_memory():
+    part = cost.Part(rate=5.0, images=600, passes=1)
+    measured = cost.PhaseCost(
+        phase="phase1",
+        devices="2 GPUs",
+        precision="bfloat16",
+        kernel="a kernel",
+        batch_size=4,
+        peak=3_100_000_000,
+        available=24_000_000_000,
+        features=None,
+        training=part,
+        validation=part,
+        on_gpu=True,
+    )
+    lines = {line[:16].strip(): line[16:].strip() for line in cost.table([measured]).splitlines()}
+    assert lines["peak GPU memory"] == "3.1 GB" and lines["GPU memory"] == "24.0 GB"
+    assert "available memory" not in lines
+
+
 def test_the_table_has_a_column_for_each_phase_and_the_time_of_the_whole_run():
     phase1 = cost.PhaseCost(
         phase="phase1",

@@ -1,9 +1,15 @@
 """The dry run of a phase, in this process."""
 
+import pathlib
+import types
+
 import pytest
+import tensorflow as tf
 
 from cnnrnn import errors
-from cnnrnn.training import cost, dry_run, feature_cache
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.system import devices, gpu_memory
+from cnnrnn.training import cost, dry_run, feature_cache, steps
 from tests import helpers, small_network
 
 
@@ -45,6 +51,56 @@ def test_an_image_that_cannot_be_decoded_is_named(measure, small_config, images)
     path.write_bytes(b"no image")
     with pytest.raises(errors.UsageError, match=f"1 of 27 images .*{path}"):
         measure("phase2", small_config)
+
+
+def test_an_error_of_a_step_is_not_taken_for_one_of_the_pipeline(
+    measure, small_config, monkeypatch
+):
+    def fails(batch):
+        raise tf.errors.InternalError(None, None, "a kernel failed")
+
+    monkeypatch.setattr(steps, "make_train_step", lambda *_: fails)
+    with pytest.raises(tf.errors.InternalError, match="a kernel failed"):
+        measure("phase2", small_config)
+
+
+def test_an_image_that_fails_in_the_pipeline_is_named(measure, small_config, monkeypatch):
+    """It is damaged after the check."""
+    load = dataset_lib.load
+
+    def load_then_damage(config):
+        data = load(config)
+        for index in range(len(data.train)):
+            pathlib.Path(data.train.path(index)).write_bytes(b"no image")
+        return data
+
+    monkeypatch.setattr(dataset_lib, "load", load_then_damage)
+    with pytest.raises(errors.RunError, match="cannot decode .* has changed since"):
+        measure("phase2", small_config)
+
+
+def test_on_a_gpu_memory_is_that_of_the_gpu(measure, small_config, monkeypatch):
+    monkeypatch.setattr(gpu_memory, "peak", lambda: 5 * 10**9)
+    monkeypatch.setattr(gpu_memory, "total", lambda: 24 * 10**9)
+    assert not measure("phase2", small_config).on_gpu
+    with monkeypatch.context() as patch:
+        patch.setattr(dry_run, "devices_lib", on_a_gpu())
+        found = measure("phase2", small_config)
+        assert (found.on_gpu, found.peak, found.available) == (True, 5 * 10**9, 24 * 10**9)
+
+        def exhausted(batch):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+        patch.setattr(steps, "make_train_step", lambda *_: exhausted)
+        with pytest.raises(cost.GpuMemoryError, match="OOM when allocating"):
+            measure("phase2", small_config)
+
+
+def on_a_gpu():
+    """`devices` for the dry run alone: what it measures with runs on the CPU."""
+    found = types.SimpleNamespace(**vars(devices))
+    found.gpus = lambda: ["a GPU"]
+    return found
 
 
 def test_the_data_set_is_reported_for_phase1_only(measure, small_config, capsys):

@@ -1,6 +1,7 @@
 """The frozen CNN's features on disk."""
 
 import collections
+import dataclasses
 import json
 import pathlib
 import re
@@ -13,10 +14,11 @@ import tensorflow as tf
 from cnnrnn import config, errors, phases
 from cnnrnn.commands import train
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import image_check, input_pipeline
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import devices
 from cnnrnn.training import feature_cache, steps
 from tests import (
     small_network,
@@ -85,6 +87,27 @@ def test_features_are_the_cnns_outputs_in_any_order(make_cache, data, tmp_path, 
     assert "18 images of train x" in capsys.readouterr().out
     key = json.loads(next((tmp_path / "features").rglob("key.json")).read_text())
     assert key["precision"] == "float32" and key["resize_method"] == "bilinear"
+
+
+def test_the_key_on_a_cpu_is_that_of_existing_caches(make_cache, data):
+    """It may never change: the features of all earlier runs would be computed again."""
+    cache = make_cache()
+    cnn = cache.network.cnn
+    cnn.set_weights([np.full(weight.shape, 0.5, np.float32) for weight in cnn.get_weights()])
+    infos = [image_check.ImageInfo(f"{number:064x}") for number in range(len(data.train))]
+    folder, _ = cache._find(dataclasses.replace(data.train, infos=np.array(infos)), "train")
+    assert folder.name == "ede63e577197f7a9df4d1b98a180df79"
+
+
+def test_the_key_on_gpus_knows_their_arithmetic(make_cache, data, monkeypatch):
+    folders = set()
+    for arithmetic in ({}, {"device": "GPU", "tf32": True}, {"device": "GPU", "tf32": False}):
+        monkeypatch.setattr(devices, "arithmetic", lambda found=arithmetic: found)
+        folder, _ = make_cache()._find(data.train, "train")
+        folders.add(folder)
+        key = json.loads((folder / "key.json").read_text())
+        assert {name: key[name] for name in ("device", "tf32") if name in key} == arithmetic
+    assert len(folders) == 3
 
 
 def test_a_second_run_computes_nothing(make_cache, data, monkeypatch):

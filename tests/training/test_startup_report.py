@@ -1,11 +1,10 @@
 """The lines at a phase's start: speed, memory, whether phase 2 will fit."""
 
 import pytest
-import tensorflow as tf
 
 from cnnrnn import config, phases
 from cnnrnn.commands import train
-from cnnrnn.system import memory
+from cnnrnn.system import devices, gpu_memory, memory
 from cnnrnn.training import cost, startup_report
 from tests import small_network
 
@@ -58,15 +57,62 @@ def test_epochs_too_short_to_time_report_nothing(report):
     assert report([1] * 9, epochs=3, steps_per_epoch=3) == []
 
 
-def test_on_a_gpu_the_memory_is_that_of_the_gpu(report, monkeypatch):
-    devices = [tf.config.LogicalDevice(f"/device:GPU:{i}", "GPU") for i in range(2)]
-    peaks = {"/device:GPU:0": 3_000_000_000, "/device:GPU:1": 5_100_000_000}
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices)
-    monkeypatch.setattr(
-        tf.config.experimental, "get_memory_info", lambda name: {"peak": peaks[name]}
-    )
+@pytest.mark.parametrize(
+    "total, words", [(85_900_000_000, "5.1 GB of 85.9 GB,"), (None, "5.1 GB, LSTM")]
+)
+def test_on_a_gpu_the_memory_is_that_of_the_gpu(report, monkeypatch, total, words):
+    monkeypatch.setattr(gpu_memory, "peak", lambda: 5_100_000_000)
+    monkeypatch.setattr(gpu_memory, "total", lambda: total)
     (line,) = report([60, 1, 2, 3], epochs=2, steps_per_epoch=14)
-    assert "peak GPU memory 5.1 GB," in line
+    assert f"peak GPU memory {words}" in line
+
+
+def test_each_phase_measures_its_own_gpu_memory(small_config, monkeypatch):
+    events = []
+    monkeypatch.setattr(gpu_memory, "reset", lambda: events.append("reset"))
+    monkeypatch.setattr(gpu_memory, "peak", lambda: events.append("peak"))
+    settings = small_config.replace(epochs=(1, 1), batch_size=(2, 2))
+    train.train((phases.PHASE1, phases.PHASE2), settings, build=small_network.small_build)
+    assert events == ["reset", "peak", "reset", "peak"]
+
+
+@pytest.mark.parametrize(
+    "phase, batch_sizes, gpus, share, enough",
+    [
+        (0, (32, 16), 8, 4, "128,128"),
+        (1, (32, 16), 8, 2, "128,128"),
+        (1, (256, 64), 8, 8, "256,128"),
+        (0, (30, 64), 2, 15, "32,64"),
+    ],
+)
+def test_small_shares_of_several_gpus_are_warned_of(phase, batch_sizes, gpus, share, enough):
+    warning = startup_report.small_share(phase, batch_sizes, gpus)
+    assert f"gives each of {gpus} GPUs {share} images" in warning
+    assert f"--batch_size={enough} gives each at least 16" in warning
+
+
+@pytest.mark.parametrize("batch_size, gpus", [(4, 0), (4, 1), (32, 2), (128, 8)])
+def test_a_cpu_one_gpu_and_large_shares_are_not_warned_of(batch_size, gpus):
+    assert startup_report.small_share(0, (batch_size, batch_size), gpus) == ""
+
+
+def test_small_shares_are_warned_of_once_per_phase(monkeypatch, capsys):
+    monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"] * 8)
+    network, settings = small_network.small_build(3), config.Config.of(batch_size=(128, 16))
+    for phase in (phases.PHASE1, phases.PHASE2):
+        schedule = phases.Schedule(1, settings.training.batch_size[phase.index], 1e-3, 9)
+        startup_report.report_phase(phase, schedule, network, settings)
+    output = capsys.readouterr().out
+    assert output.count("warning: ") == 1
+    assert "a batch of 16 gives each of 8 GPUs 2 images" in output
+
+
+def test_on_gpus_nothing_is_said_of_phase2s_memory(one_replica, monkeypatch, capsys):
+    monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"])
+    monkeypatch.setattr(memory, "available", lambda: 10**9)
+    network = small_network.small_build(3)
+    startup_report.report_phase2_memory(config.Config(), network, one_replica)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_run_reports_its_speed_and_warns_if_phase2_does_not_fit(
