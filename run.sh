@@ -35,6 +35,7 @@ help() {
   cat <<'TEXT'
 `./run.sh phase1 --help` lists the flags of phase1. Without --dataset and --flagfile, flags.txt is read first: the built-in sample.
 PYTHON=/path/to/python chooses the interpreter of the environment, CNNRNN_VENV=/a/folder its location.
+With an NVIDIA driver, requirements-gpu.txt is installed, too (2.8 GB to download), unless CUDA_VISIBLE_DEVICES is -1.
 TEXT
 }
 find_module() { [ "$1" != "$word" ] || module=$2; }
@@ -85,10 +86,11 @@ failed() { # failed WHAT: prints the end of the log, then one sentence
   local why="$1 failed: fix the problem shown above"
   tail -n 4 "$log" | cut -c 1-200 | sed 's/^/    /' >&2
   if grep -qi 'no space left' "$log"; then
-    why="$1 failed because the disk is full: make room (an installation takes about 3 GB)"
+    why="$1 failed because the disk is full: make room (an installation takes about 3 GB, with NVIDIA's libraries 7 GB)"
   elif grep -qiE 'connection|name resolution|timed out|dns error|max retries|error sending request' "$log"; then
     why="$1 failed because no package index could be reached: connect to the network, or set pip's proxy or index"
   fi
+  case $1 in *gpu*) why="$why (or set CUDA_VISIBLE_DEVICES=-1 to use the CPU only)" ;; esac
   die 1 "$why, and run this again (log: $log)"
 }
 
@@ -129,6 +131,13 @@ environment() { # environment FILE WHAT: on return, the requirements of FILE are
   drop_lock
 }
 
+gpu() { # whether to install the GPU libraries: there is an NVIDIA driver, and its GPUs are not hidden
+  local root=${CNNRNN_DRIVER_ROOT:-} # for tests: the folder in which the driver's files are looked for, instead of /
+  [ "$HOSTTYPE" = x86_64 ] || return 1 # TensorFlow for other processors does not use GPUs
+  [ -e "$root/dev/nvidiactl" ] || [ -e "$root/usr/lib/wsl/lib/libcuda.so.1" ] || return 1 # Linux, WSL
+  case ${CUDA_VISIBLE_DEVICES-all} in '' | -*) return 1 ;; esac
+}
+
 word=${1:-help} module=''
 case $word in -h | --help) word=help ;; esac
 [ $# -eq 0 ] || shift
@@ -136,6 +145,8 @@ commands find_module
 [ -n "$module" ] || unknown "$word"
 [ "$word" != help ] || { help; exit; }
 environment requirements.txt "TensorFlow and the rest of requirements.txt: about 700 MB to download, 1 to 3 minutes"
+! gpu || environment requirements-gpu.txt \
+  "NVIDIA's libraries, because this machine has an NVIDIA driver: 2.8 GB to download, 4.2 GB on disk, 2 to 10 minutes"
 [ "$word" != serve ] || environment requirements-serve.txt "the web server: a few seconds"
 export PYTHONPATH=$here
 # -P: no module is taken from the caller's folder.

@@ -37,13 +37,13 @@ def make_project(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def make_wheel(folder: pathlib.Path, version: str) -> None:
+def make_wheel(folder: pathlib.Path, version: str, name: str = "standin") -> None:
     """A package that pip can install without a network."""
-    info = f"standin-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"standin-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("standin.py", f"version = {version!r}\n")
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", f"version = {version!r}\n")
         wheel.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: standin\nVersion: {version}\n"
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         )
         wheel.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -51,13 +51,22 @@ def make_wheel(folder: pathlib.Path, version: str) -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def requirement(folder: pathlib.Path, version: str) -> str:
-    return f"--no-index\n--find-links {folder.as_uri()}\nstandin=={version}\n"
+def requirement(folder: pathlib.Path, version: str, name: str = "standin") -> str:
+    return f"--no-index\n--find-links {folder.as_uri()}\n{name}=={version}\n"
+
+
+def make_driver(root: pathlib.Path, file: str) -> str:
+    """The file by which a driver is found; returns the value of CNNRNN_DRIVER_ROOT."""
+    (root / file).parent.mkdir(parents=True)
+    (root / file).touch()
+    return str(root)
 
 
 def environment(tools: pathlib.Path, **changes: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON", "CNNRNN"))}
+    others = ("PIP_", "PYTHON", "CNNRNN", "CUDA_")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
     isolated = {
+        "CNNRNN_DRIVER_ROOT": str(tools),  # no NVIDIA driver, on any machine
         "PATH": str(tools),
         "PYTHON": sys.executable,
         "PIP_CONFIG_FILE": os.devnull,
@@ -291,6 +300,65 @@ def test_dev_requirements_only_for_the_tests(installed):
     ]
     result = run(project, tools, "check", STAND_IN_EXIT="4")
     assert result.returncode == 4 and len(result.stdout.splitlines()) == 1
+
+
+@pytest.fixture
+def with_gpu_libraries(installed, tmp_path):
+    """The installed project, before the GPU libraries: (project, tools, environment changes)."""
+    project, tools, _ = installed
+    make_wheel(project, "1.0", "gpulibraries")
+    (project / "requirements-gpu.txt").write_text(requirement(project, "1.0", "gpulibraries"))
+    changes = {"CNNRNN_DRIVER_ROOT": make_driver(tmp_path / "driver", "dev/nvidiactl")}
+    yield project, tools, changes | {"HOSTTYPE": "x86_64"}
+    (project / ".venv/.installed-requirements-gpu.txt").unlink(missing_ok=True)
+
+
+def has_gpu_libraries(project: pathlib.Path) -> bool:
+    return bool(list((project / ".venv").rglob("gpulibraries.py")))
+
+
+@pytest.mark.parametrize("file", ["dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1"])
+def test_a_driver_brings_the_gpu_libraries(with_gpu_libraries, tmp_path, file):
+    project, tools, changes = with_gpu_libraries
+    changes |= {"CNNRNN_DRIVER_ROOT": make_driver(tmp_path / "another", file)}
+    result = run(project, tools, "phase1", **changes)
+    assert result.returncode == 0, result.stderr
+    (said,) = [line for line in result.stderr.splitlines() if "NVIDIA" in line]
+    assert "this machine has an NVIDIA driver" in said and "GB" in said and "minutes" in said
+    assert "phase1" in result.stdout and has_gpu_libraries(project)
+    assert run(project, tools, "phase1", **changes).stderr == ""  # once
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"CNNRNN_DRIVER_ROOT": "/nowhere"},
+        {"CUDA_VISIBLE_DEVICES": ""},
+        {"CUDA_VISIBLE_DEVICES": "-1"},
+        {"HOSTTYPE": "aarch64"},
+    ],
+)
+def test_no_gpu_libraries_without_a_driver_or_with_hidden_gpus(with_gpu_libraries, changed):
+    project, tools, changes = with_gpu_libraries
+    result = run(project, tools, "phase1", **changes | changed)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert not (project / ".venv/.installed-requirements-gpu.txt").exists()
+    # The same command installs them as soon as nothing stands against it.
+    assert (
+        "NVIDIA" in run(project, tools, "phase1", **changes | {"CUDA_VISIBLE_DEVICES": "0"}).stderr
+    )
+
+
+def test_gpu_libraries_that_cannot_be_installed(with_gpu_libraries):
+    project, tools, changes = with_gpu_libraries
+    (project / "requirements-gpu.txt").write_text("gpulibraries==2.0\n")
+    result = run(project, tools, "phase1", **changes)
+    assert (result.returncode, result.stdout) == (1, "")
+    sentence = result.stderr.splitlines()[-1]
+    assert "requirements-gpu.txt failed because no package index could be reached" in sentence
+    assert "CUDA_VISIBLE_DEVICES=-1" in sentence
+    result = run(project, tools, "phase1", **changes | {"CUDA_VISIBLE_DEVICES": "-1"})
+    assert (result.returncode, result.stderr) == (0, "")  # the rest is still usable
 
 
 def test_an_interrupted_installation_starts_again(fresh, tools, installed):
