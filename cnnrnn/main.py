@@ -126,7 +126,7 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
     if "no-tensorflow" in options:
         _function(word)(positional, config)
         return 0
-    quiet_tensorflow.import_tensorflow()
+    quiet_tensorflow.import_tensorflow(uses_gpus="cpu" not in options)
     import tensorflow as tf
 
     from cnnrnn.system import devices

@@ -55,7 +55,6 @@ TESTED_IN = {
     "phases": "training/test_trainer.py",
     "settings": "test_config.py",
     "shapes": "models/test_network.py",
-    "system.quiet_tensorflow": "test_main.py",
     "training.epoch_result": "training/test_trainer.py",
     "training.initial_weights": "training/test_trainer.py",
     "training.loss_scale": "training/test_precision.py",

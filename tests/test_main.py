@@ -202,6 +202,19 @@ def test_data_describes_a_folder_whatever_keras_backend_is_set(images):
     ]
 
 
+def test_a_gpu_that_cannot_be_used_is_a_warning_before_anything_else(tmp_path):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidiactl").touch()
+    # 99: there is no GPU with this index, on a machine with GPUs either.
+    machine = {"CNNRNN_DRIVER_ROOT": str(tmp_path), "CUDA_VISIBLE_DEVICES": "99"}
+    done = run("evaluate", f"--runs_dir={tmp_path}", **machine)
+    warning, error = done.stderr.splitlines()
+    assert warning.startswith("warning: there is an NVIDIA driver, but TensorFlow sees no GPU: ")
+    assert error.startswith("cnnrnn: ") and "no trained weights" in error
+    done = run("export", f"--runs_dir={tmp_path}", **machine)  # works on the CPU
+    assert done.stderr.startswith("cnnrnn: ") and len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_the_sample_at_full_size_through_the_command_line(tmp_path):
     """The real network and weights: phase 1, phase 2 on two replicas, evaluation."""
