@@ -8,11 +8,13 @@ import subprocess
 import sys
 from typing import Any
 
+import tensorflow as tf
+
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import xception_weights
-from cnnrnn.system import processor
+from cnnrnn.system import gpu_libraries, processor
 
 _PACKAGES = {  # distribution -> a module that it installs
     "tensorflow": "tensorflow",
@@ -34,7 +36,7 @@ def describe(
     started_from: str,
     weights: xception_weights.WeightsSource | None,
 ) -> dict[str, Any]:
-    """The manifest of a phase on this machine, as JSON.
+    """The manifest of a phase on this machine, as JSON; "gpus" only if it has some.
 
     Args:
         phase, config, data: what is trained.
@@ -42,6 +44,7 @@ def describe(
         started_from: description of the initial weights.
         weights: source of the CNN's pretrained weights; None if a run's weights were loaded.
     """
+    gpus = _gpus()
     return {
         "command": " ".join(sys.argv),
         "python": platform.python_version(),
@@ -49,6 +52,7 @@ def describe(
         "processor": processor.describe(),
         "cores": _cores(),
         "devices": devices,
+        **({"gpus": gpus} if gpus else {}),
         "precision": config.training.precision,
         "packages": {name: _version(name, module) for name, module in _PACKAGES.items()},
         "git_commit": git_commit(),
@@ -91,6 +95,29 @@ def _cores() -> int | None:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
+
+
+def _gpus() -> dict[str, Any]:
+    """The GPUs of this machine, also those hidden from this process, and what computes on them.
+
+    "tf32": whether float32 products may be computed in TF32; compute capability 8.0 and later can.
+    """
+    devices = tf.config.list_physical_devices("GPU")
+    if not devices:
+        return {}
+    details = [tf.config.experimental.get_device_details(device) for device in devices]
+    build = tf.sysconfig.get_build_info()
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+    return {
+        "names": [each.get("device_name") for each in details],
+        "compute_capability": [
+            ".".join(map(str, each.get("compute_capability", ()))) for each in details
+        ],
+        "driver": gpu_libraries.driver_version(),
+        "tensorflow_built_with": {name: build.get(f"{name}_version") for name in ("cuda", "cudnn")},
+        "tf32": allowed and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0",
+        "packages": gpu_libraries.packages(),
+    }
 
 
 def _version(distribution: str, module: str) -> str:

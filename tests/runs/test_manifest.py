@@ -1,13 +1,17 @@
 """Reproducibility manifest: package versions, and differences from this machine."""
 
 import importlib.metadata
+import json
 import subprocess
 import types
 
 import numpy as np
+import pytest
+import tensorflow as tf
 
 from cnnrnn import config, phases
 from cnnrnn.runs import manifest
+from cnnrnn.system import gpu_libraries
 
 BEFORE = {
     "command": "a",
@@ -63,6 +67,52 @@ def test_the_keys_stay_the_same():
         *("tensorflow", "keras", "tensorflow-datasets", "numpy", "absl-py", "pillow")
     ]
     assert packages["numpy"] == np.__version__
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """GPUs that are hidden from this process, as in `reproduce`, whose child processes train."""
+    details = {
+        "a": {"device_name": "NVIDIA A100-SXM4-40GB", "compute_capability": (8, 0)},
+        "b": {"device_name": "NVIDIA H100 80GB HBM3", "compute_capability": (9, 0)},
+    }
+    build = {"cuda_version": "12.5.1", "cudnn_version": "9", "is_cuda_build": True}
+    packages = {"nvidia-cudnn-cu12": "9.10.2.21"}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a", "b"])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", details.get)
+    monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: build)
+    monkeypatch.setattr(gpu_libraries, "driver_version", lambda: "575.57.08")
+    monkeypatch.setattr(gpu_libraries, "packages", lambda: packages)
+
+
+def test_gpus_are_recorded_with_driver_and_libraries(two_gpus, monkeypatch):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    recorded = json.loads(json.dumps(described()))
+    assert recorded["gpus"] == {
+        "names": ["NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3"],
+        "compute_capability": ["8.0", "9.0"],
+        "driver": "575.57.08",
+        "tensorflow_built_with": {"cuda": "12.5.1", "cudnn": "9"},
+        "tf32": True,
+        "packages": {"nvidia-cudnn-cu12": "9.10.2.21"},
+    }
+    assert manifest.differences(recorded, described()) == []
+    recorded["gpus"]["packages"]["nvidia-cudnn-cu12"] = "9.3.0.75"
+    assert manifest.differences(recorded, described()) == [
+        "gpus.packages.nvidia-cudnn-cu12: 9.3.0.75 then, 9.10.2.21 now"
+    ]
+
+
+def test_tf32_is_off_if_the_user_turns_it_off(two_gpus, monkeypatch):
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert described()["gpus"]["tf32"] is False
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        assert described()["gpus"]["tf32"] is False
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
 def test_tensorflow_of_another_distribution_is_recorded_with_its_name(monkeypatch):
