@@ -136,9 +136,9 @@ class RunSettings:
     )
     deterministic: bool = _setting(
         False,
-        "Only operations whose results do not depend on the order in which threads finish. On a "
-        "CPU they are used in any case; on GPUs they are slower, and without them two trainings "
-        "differ in the last digits. verify-resume and reproduce turn it on.",
+        "On GPUs, use only operations whose results do not depend on the order in which threads "
+        "finish. They are slower; without them two trainings differ in the last digits. On a CPU "
+        "training is deterministic in any case. verify-resume and reproduce turn it on.",
     )
     checkpoint_minutes: float = _setting(
         10.0, "Save a checkpoint at least this often, besides one after each epoch.",

@@ -19,9 +19,23 @@ from cnnrnn.system import console
 from tests import helpers
 
 
-def pytest_collection_modifyitems(items):
-    """Slow tests run last, so that a failure shows early."""
+def pytest_configure(config):
+    """Hides GPUs, except from the tests that are marked `gpu`: `pytest -m gpu` runs these alone.
+
+    The results of the others do not depend on the machine then. No module has imported TensorFlow.
+    """
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Slow tests run last, so that a failure shows early. Tests of GPUs run alone."""
     items.sort(key=lambda item: "slow" in item.keywords)
+    reason = "needs a GPU" if config.option.markexpr == "gpu" else "run with -m gpu"
+    if config.option.markexpr != "gpu" or not pathlib.Path("/dev/nvidiactl").exists():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

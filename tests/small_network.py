@@ -16,6 +16,7 @@ import keras
 
 from cnnrnn import main, shapes
 from cnnrnn.commands import reproduce, verify_resume
+from cnnrnn.gpu_check import measurement
 from cnnrnn.models import batch_norm, fusion, lstm
 from cnnrnn.models import network as network_lib
 
@@ -53,6 +54,12 @@ def small_build(
     inputs = {"image": image, network_lib.SEQUENCE_INPUT: sequence}
     model = keras.Model(inputs, logits, name="small")
     return network_lib.parts_of(model, cnn, precision)
+
+
+def measure(name, config, *arguments):
+    """`gpu_check.measurement.measure` with the small network; for child processes."""
+    network_lib.build = small_build
+    return measurement.measure(name, config, *arguments)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from cnnrnn.system import devices
 from tests import helpers
 
 USE_NO_GPU = {"data", "doctor", "export", "reproduce", "verify-resume"}
-WITHOUT_TENSORFLOW = {"preflight"}
+WITHOUT_TENSORFLOW = {"check-gpu", "preflight"}
 OPTIONS = {"arguments", "cpu", "no-tensorflow", "resumes", "-"}
 
 

@@ -47,15 +47,10 @@ def describe(
     gpus = _gpus()
     return {
         "command": " ".join(sys.argv),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "processor": processor.describe(),
-        "cores": _cores(),
+        **of_machine(),
         "devices": devices,
         **({"gpus": gpus} if gpus else {}),
         "precision": config.training.precision,
-        "packages": {name: _version(name, module) for name, module in _PACKAGES.items()},
-        "git_commit": git_commit(),
         "seed": config.run.seed,
         "dataset": {
             "name": data.name,
@@ -66,6 +61,18 @@ def describe(
         "started_from": started_from,
         "xception_weights": vars(weights) if weights else None,
         "batchnorm": config.training.phase2_batchnorm if phase.train_cnn else "frozen",
+    }
+
+
+def of_machine() -> dict[str, Any]:
+    """What a manifest says of this machine and the software on it."""
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor.describe(),
+        "cores": _cores(),
+        "packages": {name: _version(name, module) for name, module in _PACKAGES.items()},
+        "git_commit": git_commit(),
     }
 
 

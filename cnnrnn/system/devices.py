@@ -24,11 +24,12 @@ def configure(*, uses_gpus: bool = True, deterministic: bool = False) -> None:
     Args:
         uses_gpus: False hides the GPUs, for work on the CPU and for processes whose child processes
             need the GPUs' memory.
-        deterministic: see --deterministic. Child processes inherit the variables only.
+        deterministic: see --deterministic. On a CPU there is nothing to do: its operations are
+            deterministic, and TensorFlow's setting would only choose slower ones.
     """
     if not uses_gpus:
         tf.config.set_visible_devices([], "GPU")
-    if deterministic:
+    if deterministic and gpus():
         os.environ.update(_DETERMINISTIC)
         tf.config.experimental.enable_op_determinism()
 

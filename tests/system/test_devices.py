@@ -92,6 +92,8 @@ import cnnrnn
 import tensorflow as tf
 from cnnrnn.system import devices
 
+if {gpus}:
+    tf.config.get_visible_devices = lambda kind: ["a GPU"]
 devices.configure({arguments})
 try:
     tf.random.uniform(())
@@ -105,11 +107,15 @@ VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_AUTOTUNE", "NCCL_ALGO")
 
 
 @pytest.mark.parametrize(
-    "arguments, expected",
-    [("", "False None None None"), ("deterministic=True", "True :4096:2 0 Ring")],
+    "gpus, arguments, expected",
+    [
+        (1, "", "False None None None"),
+        (1, "deterministic=True", "True :4096:2 0 Ring"),
+        (0, "deterministic=True", "False None None None"),
+    ],
 )
-def test_deterministic_operations(arguments, expected):
-    code = IN_A_NEW_PROCESS.format(arguments=arguments, variables=VARIABLES)
+def test_deterministic_operations(gpus, arguments, expected):
+    code = IN_A_NEW_PROCESS.format(gpus=gpus, arguments=arguments, variables=VARIABLES)
     environment = {name: os.environ[name] for name in os.environ.keys() - {*VARIABLES}}
     output = subprocess.check_output(
         [sys.executable, "-c", code], cwd=helpers.REPOSITORY, env=environment, text=True

@@ -1,0 +1,236 @@
+"""`check-gpu`: does training work on the GPUs of this machine? A table, and a file to send back.
+
+Each check runs in a process of its own, so that one that fails ends none of the others. This
+process does not import TensorFlow: it would take memory of the GPUs.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import logging
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors
+from cnnrnn.gpu_check import command_line
+from cnnrnn.gpu_check import measurement as measurement_lib
+from cnnrnn.system import atomic_files, child_process, progress
+from cnnrnn.training import cost
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+_LOSS_TOLERANCE = 1e-3  # relative, of two numbers of devices, in float32
+_PRECISION_TOLERANCE = 2e-2  # relative, of a precision against float32
+Measure = Callable[..., measurement_lib.Measurement]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One line of the table.
+
+    Attributes:
+        name: of the check, as on the command line.
+        verdict: "PASS", "FAIL", or "SKIP" if it does not apply to this machine.
+        text: figures, or what failed.
+        seconds: it took.
+        figures: for the file, JSON.
+    """
+
+    name: str
+    verdict: str
+    text: str
+    seconds: float
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.verdict}  {self.name:<20}  {self.text}"
+
+
+class _SkippedError(Exception):
+    """A check does not apply to this machine."""
+
+
+class _FailedError(Exception):
+    """A check failed; the message says how."""
+
+
+class Checks:
+    """The checks, in order; see `names`.
+
+    Args:
+        config: names the images and the devices.
+        program: the command line of the checks that run commands.
+        measure: `measurement.measure` or a replacement; a function of a module.
+    """
+
+    def __init__(self, config: config_lib.Config, program: command_line.Program, measure: Measure):
+        self._config, self._program, self._measure = config, program, measure
+        self._first_losses: dict[tuple[str, str], float] = {}
+        self._checks: dict[str, Callable[[], measurement_lib.Measurement]] = {
+            "lstm-kernels": lambda: self._measured("lstm_kernels", config),
+        }
+        for phase in cost.PHASES:
+            for precision in PRECISIONS:
+                self._checks[f"{phase}-{precision}"] = self._training_steps(phase, precision)
+        self._checks |= {
+            "images": lambda: self._measured("input_images", config),
+            "replicas": self._replicas,
+            "determinism": self._determinism,
+            "export": lambda: command_line.export(program, config),
+            "resume": lambda: command_line.resume(program, config),
+        }
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._checks)
+
+    @functools.cached_property
+    def devices(self) -> measurement_lib.Measurement:
+        """The devices and the software; "gpus" of its figures is their number."""
+        return self._measured("installation", self._config)
+
+    def run(self, name: str) -> Result:
+        """Runs one check; whatever happens in it is its result."""
+        start = time.monotonic()
+        try:
+            found = self._checks[name]()
+        except _SkippedError as skipped:
+            return Result(name, "SKIP", str(skipped), time.monotonic() - start)
+        except (_FailedError, command_line.CommandFailedError) as failed:
+            return Result(name, "FAIL", str(failed), time.monotonic() - start)
+        verdict = "PASS" if found.passed else "FAIL"
+        return Result(name, verdict, found.text, time.monotonic() - start, found.figures)
+
+    def _measured(
+        self, name: str, config: config_lib.Config, *arguments: Any
+    ) -> measurement_lib.Measurement:
+        ended = child_process.call(self._measure, name, config, *arguments)
+        if isinstance(ended.answer, measurement_lib.Measurement):
+            return ended.answer
+        if isinstance(ended.answer, errors.UsageError):
+            raise ended.answer
+        how = ended.how if ended.answer is None else str(ended.answer)
+        raise _FailedError(
+            f"out of memory: {how}" if isinstance(ended.answer, MemoryError) else how
+        )
+
+    def _training_steps(
+        self, phase: str, precision: str
+    ) -> Callable[[], measurement_lib.Measurement]:
+        """The check of a phase in a precision. Its first loss must be near that of float32."""
+
+        def check() -> measurement_lib.Measurement:
+            config = self._config.replace(precision=precision)
+            found = self._measured("training_steps", config, phase)
+            loss = self._first_losses[phase, precision] = found.figures["losses"][0]
+            reference = self._first_losses.get((phase, "float32"), loss)
+            if abs(loss - reference) > _PRECISION_TOLERANCE * abs(reference):
+                raise _FailedError(f"{found.text}, but {reference:.4f} in float32")
+            return found
+
+        return check
+
+    def _replicas(self) -> measurement_lib.Measurement:
+        """The losses of all devices together must be those of one."""
+        count = self.devices.figures["gpus"] or self._config.run.logical_cpus
+        if count == 1:
+            raise _SkippedError("there is one device only")
+        sizes = tuple(-(-size // count) * count for size in self._config.training.batch_size)
+        one, all_together = (
+            self._measured("replicas", self._config, only_first, sizes)
+            for only_first in (True, False)
+        )
+        largest = max(
+            abs(a - b) / abs(a)
+            for phase in cost.PHASES
+            for a, b in zip(
+                one.figures["losses"][phase], all_together.figures["losses"][phase], strict=True
+            )
+        )
+        return measurement_lib.Measurement(
+            largest <= _LOSS_TOLERANCE,
+            f"losses of 1 and of {count} devices differ by up to {largest:.1e} (relative)",
+            {"one": one.figures, "all": all_together.figures},
+        )
+
+    def _determinism(self) -> measurement_lib.Measurement:
+        """Training with --deterministic must be reproducible; without it, the result is told."""
+        config = self._config.replace(precision="float32")
+        with_flag = self._measured("determinism", config.replace(deterministic=True))
+        without = self._measured("determinism", config.replace(deterministic=False))
+        return measurement_lib.Measurement(
+            with_flag.passed,
+            f"with --deterministic {with_flag.text}; without it {without.text}",
+            {"with": with_flag.figures, "without": without.figures},
+        )
+
+
+def run(
+    arguments: Sequence[str],
+    config: config_lib.Config,
+    program: Sequence[str] = child_process.PROGRAM,
+    measure: Measure = measurement_lib.measure,
+) -> None:
+    """Runs the checks, prints a table and writes it to check-gpu.txt and .json in --runs_dir.
+
+    Args:
+        arguments: names of checks; none: all.
+        config: names the images, and --logical_cpus.
+        program: the command line of the checks that run commands, up to the command word.
+        measure: makes a measurement in a child process.
+
+    Raises:
+        UsageError: there is no GPU and no --logical_cpus, or no such check.
+        RunError: a check failed.
+    """
+    # Random weights need no download, and BatchNorm is trained as in the recipe.
+    config = config.replace(xception_weights="none", phase2_batchnorm="train")
+    with tempfile.TemporaryDirectory(prefix="cnnrnn-check-gpu-") as folder:
+        commands = command_line.Program(program, pathlib.Path(folder))
+        checks = Checks(config, commands, measure)
+        unknown = sorted(set(arguments) - set(checks.names))
+        if unknown:
+            raise errors.UsageError(
+                f"there is no check {unknown[0]!r}: expected some of {', '.join(checks.names)}."
+            )
+        devices = checks.devices
+        if not devices.passed:
+            raise errors.UsageError(
+                f"{devices.text} --logical_cpus=2 runs the same checks on the CPU."
+            )
+        logging.info(f"check-gpu: {devices.text}")
+        todo = [name for name in checks.names if name in (arguments or checks.names)]
+        results = []
+        for number, name in enumerate(todo, 1):
+            logging.info(f"check {number} of {len(todo)}: {name} ...")
+            results.append(checks.run(name))
+            took = progress.duration(results[-1].seconds)
+            logging.info(f"  {results[-1]}  ({took})")
+            _write(config, devices, results)
+    failed = [result.name for result in results if result.verdict == "FAIL"]
+    print(f"\n{_table(devices, results)}")
+    if failed:
+        raise errors.RunError(f"{len(failed)} of {len(todo)} checks failed: {', '.join(failed)}.")
+
+
+def _table(devices: measurement_lib.Measurement, results: Sequence[Result]) -> str:
+    return "\n".join([devices.text, *map(str, results)]) + "\n"
+
+
+def _write(
+    config: config_lib.Config, devices: measurement_lib.Measurement, results: Sequence[Result]
+) -> None:
+    """Writes what is known so far, so that a check that never ends loses nothing."""
+    path = pathlib.Path(config.run.runs_dir).expanduser() / "check-gpu"
+    record = {
+        "devices": devices.figures,
+        "results": [dataclasses.asdict(result) for result in results],
+    }
+    try:
+        atomic_files.write_json(path.with_suffix(".json"), record)
+        atomic_files.write_text(path.with_suffix(".txt"), _table(devices, results))
+    except OSError as error:
+        raise errors.RunError(f"cannot write {path}.json: {error.strerror}") from error

@@ -1,0 +1,87 @@
+"""`check-gpu`: verdicts, files; the whole list on logical CPUs with the small network."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+from cnnrnn import config, errors
+from cnnrnn.commands import check_gpu
+from tests import helpers
+from tests.commands import check_gpu_stand_ins
+
+STAND_IN = (sys.executable, check_gpu_stand_ins.__file__)
+SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return config.Config.of(runs_dir=str(tmp_path / "runs"))
+
+
+def results(settings):
+    """(verdict, text) by check, from the file; and the table of the other file."""
+    root = pathlib.Path(settings.run.runs_dir)
+    record = json.loads((root / "check-gpu.json").read_text())
+    found = {result["name"]: (result["verdict"], result["text"]) for result in record["results"]}
+    return found, (root / "check-gpu.txt").read_text()
+
+
+def test_failures_of_every_kind_are_lines_of_the_table(settings, capsys):
+    with pytest.raises(errors.RunError, match="^8 of 12 checks failed: lstm-kernels, phase2-b"):
+        check_gpu.run((), settings, STAND_IN, check_gpu_stand_ins.failing)
+    found, table = results(settings)
+    expected = {
+        "lstm-kernels": ("FAIL", "ended with exit code 7"),
+        "phase1-float32": ("PASS", "training_steps is well"),
+        "phase1-bfloat16": ("PASS", "so fast"),
+        "phase2-float32": ("PASS", "training_steps is well"),
+        "phase2-bfloat16": ("FAIL", "so fast, but 4.6000 in float32"),
+        "images": ("FAIL", "out of memory: 2 GB on the GPU"),
+        "replicas": ("FAIL", "1 and of 2 devices differ by up to 2.3e-03"),
+        "determinism": ("FAIL", "with --deterministic 3 of 9 variables differ; without it iden"),
+        "export": ("FAIL", "differ by up to 2.0e-01 on the CPU"),
+        "resume": ("FAIL", "verify-resume ended with exit code 1: the last line"),
+    }
+    for name, (verdict, text) in expected.items():
+        assert found[name][0] == verdict and text in found[name][1]
+        assert f"{verdict}  {name:<20}  {found[name][1]}\n" in table
+    assert capsys.readouterr().out.endswith(f"\n{table}\n")
+
+
+def test_the_checks_that_are_named_are_run(settings, capsys):
+    check_gpu.run(["replicas", "lstm-kernels"], settings, STAND_IN, check_gpu_stand_ins.passing)
+    found, _ = results(settings)
+    assert {name: verdict for name, (verdict, _) in found.items()} == {
+        "lstm-kernels": "PASS",
+        "replicas": "PASS",
+    }
+    with pytest.raises(errors.UsageError, match="no check 'repliacs': expected some of lstm-k"):
+        check_gpu.run(["repliacs"], settings, STAND_IN, check_gpu_stand_ins.passing)
+
+
+def test_one_gpu_has_no_replicas_to_compare(settings):
+    check_gpu.run(["replicas"], settings, STAND_IN, check_gpu_stand_ins.with_one_gpu)
+    assert results(settings)[0] == {"replicas": ("SKIP", "there is one device only")}
+
+
+def test_without_a_gpu_nothing_is_checked_unless_asked_for(settings):
+    with pytest.raises(errors.UsageError, match="^No GPU here. --logical_cpus=2 runs the same"):
+        check_gpu.run((), settings, STAND_IN, check_gpu_stand_ins.without_gpu)
+
+
+@pytest.mark.gpu
+def test_the_gpus_of_this_machine(settings):
+    """The whole list at full size."""
+    check_gpu.run((), settings)
+
+
+@pytest.mark.slow
+def test_the_whole_list_on_two_logical_cpus(settings, images, capsys):
+    from tests import small_network
+
+    settings = settings.replace(dataset=str(images), batch_size=(4, 2), logical_cpus=2)
+    check_gpu.run((), settings, SMALL, small_network.measure)
+    assert [verdict for verdict, _ in results(settings)[0].values()] == ["PASS"] * 12

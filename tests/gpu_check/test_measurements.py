@@ -1,0 +1,140 @@
+"""The measurements of check-gpu with the small network on two logical CPUs, in this process."""
+
+import itertools
+
+import pytest
+import tensorflow as tf
+
+from cnnrnn import config, shapes
+from cnnrnn.gpu_check import (
+    determinism,
+    input_images,
+    installation,
+    lstm_kernels,
+    measurement,
+    replicas,
+    session,
+    training_steps,
+)
+from cnnrnn.models import lstm
+from cnnrnn.models import network as network_lib
+from cnnrnn.system import devices
+from cnnrnn.training import train_state
+from tests import (
+    two_cpus,  # noqa: F401
+)
+
+
+@pytest.fixture(autouse=True)
+def tf32_as_before():
+    """Measurements turn it off, each in a process of its own."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    yield
+    tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@pytest.fixture
+def settings(images, small_network, two_replicas, monkeypatch):
+    monkeypatch.setattr(devices, "strategy", lambda logical_cpus: two_replicas)
+    monkeypatch.setattr(session, "_TIMED_SECONDS", 0.0)
+    return config.Config.of(
+        dataset=str(images), batch_size=(5, 2), logical_cpus=2, precision="float32"
+    )
+
+
+@pytest.mark.parametrize("phase", ["phase1", "phase2"])
+def test_training_steps(settings, phase):
+    found = training_steps.measure(settings, phase)
+    figures = found.figures
+    assert found.passed and len(figures["losses"]) == 3
+    assert figures["batch_size"] == (6 if phase == "phase1" else 2)  # of whole replicas
+    assert figures["images_per_second"] > 0 and figures["in_memory"] > 0
+    assert 0 <= figures["waiting"] < 1 and figures["peak"] > 10**8
+    assert f"loss {figures['losses'][0]:.4f}" in found.text
+
+
+def test_training_steps_fail_if_a_loss_is_not_finite(settings):
+    diverging = settings.replace(learning_rate=(1e38, 1e38))
+    assert not training_steps.measure(diverging, "phase1").passed
+
+
+def test_input_images(settings):
+    found = input_images.measure(settings)
+    assert found.passed and len(found.figures) == 4 and min(found.figures.values()) > 0
+
+
+def test_replicas_are_told_from_those_that_do_not_synchronize(settings, one_replica, monkeypatch):
+    def losses():
+        figures = replicas.measure(settings, False, (4, 4)).figures
+        return figures["devices"], figures["losses"]["phase2"]
+
+    count, together = losses()
+    build = network_lib.build
+    monkeypatch.setattr(
+        network_lib, "build", lambda *a, **k: build(*a, **k | {"synchronized_batchnorm": False})
+    )
+    _, separate = losses()
+    monkeypatch.setattr(devices, "strategy", lambda logical_cpus: one_replica)
+    _, alone = losses()
+    assert count == 2
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert separate != pytest.approx(alone, rel=1e-3)
+
+
+def test_determinism_is_told_from_chance(settings, monkeypatch):
+    found = determinism.measure(settings)
+    assert (found.passed, found.text) == (True, "identical to the bit")
+
+    def create(*arguments):
+        state = right(*arguments)
+        apply, calls = state.optimizer.apply, itertools.count()
+
+        def disturbed(gradients, variables):
+            noise = tf.py_function(lambda: 1e-3 * next(calls), [], tf.float32)
+            noise.set_shape(())
+            apply([gradient + noise for gradient in gradients], variables)
+
+        state.optimizer.apply = disturbed
+        return state
+
+    right = train_state.create
+    monkeypatch.setattr(train_state, "create", create)
+    found = determinism.measure(settings)
+    assert not found.passed and found.figures["different"] > 0
+    assert "variables differ, by up to" in found.text
+
+
+def test_lstm_kernels(settings, monkeypatch):
+    monkeypatch.setattr(shapes, "LSTM_UNITS", 8)
+    found = lstm_kernels.measure(settings)
+    assert found.passed and list(found.figures["error"]) == [
+        "float32 ours", "bfloat16 ours", "float16 ours",
+    ]  # fmt: skip
+    assert found.figures["error"]["float32 ours"] == 0 < found.figures["error"]["bfloat16 ours"]
+    right = lstm.LSTM.call
+
+    def wrong(layer, sequences, **kwargs):
+        outputs = right(layer, sequences, **kwargs)
+        return outputs * 1.5 if layer.compute_dtype == "float16" else outputs
+
+    monkeypatch.setattr(lstm.LSTM, "call", wrong)
+    assert not lstm_kernels.measure(settings).passed
+
+
+def test_installation():
+    found = installation.measure(config.Config())
+    if not devices.gpus():
+        assert not found.passed and "sees no GPU" in found.text
+    found = installation.measure(config.Config.of(logical_cpus=2))
+    assert found.passed and {"gpus", "packages", "processor"} <= set(found.figures)
+
+
+def test_errors_of_tensorflow_can_be_sent_to_the_parent_process(monkeypatch):
+    def measure(config, error):
+        raise error(None, None, "the message\nmore")
+
+    monkeypatch.setattr(installation, "measure", measure)
+    with pytest.raises(MemoryError, match="the message"):
+        measurement.measure("installation", config.Config(), tf.errors.ResourceExhaustedError)
+    with pytest.raises(measurement.errors.RunError, match="^the message$"):
+        measurement.measure("installation", config.Config(), tf.errors.InternalError)
