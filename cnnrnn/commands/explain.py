@@ -13,7 +13,7 @@ from cnnrnn.datasets import image_paths
 from cnnrnn.evaluation import charts
 from cnnrnn.models import attribution
 from cnnrnn.runs import classifier as classifier_lib
-from cnnrnn.system import atomic_files
+from cnnrnn.system import atomic_files, devices
 from cnnrnn.system import text as text_lib
 
 _FOLDER = "explanations"
@@ -65,7 +65,8 @@ def _explain(
     top: int,
 ) -> tuple[bytes, list[tuple[str, float]]]:
     """The PNG of one image, and its most likely classes with their probabilities."""
-    views = classifier.views(tf.constant(encoded))
+    with devices.on_cpu():
+        views = classifier.views(tf.constant(encoded))
     batch = {name: view[tf.newaxis] for name, view in views.items()}
     probabilities = classifier.probabilities(batch).numpy()[0]
     labels = np.argsort(-probabilities, kind="stable")[:top]

@@ -16,6 +16,7 @@ from cnnrnn.evaluation import charts
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.serving import batcher
+from cnnrnn.system import devices
 
 _NAME = "cnnrnn"
 _BATCH_SIZE, _QUEUE_SIZE = 32, 256
@@ -145,7 +146,8 @@ def _explain_image(
         (name.decode(), float(probability), cam, timesteps)
         for name, probability, cam, timesteps in zip(*columns, strict=True)
     ]
-    view = preprocessing.rgb(views_lib.decode(tf.constant(image)))
+    with devices.on_cpu():
+        view = preprocessing.rgb(views_lib.decode(tf.constant(image)))
     figure = charts.explanation_figure(view.numpy(), classes[:_FIGURE_CLASSES])
     return {
         "classes": [{"class": name, "probability": value} for name, value, *_ in classes],

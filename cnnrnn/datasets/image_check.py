@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cnnrnn.preprocessing import image_header
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import devices
 from cnnrnn.system import text as text_lib
 
 # The usual suffixes of the formats that training can decode, by Pillow's name of the format.
@@ -119,7 +120,8 @@ def _problem(info: ImageInfo, encoded: bytes, max_pixels: int) -> str:
     try:
         pixels = info.width * info.height * info.frames
         if pixels <= max_pixels:  # frames of a GIF may be larger than its canvas
-            pixels = int(count_pixels(encoded))
+            with devices.on_cpu():
+                pixels = int(count_pixels(encoded))
         if pixels > max_pixels:
             size = f"{info.width:,} x {info.height:,}"
             return (
@@ -127,7 +129,8 @@ def _problem(info: ImageInfo, encoded: bytes, max_pixels: int) -> str:
                 f"({size if info.frames == 1 else f'in {info.frames} frames'}), "
                 f"more than --max_megapixels={max_pixels / 1e6:g} allows"
             )
-        decode(encoded)
+        with devices.on_cpu():
+            decode(encoded)
     except tf.errors.OpError as error:
         return f"cannot be decoded: {reason(error)}"
     return ""

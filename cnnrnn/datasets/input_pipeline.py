@@ -48,8 +48,9 @@ def index_at(position: tf.Tensor, size: int, seed: int) -> tf.Tensor:
 
 def indices_at(start: int, count: int, size: int, seed: int) -> np.ndarray:
     """(count,) indices of the samples at `start` and the positions after it; see `index_at`."""
-    positions = tf.range(start, start + count, dtype=tf.int64)
-    return np.array([index_at(position, size, seed).numpy() for position in positions])
+    with devices_lib.on_cpu():
+        positions = tf.range(start, start + count, dtype=tf.int64)
+        return np.array([index_at(position, size, seed).numpy() for position in positions])
 
 
 def training(
@@ -211,8 +212,9 @@ def decoding_error(
     """
     for index in indices:
         try:
-            for encoded, _ in tf.data.Dataset.from_tensors(int(index)).map(split.fetch):
-                views_lib.decode(encoded)
+            with devices_lib.on_cpu():
+                for encoded, _ in tf.data.Dataset.from_tensors(int(index)).map(split.fetch):
+                    views_lib.decode(encoded)
         except tf.errors.OpError as cause:
             return errors.RunError(
                 f"cannot decode {split.describe(int(index))}: {image_check.reason(cause)}. It has "

@@ -1,5 +1,6 @@
 """Devices: which this process uses, distribution strategy, precision, their description."""
 
+import contextlib
 import functools
 import os
 
@@ -37,6 +38,15 @@ def configure(*, uses_gpus: bool = True, deterministic: bool = False) -> None:
 def gpus() -> list[tf.config.PhysicalDevice]:
     """The GPUs that this process uses; none if `configure` has hidden them."""
     return tf.config.get_visible_devices("GPU")
+
+
+def on_cpu() -> contextlib.AbstractContextManager:
+    """A block whose eager operations run on the CPU, for images and indices before the network.
+
+    Their kernels exist on the CPU only, and small operations gain nothing from a GPU. In a pipeline
+    they are on the CPU anyway. What is traced in the block keeps no device.
+    """
+    return tf.device("/CPU:0")
 
 
 @functools.cache  # collectives of two strategies in one process collide

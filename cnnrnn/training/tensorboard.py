@@ -14,6 +14,7 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import event_files, run_folder
+from cnnrnn.system import devices
 from cnnrnn.system import text as text_lib
 
 _INPUTS = 4  # images
@@ -128,7 +129,7 @@ class Summaries:
             [data.class_names[top[0]] for top in predictions.top[indices]],
             predictions.probability[indices],
         )
-        with self._validation.as_default(step=step):
+        with self._validation.as_default(step=step), devices.on_cpu():
             tf.summary.image("predictions", tf.io.decode_png(png)[None])
 
 

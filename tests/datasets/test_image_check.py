@@ -7,7 +7,10 @@ import tensorflow as tf
 
 from cnnrnn.datasets import image_check
 from cnnrnn.preprocessing import views as views_lib
-from tests import bad_images
+from tests import (
+    bad_images,
+    two_cpus,  # noqa: F401
+)
 
 LIMIT = 100_000_000
 
@@ -37,6 +40,27 @@ def test_the_header_is_read():
     info = image_check.examine(bad_images.FILES["rotated.jpg"][0], LIMIT)
     assert (info.format, info.width, info.height, info.orientation) == ("JPEG", 40, 32, 6)
     assert image_check.examine(bad_images.FILES["animated.gif"][0], LIMIT).frames == 3
+
+
+def test_images_are_checked_on_the_cpu(monkeypatch):
+    """The second logical CPU is the default device here, as a GPU is where there is one."""
+    used = []
+
+    def recorded(op):
+        def run(encoded):
+            result = op(encoded)
+            used.append(result.device)
+            return result
+
+        return run
+
+    ops = [recorded(op) for op in image_check._ops()]
+    monkeypatch.setattr(image_check, "_ops", lambda: ops)
+    with tf.device("/CPU:1"):
+        assert ops[0](bad_images.FILES["animated.gif"][0]).device.endswith("CPU:1")
+        used.clear()
+        assert not image_check.examine(bad_images.FILES["animated.gif"][0], LIMIT).problem
+    assert len(used) == 2 and all(device.endswith("CPU:0") for device in used)
 
 
 def test_the_limit_counts_all_frames():

@@ -14,7 +14,10 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.training import feature_cache
-from tests import helpers
+from tests import (
+    helpers,
+    two_cpus,  # noqa: F401
+)
 
 
 @pytest.fixture
@@ -65,6 +68,21 @@ def test_training_may_start_at_any_position_of_the_same_order(data):
     np.testing.assert_array_equal(indices(data.train, 15, 5), order[15:])
     assert sorted(order[:18]) == list(range(18))  # no image is dropped or repeated in a pass
     assert not np.array_equal(indices(data.train, 0, 8, seed=1), order)
+
+
+def test_orders_are_computed_on_the_cpu(monkeypatch):
+    """The second logical CPU is the default device here, as a GPU is where there is one."""
+    index_at, used = input_pipeline.index_at, []
+
+    def recorded(position, size, seed):
+        used.append(index_at(position, size, seed).device)
+        return index_at(position, size, seed)
+
+    monkeypatch.setattr(input_pipeline, "index_at", recorded)
+    with tf.device("/CPU:1"):
+        assert index_at(tf.constant(0, tf.int64), 5, 0).device.endswith("CPU:1")
+        input_pipeline.indices_at(0, 2, 5, seed=0)
+    assert len(used) == 2 and all(device.endswith("CPU:0") for device in used)
 
 
 def test_views_and_labels_are_of_the_same_image(data):

@@ -10,7 +10,9 @@ import sklearn.datasets
 import tensorflow as tf
 
 from cnnrnn import settings
+from cnnrnn.preprocessing import image_header
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import devices
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,21 @@ def test_a_timestep_is_thirteen_gray_pixel_rows(photograph):
     assert sequence.shape == (23, 3887)
     expected = rgb.numpy()[13 * 4 : 13 * 5].mean(axis=-1).reshape(-1)
     np.testing.assert_allclose(sequence[4], expected, atol=1e-6)
+
+
+def test_what_is_traced_in_a_block_on_the_cpu_names_no_device():
+    """So exports, which contain these ops, do not."""
+
+    def prepare(encoded):
+        image = views_lib.decode(image_header.limited(encoded, 10_000))
+        return views_lib.Preprocessing().inputs(image)
+
+    with devices.on_cpu():
+        function = tf.function(prepare).get_concrete_function(tf.TensorSpec((), tf.string))
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    assert any(node.op == "DecodeImage" for node in nodes)
+    assert {node.device for node in nodes} == {""}
 
 
 def encoders(pixels: np.ndarray):
