@@ -177,7 +177,11 @@ def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> It
 
 
 class _DeletedInBackground:
-    """An iterator for whose deletion nobody waits."""
+    """An iterator for whose deletion only the end of the process waits.
+
+    The thread is not a daemon: one that is still at work when the interpreter ends aborts the
+    process.
+    """
 
     def __init__(self, iterator: Iterator):
         self._iterators = [iterator]
@@ -190,7 +194,7 @@ class _DeletedInBackground:
 
     def __del__(self):
         if not sys.is_finalizing():  # a thread can be started
-            threading.Thread(target=self._iterators.clear, daemon=True).start()
+            threading.Thread(target=self._iterators.clear).start()
 
 
 def decoding_error(

@@ -144,6 +144,31 @@ def test_nobody_waits_for_the_deletion_of_a_distributed_iterator():
     assert deleted.wait(20)
 
 
+_DELETION_AT_EXIT = """
+import time
+from cnnrnn.datasets import input_pipeline
+
+class Iterator:
+    def __del__(self):
+        time.sleep(0.5)
+        print("deleted", flush=True)
+
+iterator = input_pipeline._DeletedInBackground(Iterator())
+del iterator
+"""
+
+
+def test_the_process_ends_after_the_deletion():
+    """TensorFlow's deletion aborts the process if the interpreter ends meanwhile."""
+    process = subprocess.run(
+        [sys.executable, "-c", _DELETION_AT_EXIT],
+        cwd=helpers.REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stdout) == (0, "deleted\n"), process.stderr[-2000:]
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
 def test_the_error_names_a_bad_image_and_its_class(data, content):
     path = data.train.path(0)
