@@ -15,7 +15,7 @@ import shutil
 import pytest
 
 from cnnrnn import config, settings
-from cnnrnn.system import console
+from cnnrnn.system import console, gpu_libraries
 from tests import helpers
 
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config, items):
     """Slow tests run last, so that a failure shows early. Tests of GPUs run alone."""
     items.sort(key=lambda item: "slow" in item.keywords)
     reason = "needs a GPU" if config.option.markexpr == "gpu" else "run with -m gpu"
-    if config.option.markexpr != "gpu" or not pathlib.Path("/dev/nvidiactl").exists():
+    if config.option.markexpr != "gpu" or not gpu_libraries.has_driver():
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))

@@ -89,7 +89,7 @@ class Checks:
 
     @functools.cached_property
     def devices(self) -> measurement_lib.Measurement:
-        """The devices and the software; "gpus" of its figures is their number."""
+        """The devices and the software; "devices" of its figures is their number."""
         return self._measured("installation", self._config)
 
     def run(self, name: str) -> Result:
@@ -135,7 +135,7 @@ class Checks:
 
     def _replicas(self) -> measurement_lib.Measurement:
         """The losses of all devices together must be those of one."""
-        count = self.devices.figures["gpus"] or self._config.run.logical_cpus
+        count = self.devices.figures["devices"]
         if count == 1:
             raise _SkippedError("there is one device only")
         sizes = tuple(-(-size // count) * count for size in self._config.training.batch_size)

@@ -36,7 +36,7 @@ def describe(
     started_from: str,
     weights: xception_weights.WeightsSource | None,
 ) -> dict[str, Any]:
-    """The manifest of a phase on this machine, as JSON; "gpus" only if it has some.
+    """The manifest of a phase on this machine, as JSON.
 
     Args:
         phase, config, data: what is trained.
@@ -44,12 +44,10 @@ def describe(
         started_from: description of the initial weights.
         weights: source of the CNN's pretrained weights; None if a run's weights were loaded.
     """
-    gpus = _gpus()
     return {
         "command": " ".join(sys.argv),
         **of_machine(),
         "devices": devices,
-        **({"gpus": gpus} if gpus else {}),
         "precision": config.training.precision,
         "seed": config.run.seed,
         "dataset": {
@@ -65,7 +63,8 @@ def describe(
 
 
 def of_machine() -> dict[str, Any]:
-    """What a manifest says of this machine and the software on it."""
+    """What a manifest says of this machine and its software; "gpus" only if it has some."""
+    gpus = _gpus()
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -73,6 +72,7 @@ def of_machine() -> dict[str, Any]:
         "cores": _cores(),
         "packages": {name: _version(name, module) for name, module in _PACKAGES.items()},
         "git_commit": git_commit(),
+        **({"gpus": gpus} if gpus else {}),
     }
 
 

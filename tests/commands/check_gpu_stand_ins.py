@@ -9,7 +9,7 @@ from cnnrnn.gpu_check.measurement import Measurement
 
 LOSSES = {"phase1": [4.6, 4.5], "phase2": [4.7, 4.4]}
 FIGURES = {
-    "installation": {"gpus": 2},
+    "installation": {"devices": 2},
     "training_steps": {"losses": [4.6]},
     "replicas": {"losses": LOSSES},
     "determinism": {"different": 0},
@@ -25,7 +25,7 @@ def without_gpu(name, config, *arguments):
 
 
 def with_one_gpu(name, config, *arguments):
-    return Measurement(True, "1 GPU", {"gpus": 1})
+    return Measurement(True, "1 GPU", {"devices": 1})
 
 
 def failing(name, config, *arguments):
