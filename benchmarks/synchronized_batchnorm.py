@@ -3,7 +3,7 @@
     python -m benchmarks.synchronized_batchnorm [--batch=8] [--rounds=5] [--precision=bfloat16]
 
 Both networks are in one process and take turns, one step each per round, so that a machine whose
-speed drifts slows both. Two networks of the full size need about 15 GB with the default batch.
+speed drifts slows both.
 """
 
 import argparse
