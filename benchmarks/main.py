@@ -206,6 +206,7 @@ def main(argv: list[str]) -> None:
     if arguments.images and not arguments.images.exists():
         raise SystemExit(f"--images={arguments.images} does not exist")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # this measures the CPU; check-gpu measures GPUs
     python = peers.python() if arguments.peers else None
     torch_version = peers.version(python) if python else None
     precisions = ["float32"]

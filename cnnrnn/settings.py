@@ -183,9 +183,9 @@ class TrainingSettings:
     precision: str = _setting(
         "auto",
         "Data type of the operands of matrix products and convolutions: 'float32', 'bfloat16', "
-        "'float16' (with loss scaling), or 'auto': bfloat16 where the processor or the GPUs "
-        "support it natively, else float32. Weights, sums, statistics, the head and the loss are "
-        "always float32.",
+        "'float16' (with loss scaling), or 'auto': bfloat16 where the processor or all GPUs have "
+        "it, float16 on GPUs of compute capability 7.x, else float32. Weights, statistics, the "
+        "head and the loss are always float32.",
         _one_of("auto", "float32", "bfloat16", "float16"),
     )
     lstm_kernel: str = _setting(

@@ -70,7 +70,7 @@ def _run(sequences: tf.Tensor, kernel: str, precision: str) -> tuple[list[np.nda
     def step() -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             outputs = layer(sequences, training=True)
-            loss = tf.reduce_mean(tf.square(outputs))
+            loss = tf.reduce_sum(tf.square(outputs)) / sequences.shape[0]
         return [outputs, *tape.gradient(loss, layer.trainable_variables)]
 
     found = [value.numpy() for value in step()]
