@@ -58,7 +58,7 @@ def test_epochs_too_short_to_time_report_nothing(report):
 
 
 @pytest.mark.parametrize(
-    "total, words", [(85_900_000_000, "5.1 GB of 85.9 GB,"), (None, "5.1 GB, LSTM")]
+    "total, words", [(85_900_000_000, "5.1 GB of 85.9 GB,"), (None, "5.1 GB, ")]
 )
 def test_on_a_gpu_the_memory_is_that_of_the_gpu(report, monkeypatch, total, words):
     monkeypatch.setattr(gpu_memory, "peak", lambda: 5_100_000_000)
