@@ -153,3 +153,8 @@ def test_a_batch_must_be_a_multiple_of_the_replicas():
     devices.check_batch(4, two_replicas)
     with pytest.raises(errors.UsageError, match="--batch_size=5 .* multiple of 2"):
         devices.check_batch(5, two_replicas)
+
+
+def test_gpus_are_hidden_from_tests_that_are_not_marked():
+    """Otherwise the results of tests would depend on the machine."""
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
