@@ -17,7 +17,7 @@ from absl import flags
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.system import console, quiet_tensorflow, stop_signals
+from cnnrnn.system import console, deletion, quiet_tensorflow, stop_signals
 from cnnrnn.system import text as text_lib
 
 _TABLE = pathlib.Path(__file__).parent / "commands" / "commands.tsv"  # run.sh reads it, too
@@ -176,7 +176,7 @@ def _fail(error: object, code: int) -> int:
 def entry() -> None:
     """Entry point of the `cnnrnn` script and of `python -m cnnrnn.main`."""
     stop_signals.install()
-    sys.exit(main(sys.argv))
+    deletion.exit_process(main(sys.argv))
 
 
 if __name__ == "__main__":
