@@ -22,7 +22,9 @@ from cnnrnn.system import atomic_files, child_process, progress
 from cnnrnn.training import cost
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-_LOSS_TOLERANCE = 1e-3  # relative, of two numbers of devices, in float32
+# Relative, of two numbers of devices in float32: of the first loss, and of that after an update,
+# which Adam's first step amplifies. On two logical CPUs 2e-6 and 1.3e-4 were measured.
+_LOSS_TOLERANCES = (1e-4, 2e-3)
 _PRECISION_TOLERANCE = 2e-2  # relative, of a precision against float32
 Measure = Callable[..., measurement_lib.Measurement]
 
@@ -139,21 +141,23 @@ class Checks:
         if count == 1:
             raise _SkippedError("there is one device only")
         sizes = tuple(-(-size // count) * count for size in self._config.training.batch_size)
-        one, all_together = (
+        one, together = (
             self._measured("replicas", self._config, only_first, sizes)
             for only_first in (True, False)
         )
-        largest = max(
-            abs(a - b) / abs(a)
-            for phase in cost.PHASES
-            for a, b in zip(
-                one.figures["losses"][phase], all_together.figures["losses"][phase], strict=True
+        first, second = (
+            max(
+                abs(one.figures["losses"][phase][step] - together.figures["losses"][phase][step])
+                / one.figures["losses"][phase][step]
+                for phase in cost.PHASES
             )
+            for step in range(2)
         )
         return measurement_lib.Measurement(
-            largest <= _LOSS_TOLERANCE,
-            f"losses of 1 and of {count} devices differ by up to {largest:.1e} (relative)",
-            {"one": one.figures, "all": all_together.figures},
+            first <= _LOSS_TOLERANCES[0] and second <= _LOSS_TOLERANCES[1],
+            f"losses of 1 and of {count} devices differ by up to {first:.1e} (relative), and by "
+            f"{second:.1e} after an update",
+            {"one": one.figures, "all": together.figures},
         )
 
     def _determinism(self) -> measurement_lib.Measurement:

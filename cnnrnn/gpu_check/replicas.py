@@ -8,13 +8,13 @@ from cnnrnn.gpu_check import measurement
 from cnnrnn.gpu_check import session as session_lib
 from cnnrnn.system import devices
 
-_STEPS = 4
+_STEPS = 2
 
 
 def measure(
     config: config_lib.Config, only_first: bool, batch_size: tuple[int, int]
 ) -> measurement.Measurement:
-    """Trains a few steps of each phase.
+    """Trains two steps of each phase.
 
     Args:
         config: its precision and its batch size do not apply.
