@@ -137,8 +137,8 @@ class RunSettings:
     deterministic: bool = _setting(
         False,
         "On GPUs, use only operations whose results do not depend on the order in which threads "
-        "finish. They are slower; without them two trainings differ in the last digits. On a CPU "
-        "training is deterministic in any case. verify-resume and reproduce turn it on.",
+        "finish. They are slower; without them two trainings differ, at first in the last digits. "
+        "On a CPU training is deterministic in any case. verify-resume and reproduce turn it on.",
     )
     checkpoint_minutes: float = _setting(
         10.0, "Save a checkpoint at least this often, besides one after each epoch.",

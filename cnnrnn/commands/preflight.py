@@ -95,6 +95,6 @@ def _ending(ended: child_process.Ended, phase: str, config: config_lib.Config) -
 
 def _swaps(measured: cost.PhaseCost) -> bool:
     """Whether a dry run took more memory than was available, so that the system swapped."""
-    if measured.peak is None or measured.available is None:
-        return False
+    if measured.on_gpu or measured.peak is None or measured.available is None:
+        return False  # a GPU does not swap: an allocation fails
     return measured.peak > measured.available

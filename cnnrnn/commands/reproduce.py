@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from absl import logging
 
 from cnnrnn import config as config_lib
@@ -79,12 +80,13 @@ def _recorded(folder: run_folder.RunFolder, phase: phases.Phase, name: str) -> d
 def _settings(
     original: run_folder.RunFolder, phase: phases.Phase, root: pathlib.Path
 ) -> config_lib.Config:
-    """The recorded settings of a phase, for a run folder at `root`; with --deterministic."""
+    """The recorded settings of a phase, for a run folder at `root`; on GPUs --deterministic."""
     try:
         config = config_lib.from_json(_recorded(original, phase, "config.json"))
     except ValueError as error:
         raise errors.UsageError(f"{original.root / 'config.json'} is damaged: {error}") from error
-    return config.replace(runs_dir=str(root.parent), run=root.name, deterministic=True)
+    deterministic = config.run.deterministic or bool(tf.config.list_physical_devices("GPU"))
+    return config.replace(runs_dir=str(root.parent), run=root.name, deterministic=deterministic)
 
 
 def _today(phase: phases.Phase, recorded: config_lib.Config) -> dict[str, Any]:

@@ -25,9 +25,11 @@ from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
 from cnnrnn.system import atomic_files, checksummed, child_process, progress
+from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import cost
 
 _IMAGES = 64  # in training, or one of each class
+_BATCH_SIZE = (16, 4)  # of each phase, rounded up to a multiple of the number of devices
 _KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
 _KILLS_DURING_START = 0.2  # the fraction of kills before training starts
 _POLL_SECONDS = 0.1
@@ -236,12 +238,14 @@ def _compare(expected: Digests, actual: Digests) -> None:
 def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
     """The recipe in a few steps: two epochs of each phase, a checkpoint after every step."""
     per_class = math.ceil(_IMAGES / classes)
+    devices = devices_lib.count(config.run.logical_cpus)
+    batch_size = tuple(math.ceil(size / devices) * devices for size in _BATCH_SIZE)
     return config.replace(
         train_per_class=min(config.data.train_per_class or per_class, per_class),
         validation_per_class=1,
         epochs=(2, 2),
-        samples_per_epoch=(48, 8),
-        batch_size=(16, 4),
+        samples_per_epoch=(3 * batch_size[0], 2 * batch_size[1]),
+        batch_size=batch_size,
         checkpoint_minutes=1e-9,
         init_from="",
         deterministic=True,

@@ -18,6 +18,7 @@ def measure(config: config_lib.Config) -> measurement.Measurement:
     gpus = machine.get("gpus", {})
     count = len(devices_lib.gpus())
     if count:
+        devices_lib.strategy(logical_cpus)  # refuses several logical CPUs
         kinds = zip(gpus["names"], gpus["compute_capability"], strict=True)
         text = f"{devices_lib.describe()}: " + ", ".join(
             f"{name}, compute capability {capability}" for name, capability in sorted(set(kinds))

@@ -11,15 +11,13 @@ from cnnrnn.system import devices
 _STEPS = 2
 
 
-def measure(
-    config: config_lib.Config, only_first: bool, batch_size: tuple[int, int]
-) -> measurement.Measurement:
+def measure(config: config_lib.Config, only_first: bool) -> measurement.Measurement:
     """Trains two steps of each phase.
 
     Args:
-        config: its precision and its batch size do not apply.
+        config: its precision does not apply; its batch sizes must be multiples of the number of all
+            devices.
         only_first: use the first device only.
-        batch_size: of each phase, a multiple of the number of all devices.
 
     Returns:
         Figures: "losses" by phase and step; "devices".
@@ -29,7 +27,7 @@ def measure(
         config = config.replace(logical_cpus=1)
     # The reduced precision of TF32 would hide differences.
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    config = config.replace(precision="float32", batch_size=batch_size)
+    config = config.replace(precision="float32")
     losses = {}
     for phase in phases.BY_NAME.values():
         session = session_lib.Session(phase, config)

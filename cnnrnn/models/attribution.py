@@ -32,19 +32,12 @@ class Explainer:
     """Computes the maps of one network; compiled once.
 
     Args:
-        network: with our LSTM kernel. A gradient of cuDNN's can be computed once only, since it
-            overwrites what its forward pass has stored for it, and here is one gradient per class.
-
-    Raises:
-        ValueError: the network's LSTM kernel is cuDNN's.
+        network: with cuDNN's LSTM kernel it can explain one class of each image only. A gradient of
+            cuDNN's can be computed once, since it overwrites what its forward pass has stored for
+            it, and here is one gradient per class.
     """
 
     def __init__(self, network: network_lib.Network):
-        if network.lstm_kernel != "ours":
-            raise ValueError(
-                f"explanations need a network built with lstm_kernel='ours'. Received: "
-                f"{network.lstm_kernel!r}."
-            )
         pooling = network.cnn.get_layer("cnn_features")
         self._convolutions = keras.Model(network.cnn.input, pooling.input)
         self._pooling, self._network = pooling, network
@@ -78,7 +71,15 @@ class Explainer:
 
         Returns:
             Grad-CAM (B, k, h, w) and saliency (B, k, 23).
+
+        Raises:
+            ValueError: k > 1 with cuDNN's LSTM kernel.
         """
+        if len(labels) > 1 and self._network.lstm_kernel != "ours":
+            raise ValueError(
+                f"explaining several classes needs a network built with lstm_kernel='ours'. "
+                f"Received: {self._network.lstm_kernel!r}."
+            )
         convolutions = self._convolutions(batch["image"], training=False)  # (B, h, w, 2048)
         sequence = batch["sequence"]
         with tf.GradientTape(persistent=True) as tape:

@@ -1,6 +1,7 @@
 """Child processes: this program's command line, and single functions of it."""
 
 import dataclasses
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -8,11 +9,12 @@ import pathlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from cnnrnn import errors
-from cnnrnn.system import console, memory
+from cnnrnn.system import console, memory, progress
 
 # -P: no module is taken from the user's current folder.
 PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
@@ -59,7 +61,7 @@ class Ended:
         return f"ended with exit code {self.exit_code} at {memory.text(self.peak)}"
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Ended:
+def call(function: Callable[..., Any], *arguments: Any, limit_seconds: float = math.inf) -> Ended:
     """Calls a function in a new process, which ends with this one.
 
     If memory runs out, the system ends that process rather than another.
@@ -67,7 +69,9 @@ def call(function: Callable[..., Any], *arguments: Any) -> Ended:
     Args:
         function: of a module.
         *arguments: that can be pickled.
+        limit_seconds: the process is killed after this time, and the answer is a TimeoutError.
     """
+    deadline = time.monotonic() + limit_seconds
     context = multiprocessing.get_context("spawn")  # a fork would copy this process's threads
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_main, args=(sender, function, arguments), daemon=True)
@@ -77,7 +81,11 @@ def call(function: Callable[..., Any], *arguments: Any) -> Ended:
     try:
         while not receiver.poll(_POLL_SECONDS):
             peak = memory.peak(process.pid) or peak  # for the message, should it be killed
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"did not end within {progress.duration(limit_seconds)}")
         answer = receiver.recv()
+    except TimeoutError as error:
+        answer = error
     except EOFError:
         process.join(_END_SECONDS)
     finally:

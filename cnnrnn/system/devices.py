@@ -137,14 +137,19 @@ def _native_of_processor() -> tuple[str, str]:
     return "float32", "this processor has no bfloat16 instructions"
 
 
+def count(logical_cpus: int = 1) -> int:
+    """How many devices training uses here; GPUs that are hidden from this process count."""
+    return len(tf.config.list_physical_devices("GPU")) or logical_cpus
+
+
 def describe(logical_cpus: int = 1) -> str:
     """The devices that training uses here: "2 GPUs", "the CPU", "2 logical CPUs".
 
     GPUs that are hidden from this process count: its child processes see them.
     """
-    count = len(tf.config.list_physical_devices("GPU"))
-    if count:
-        return f"{count} GPU{'s' if count > 1 else ''}"
+    gpu_count = len(tf.config.list_physical_devices("GPU"))
+    if gpu_count:
+        return f"{gpu_count} GPU{'s' if gpu_count > 1 else ''}"
     return "the CPU" if logical_cpus == 1 else f"{logical_cpus} logical CPUs"
 
 

@@ -24,14 +24,20 @@ def reset() -> None:
 
 
 def total() -> int | None:
-    """The size of the smallest GPU of the machine; None without a GPU, or if it is not known."""
+    """The size of the smallest GPU that this process uses; None without a GPU, or if not known.
+
+    nvidia-smi lists all GPUs of the machine, also those that CUDA_VISIBLE_DEVICES hides, and in an
+    order of its own: if there are others, the size is known only if all have the same.
+    """
     if not devices.gpus():
         return None
     try:
         answer = subprocess.run(
             _QUERY, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True
         ).stdout
-        return min(int(line) for line in answer.splitlines()) * _UNIT
+        sizes = [int(line) * _UNIT for line in answer.splitlines()]
+        all_used = len(sizes) == len(devices.gpus())
+        return min(sizes) if all_used or len(set(sizes)) == 1 else None
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 

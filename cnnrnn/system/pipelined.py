@@ -5,10 +5,13 @@ work. If it were read before the next call, the GPU would be idle from its last 
 host has launched the next one.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+
+_AT_ONCE_SECONDS = 1e-3
 
 
 class Pipelined:
@@ -21,6 +24,15 @@ class Pipelined:
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
         self._outputs = None  # of the last call, not read yet
+        self._was_idle = True
+
+    @property
+    def was_idle(self) -> bool:
+        """Whether the device had no work when the last call was made.
+
+        That is so if the outputs of the call before could be read at once.
+        """
+        return self._was_idle
 
     @property
     def pending(self) -> int:
@@ -35,7 +47,10 @@ class Pipelined:
         """
         outputs = self._function(batch)
         previous, self._outputs = self._outputs, outputs
-        return _read(previous)
+        start = time.monotonic()
+        results = _read(previous)
+        self._was_idle = time.monotonic() - start < _AT_ONCE_SECONDS
+        return results
 
     def drain(self) -> Any:
         """Waits for the last call and returns its outputs; None if there is none pending."""

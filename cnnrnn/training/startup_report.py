@@ -49,11 +49,11 @@ def small_share(phase: int, batch_sizes: tuple[int, int], gpus: int) -> str:
     share = batch_sizes[phase] // max(gpus, 1)
     if gpus < 2 or share >= _MIN_SHARE:
         return ""
-    enough = ",".join(str(max(size, _MIN_SHARE * gpus)) for size in batch_sizes)
+    enough = ",".join(str(max(math.ceil(size / gpus), _MIN_SHARE) * gpus) for size in batch_sizes)
     return (
         f"a batch of {batch_sizes[phase]} gives each of {gpus} GPUs {share} images, too few to use "
-        f"it fully. --batch_size={enough} gives each at least {_MIN_SHARE}; the learning rate then "
-        "usually grows, too."
+        f"a GPU fully. --batch_size={enough} gives each at least {_MIN_SHARE}; the learning rate "
+        "then usually grows, too."
     )
 
 

@@ -215,8 +215,9 @@ class PhaseTrainer:
             while position.step + self._train_step.pending < schedule.steps_per_epoch:
                 asked = time.monotonic()
                 batch = self._next(batches)
-                waited += time.monotonic() - asked
+                asking = time.monotonic() - asked
                 self._count(self._train_step.call(batch))
+                waited += asking * self._train_step.was_idle  # a GPU was at work otherwise
                 speed.step_launched()
                 self._show(bar)
                 stop_signals.check()

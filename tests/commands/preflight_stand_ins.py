@@ -71,6 +71,10 @@ def swapping(phase, config):
     return dataclasses.replace(recorded(phase, config), peak=9 * 10**9, available=8 * 10**9)
 
 
+def on_a_small_gpu(phase, config):
+    return dataclasses.replace(swapping(phase, config), on_gpu=True)
+
+
 def never_ending(phase, config):
     """Writes its process id to $CHILD_ID_FILE and sleeps."""
     pathlib.Path(os.environ["CHILD_ID_FILE"]).write_text(str(os.getpid()))

@@ -30,19 +30,25 @@ def results(settings):
 
 
 def test_failures_of_every_kind_are_lines_of_the_table(settings, capsys):
-    with pytest.raises(errors.RunError, match="^8 of 12 checks failed: lstm-kernels, phase2-b"):
-        check_gpu.run((), settings, STAND_IN, check_gpu_stand_ins.failing)
+    with pytest.raises(errors.RunError, match="^9 of 12 checks failed: lstm-kernels, phase1-b"):
+        failing = settings.replace(batch_size=(33, 16))
+        check_gpu.run((), failing, STAND_IN, check_gpu_stand_ins.failing)
     found, table = results(settings)
     expected = {
         "lstm-kernels": ("FAIL", "ended with exit code 7"),
-        "phase1-float32": ("PASS", "training_steps is well"),
-        "phase1-bfloat16": ("PASS", "so fast"),
-        "phase2-float32": ("PASS", "training_steps is well"),
-        "phase2-bfloat16": ("FAIL", "so fast, but 4.6000 in float32"),
+        "phase1-float32": ("PASS", "so fast"),
+        "phase1-bfloat16": ("FAIL", "first steps are 4.6000, 9.9000 instead of 4.6000, 4.5000"),
+        "phase2-float32": ("PASS", "so fast"),
+        "phase2-bfloat16": ("FAIL", "first steps are 4.6000, 4.6000 instead of 4.6000, 4.5000"),
+        "phase2-float16": ("FAIL", "first steps are 4.6000, nan instead of"),
         "images": ("FAIL", "out of memory: 2 GB on the GPU"),
-        "replicas": ("FAIL", "by up to 0.0e+00 (relative), and by 2.3e-03 after"),
-        "determinism": ("FAIL", "with --deterministic 3 of 9 variables differ; without it iden"),
-        "export": ("FAIL", "differ by up to 2.0e-01 on the CPU"),
+        "replicas": ("FAIL", "by up to 0.0e+00 (relative), and by nan after"),
+        "determinism": (
+            "FAIL",
+            "two trainings are identical with --deterministic in float32, different with "
+            "--deterministic in bfloat16, identical without it in float32, identical",
+        ),
+        "export": ("FAIL", "differ by up to 2.0e-02, across images by 3.0e-01"),
         "resume": ("FAIL", "verify-resume ended with exit code 1: the last line"),
     }
     for name, (verdict, text) in expected.items():

@@ -47,6 +47,11 @@ def test_a_killed_dry_run_is_reported_with_its_memory(capsys):
     assert "3 x 200 images" in capsys.readouterr().out  # phase 1's
 
 
+def test_a_gpu_does_not_swap(capsys):
+    preflight.run((), config.Config(), preflight_stand_ins.on_a_small_gpu)
+    assert "GPU memory" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "measure, kind, message",
     [

@@ -4,9 +4,11 @@ import json
 import sys
 
 import pytest
+import tensorflow as tf
 
-from cnnrnn import config, errors
+from cnnrnn import config, errors, phases
 from cnnrnn.commands import reproduce
+from cnnrnn.runs import run_folder
 from tests import helpers
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
@@ -24,6 +26,15 @@ def test_a_reproduced_run_has_the_same_weights_to_the_bit(trained, capsys):
     assert "phase1, differences of this machine: none" in output
     assert "phase1: the weights are identical" in output
     assert output.endswith(f"verdict: {trained.run_dir} was reproduced bit for bit\n")
+
+
+@pytest.mark.parametrize("gpus, deterministic", [([], False), (["a GPU"], True)])
+def test_on_gpus_operations_are_deterministic(trained, monkeypatch, gpus, deterministic):
+    """On a CPU the setting has no effect, and a reproduction by an earlier version resumes."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    folder = run_folder.RunFolder(trained.run_dir)
+    settings = reproduce._settings(folder, phases.PHASE1, trained.run_dir.with_name("other"))
+    assert settings.run.deterministic is deterministic
 
 
 def test_differences_of_the_machine_and_of_the_weights_are_reported(trained, capsys):

@@ -29,6 +29,14 @@ def test_each_difference_of_the_digests_is_reported(capsys):
             verify_resume._compare(DIGESTS, other)
 
 
+@pytest.mark.parametrize("devices, sizes", [(1, (16, 4)), (3, (18, 6)), (8, (16, 8))])
+def test_batches_can_be_shared_by_any_number_of_devices(devices, sizes):
+    short = verify_resume._shortened(config.Config.of(logical_cpus=devices), classes=10)
+    assert short.training.batch_size == sizes
+    assert short.training.samples_per_epoch == (3 * sizes[0], 2 * sizes[1])
+    assert short.run.deterministic
+
+
 def test_a_run_that_fails_is_reported_with_its_last_message(images):
     failing = (sys.executable, "-c", "print('no disk'); raise SystemExit(1)")
     with pytest.raises(errors.RunError, match="exit code 1; its last message is: no disk"):

@@ -85,8 +85,14 @@ def test_several_classes_are_explained_like_single_ones(network):
             np.testing.assert_allclose(several[rank].timesteps, one.timesteps, atol=1e-6)
 
 
-def test_cudnn_is_refused(monkeypatch):
-    """Its gradient can be computed once, and there is one for each class."""
+def test_with_cudnn_only_one_class_is_explained(monkeypatch):
+    """Its gradient can be computed once. The report of a run explains one class of each image."""
     cudnn.pretend_gpu(monkeypatch)
+    explainer = attribution.Explainer(small_network.small_build(3, lstm_kernel="cudnn"))
+    batch = {"image": tf.zeros((2, 299, 299, 3)), "sequence": tf.zeros((2, 23, 3887))}
+    labels = tf.constant([0, 1])
+    graph = tf.function(explainer.maps).get_concrete_function(batch, [labels]).graph
+    operations = cudnn.cudnn_operations(graph.as_graph_def())
+    assert operations.count("CudnnRNNBackpropV3") == 2  # of two layers
     with pytest.raises(ValueError, match="lstm_kernel='ours'. Received: 'cudnn'"):
-        attribution.Explainer(small_network.small_build(3, lstm_kernel="cudnn"))
+        explainer.maps(batch, [labels, labels])

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 
 from cnnrnn.system import child_process
 from tests import helpers
@@ -43,6 +44,11 @@ def test_pythonpath_is_kept_after_the_package(monkeypatch):
 def test_a_function_in_a_child_process_returns_its_result_or_its_error():
     assert child_process.call(os.path.basename, "/a/b").answer == "b"
     assert isinstance(child_process.call(os.rmdir, "/no such folder").answer, FileNotFoundError)
+
+
+def test_a_child_process_that_takes_too_long_is_killed():
+    ended = child_process.call(time.sleep, 60, limit_seconds=0.1)
+    assert isinstance(ended.answer, TimeoutError) and str(ended.answer) == "did not end within 1 s"
 
 
 def test_a_child_process_that_ends_without_an_answer():

@@ -25,9 +25,19 @@ def a_gpu(monkeypatch):
     monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"])
 
 
-def test_the_total_is_that_of_the_smallest_gpu(nvidia_smi, a_gpu):
-    arguments = nvidia_smi("echo 81559; echo 24576")
-    assert gpu_memory.total() == 24576 * 2**20
+@pytest.mark.parametrize(
+    "used, sizes, total",
+    [
+        (2, "81559 24576", 24576),
+        (1, "24576", 24576),
+        (1, "24576 24576", 24576),  # the other one is hidden
+        (1, "24576 2048", None),  # one is hidden, and nvidia-smi does not tell which
+    ],
+)
+def test_the_total_is_that_of_the_smallest_gpu_in_use(nvidia_smi, monkeypatch, used, sizes, total):
+    monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"] * used)
+    arguments = nvidia_smi("; ".join(f"echo {size}" for size in sizes.split()))
+    assert gpu_memory.total() == (total * 2**20 if total else None)
     assert "--query-gpu=memory.total" in arguments.read_text()
     assert "nounits" in arguments.read_text()
 

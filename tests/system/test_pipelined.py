@@ -34,6 +34,23 @@ def test_outputs_are_read_after_the_next_call():
     assert events == ["launch 1", "launch 2", "read 1", "read 2", "launch 3"]
 
 
+def test_a_device_that_has_to_be_waited_for_was_not_idle(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(pipelined.time, "monotonic", lambda: now[0])
+
+    class Slow(Output):
+        def numpy(self):
+            now[0] += self._value  # seconds
+            return super().numpy()
+
+    calls = pipelined.Pipelined(lambda batch: Slow(batch, []))
+    idle = []
+    for seconds in (0.0, 2.0, 0.0, 0.0):
+        calls.call(seconds)
+        idle.append(calls.was_idle)
+    assert idle == [True, True, False, True]
+
+
 def test_outputs_of_a_compiled_function_keep_their_structure_and_bits():
     function = tf.function(lambda x: (x / 3, {"index": tf.argmax(x)}))
     calls = pipelined.Pipelined(function)
