@@ -1,6 +1,7 @@
 """Phase 2's training step on two logical CPUs: this program's synchronized BatchNorm and Keras's.
 
-    CUDA_VISIBLE_DEVICES=-1 python -m benchmarks.synchronized_batchnorm [--batch=8] [--rounds=5] [--precision=bfloat16]
+    CUDA_VISIBLE_DEVICES=-1 python -m benchmarks.synchronized_batchnorm
+        [--batch=8] [--rounds=5] [--precision=bfloat16]
 
 Both networks are in one process and take turns, one step each per round, so that a machine whose
 speed drifts slows both.
