@@ -22,10 +22,10 @@ table=$here/cnnrnn/commands/commands.tsv # WORD, MODULE ("-": a command of this 
 say() { printf 'run.sh: %s\n' "$*" >&2; }
 die() { local code=$1; shift; say "$*"; exit "$code"; }
 
-commands() { # calls "$1" WORD MODULE HELP for each command of the table
+commands() { # calls "$1" WORD MODULE HELP OPTIONS for each command of the table
   local name target groups options text
   while IFS=$'\t' read -r name target groups options text; do
-    case $name in '#'*) ;; *) "$1" "$name" "$target" "$text" ;; esac
+    case $name in '#'*) ;; *) "$1" "$name" "$target" "$text" "$options" ;; esac
   done <"$table"
 }
 help_line() { printf '  %-14s %s\n' "$1" "$3"; }
@@ -35,10 +35,11 @@ help() {
   cat <<'TEXT'
 `./run.sh phase1 --help` lists the flags of phase1. Without --dataset and --flagfile, flags.txt is read first: the built-in sample.
 PYTHON=/path/to/python chooses the interpreter of the environment, CNNRNN_VENV=/a/folder its location.
-With an NVIDIA driver, requirements-gpu.txt is installed, too (2.8 GB to download), unless CUDA_VISIBLE_DEVICES is -1.
+With an NVIDIA driver, commands that use GPUs install requirements-gpu.txt, too (2.8 GB to download), unless
+CUDA_VISIBLE_DEVICES is -1.
 TEXT
 }
-find_module() { [ "$1" != "$word" ] || module=$2; }
+find_module() { [ "$1" != "$word" ] || { module=$2; marks=$4; }; }
 suggest() { [ "${1#"$beginning"}" = "$1" ] || suggestions="${suggestions:+$suggestions or }'$1'"; }
 unknown() { # suggests the commands that share the longest beginning with $1, at least two letters
   local n beginning suggestions=''
@@ -90,7 +91,6 @@ failed() { # failed WHAT: prints the end of the log, then one sentence
   elif grep -qiE 'connection|name resolution|timed out|dns error|max retries|error sending request' "$log"; then
     why="$1 failed because no package index could be reached: connect to the network, or set pip's proxy or index"
   fi
-  case $1 in *gpu*) why="$why (or set CUDA_VISIBLE_DEVICES=-1 to use the CPU only)" ;; esac
   die 1 "$why, and run this again (log: $log)"
 }
 
@@ -108,8 +108,9 @@ take_lock() { # the lock is a link to the holder's process id, because creating 
     reported=1; sleep 1
   done
   trap drop_lock EXIT
+  trap 'exit 130' INT # otherwise it goes on if the installer handles the interrupt, too, as pip does
 }
-drop_lock() { rm -f "$lock/holder"; rmdir "$lock" 2>/dev/null || true; trap - EXIT; }
+drop_lock() { rm -f "$lock/holder"; rmdir "$lock" 2>/dev/null || true; trap - EXIT INT; }
 
 environment() { # environment FILE WHAT: on return, the requirements of FILE are installed
   ! ready "$1" || return 0
@@ -131,21 +132,33 @@ environment() { # environment FILE WHAT: on return, the requirements of FILE are
   drop_lock
 }
 
-gpu() { # whether to install the GPU libraries: there is an NVIDIA driver, and its GPUs are not hidden
+gpu() { # whether to install the GPU libraries: the command uses GPUs, there is an NVIDIA driver, and they are not hidden
   local root=${CNNRNN_DRIVER_ROOT:-} # for tests: the folder in which the driver's files are looked for, instead of /
-  [ "$HOSTTYPE" = x86_64 ] || return 1 # TensorFlow for other processors does not use GPUs
+  case "$module/$word/ $marks " in -/test/*) ;; -/* | *' cpu '*) return 1 ;; esac
+  [ "$(uname -m)" = x86_64 ] || return 1 # TensorFlow for other processors does not use GPUs
   [ -e "$root/dev/nvidiactl" ] || [ -e "$root/usr/lib/wsl/lib/libcuda.so.1" ] || return 1 # Linux, WSL
   case ${CUDA_VISIBLE_DEVICES-all} in '' | -*) return 1 ;; esac
 }
 
-word=${1:-help} module=''
+gpu_environment() { # without the GPU libraries the program still works: on the CPU
+  local code
+  set +e # in `( ... ) || code=$?`, bash would ignore set -e in the subshell, too
+  (set -e; environment requirements-gpu.txt "$1")
+  code=$?
+  set -e
+  [ "$code" -lt 128 ] || exit "$code" # interrupted
+  [ "$code" = 0 ] || say "warning: NVIDIA's libraries could not be installed: going on, probably on the CPU, which is" \
+    "many times slower. CUDA_VISIBLE_DEVICES=-1 turns the installation and this warning off."
+}
+
+word=${1:-help} module='' marks=''
 case $word in -h | --help) word=help ;; esac
 [ $# -eq 0 ] || shift
 commands find_module
 [ -n "$module" ] || unknown "$word"
 [ "$word" != help ] || { help; exit; }
 environment requirements.txt "TensorFlow and the rest of requirements.txt: about 700 MB to download, 1 to 3 minutes"
-! gpu || environment requirements-gpu.txt \
+! gpu || gpu_environment \
   "NVIDIA's libraries, because this machine has an NVIDIA driver: 2.8 GB to download, 4.2 GB on disk, 2 to 10 minutes"
 [ "$word" != serve ] || environment requirements-serve.txt "the web server: a few seconds"
 export PYTHONPATH=$here

@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 TABLE = "cnnrnn/commands/commands.tsv"
 # The programs that run.sh needs; a PATH of these alone has no Python and no uv.
-TOOLS = "bash cat cp cut dirname grep ln mkdir readlink rm rmdir sed sleep tail touch".split()
+TOOLS = "bash cat cp cut dirname grep ln mkdir readlink rm rmdir sed sleep tail touch uname".split()
 STAND_IN = """import os, sys
 print(os.getcwd(), sys.argv[1:])
 sys.exit(int(os.environ.get("STAND_IN_EXIT", "0")))
@@ -308,8 +308,17 @@ def with_gpu_libraries(installed, tmp_path):
     project, tools, _ = installed
     make_wheel(project, "1.0", "gpulibraries")
     (project / "requirements-gpu.txt").write_text(requirement(project, "1.0", "gpulibraries"))
-    changes = {"CNNRNN_DRIVER_ROOT": make_driver(tmp_path / "driver", "dev/nvidiactl")}
-    yield project, tools, changes | {"HOSTTYPE": "x86_64"}
+    (tmp_path / "fakes").mkdir()
+    fake(tmp_path / "fakes", "uname", 'echo "${MACHINE:-x86_64}"')
+    yield (
+        project,
+        tools,
+        {
+            "CNNRNN_DRIVER_ROOT": make_driver(tmp_path / "driver", "dev/nvidiactl"),
+            "PATH": f"{tmp_path / 'fakes'}:{tools}",
+            "HOSTTYPE": "x86_64-linux",  # as tcsh exports it
+        },
+    )
     (project / ".venv/.installed-requirements-gpu.txt").unlink(missing_ok=True)
 
 
@@ -335,7 +344,7 @@ def test_a_driver_brings_the_gpu_libraries(with_gpu_libraries, tmp_path, file):
         {"CNNRNN_DRIVER_ROOT": "/nowhere"},
         {"CUDA_VISIBLE_DEVICES": ""},
         {"CUDA_VISIBLE_DEVICES": "-1"},
-        {"HOSTTYPE": "aarch64"},
+        {"MACHINE": "aarch64"},
     ],
 )
 def test_no_gpu_libraries_without_a_driver_or_with_hidden_gpus(with_gpu_libraries, changed):
@@ -352,13 +361,50 @@ def test_no_gpu_libraries_without_a_driver_or_with_hidden_gpus(with_gpu_librarie
 def test_gpu_libraries_that_cannot_be_installed(with_gpu_libraries):
     project, tools, changes = with_gpu_libraries
     (project / "requirements-gpu.txt").write_text("gpulibraries==2.0\n")
-    result = run(project, tools, "phase1", **changes)
-    assert (result.returncode, result.stdout) == (1, "")
-    sentence = result.stderr.splitlines()[-1]
-    assert "requirements-gpu.txt failed because no package index could be reached" in sentence
-    assert "CUDA_VISIBLE_DEVICES=-1" in sentence
+    for _ in range(2):  # twice: the first must not be recorded as installed
+        result = run(project, tools, "phase1", **changes, STAND_IN_EXIT="3")
+        assert result.returncode == 3 and "phase1" in result.stdout  # the program has run
+        *_, reason, warning = result.stderr.splitlines()
+        assert "requirements-gpu.txt failed because no package index could be reached" in reason
+        assert "warning" in warning and "CUDA_VISIBLE_DEVICES=-1" in warning
+        assert not (project / ".venv.lock").exists()
     result = run(project, tools, "phase1", **changes | {"CUDA_VISIBLE_DEVICES": "-1"})
     assert (result.returncode, result.stderr) == (0, "")  # the rest is still usable
+
+
+def test_an_interrupted_installation_of_the_gpu_libraries_ends_the_command(with_gpu_libraries):
+    """As pip does, the installer handles the interrupt and ends with an ordinary exit code."""
+    project, tools, changes = with_gpu_libraries
+    python = shutil.copytree(project / ".venv", project / "another", symlinks=True) / "bin/python"
+    real = python.rename(python.with_name("real-python"))
+    installer = "trap 'exit 1' INT; kill -INT 0; sleep 5"
+    fake(
+        python.parent, "python", f'case $* in "-m pip"*) {installer};; *) exec "{real}" "$@"; esac'
+    )
+    interrupted = subprocess.run(
+        [str(project / "run.sh"), "phase1"],
+        env=environment(tools, **changes, CNNRNN_VENV=str(project / "another")),
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        capture_output=True,
+        text=True,
+    )
+    assert (interrupted.returncode, interrupted.stdout) == (130, ""), interrupted.stderr
+    assert "warning" not in interrupted.stderr
+    assert not (project / "another.lock").exists()
+
+
+@pytest.mark.parametrize(
+    "command, expected",
+    [("check-gpu", True), ("predict", True), ("test", True)]
+    + [(word, False) for word in ("data", "export", "tensorboard", "bench", "check")],
+)
+def test_commands_without_gpus_do_not_install_their_libraries(
+    with_gpu_libraries, command, expected
+):
+    project, tools, changes = with_gpu_libraries
+    result = run(project, tools, command, **changes)
+    assert result.returncode == 0 and ("NVIDIA" in result.stderr) == expected
 
 
 def test_an_interrupted_installation_starts_again(fresh, tools, installed):

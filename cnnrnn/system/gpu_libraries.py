@@ -8,6 +8,9 @@ import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import platform
+import shlex
+import sys
 
 # The driver is there if one of these exists: on Linux, and in WSL. /dev/dxg does not tell: WSL has
 # it for the GPUs of every manufacturer. /proc/driver/nvidia does not tell, either: a container sees
@@ -26,6 +29,9 @@ _LIBRARIES = {
     "libcufft.so.11": "cufft",
     "libcudnn.so.9": "cudnn",
 }
+# Beside the package in a clone, not in an installed wheel.
+_REQUIREMENTS = pathlib.Path(__file__).resolve().parents[2] / "requirements-gpu.txt"
+_CUDNN = "nvidia-cudnn-cu12<9.11"  # later ones have no LSTM for compute capability below 7.5
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _DRIVER_HINT = (
     "Run nvidia-smi: if it fails, too, restart the machine or install the driver again; a "
@@ -34,12 +40,13 @@ _DRIVER_HINT = (
 
 
 def has_driver() -> bool:
-    """Whether this machine has an NVIDIA driver that this process can reach.
+    """Whether this machine has an NVIDIA driver that this process can reach and TensorFlow can use.
 
+    TensorFlow for processors other than x86_64 does not use GPUs.
     CNNRNN_DRIVER_ROOT, for tests, is the folder in which its files are looked for instead of /.
     """
     root = pathlib.Path(os.environ.get("CNNRNN_DRIVER_ROOT") or "/")
-    return any((root / name).exists() for name in _DRIVER_FILES)
+    return platform.machine() == "x86_64" and any((root / name).exists() for name in _DRIVER_FILES)
 
 
 def hidden() -> bool:
@@ -68,15 +75,14 @@ def problem() -> tuple[str, str]:
     if reason := _driver_problem():
         return reason
     unloadable = load()
-    if not packages() and unloadable:
-        return (
-            "NVIDIA's libraries are not installed",
-            f'Run: pip install "tensorflow[and-cuda]=={_version("tensorflow")}" '
-            '"nvidia-cudnn-cu12<9.11"',
-        )
+    installed = packages()
+    if not installed and unloadable:
+        return "NVIDIA's libraries are not installed", _installation()
     for name, reason in unloadable.items():
         package = f"nvidia-{_LIBRARIES[name].replace('_', '-')}-cu12"
-        return f"cannot load {name} ({reason})", f"Run: pip install --force-reinstall {package}"
+        version = installed.get(package)
+        fix = _reinstallation(package, version) if version else _installation()
+        return f"cannot load {name} ({reason})", fix
     if reason := _load("libnvidia-ml.so.1"):
         return (
             f"cannot load libnvidia-ml.so.1 of the driver ({reason})",
@@ -136,6 +142,25 @@ def _driver_problem() -> tuple[str, str] | None:
         reason = f"the driver is for CUDA {version.value // 1000}, and TensorFlow needs CUDA 12"
         return reason, "Install version 525 of the driver, or a later one"
     return None
+
+
+def _installation() -> str:
+    """The fix that installs all libraries."""
+    if _REQUIREMENTS.exists():
+        return _pip("-r", str(_REQUIREMENTS))
+    return _pip(f"tensorflow[and-cuda]=={_version('tensorflow')}", _CUDNN)
+
+
+def _reinstallation(package: str, version: str) -> str:
+    """The fix that installs a package again, in a version that suits the others."""
+    options = ("--force-reinstall", "--no-deps")  # those that it requires could become newer ones
+    if _REQUIREMENTS.exists():
+        return _pip(*options, "-c", str(_REQUIREMENTS), package)
+    return _pip(*options, _CUDNN if _CUDNN.startswith(package) else f"{package}=={version}")
+
+
+def _pip(*arguments: str) -> str:
+    return "Run: " + shlex.join([sys.executable, "-m", "pip", "install", *arguments])
 
 
 def _path(name: str) -> str:

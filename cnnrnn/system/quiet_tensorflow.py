@@ -26,8 +26,9 @@ def import_tensorflow(uses_gpus: bool = True) -> None:
     gpu_libraries.load()
     with contextlib.ExitStack() as stack:
         if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-            # Without a GPU an error is expected, too: CUDA cannot be initialized.
-            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2" if expects_gpus else "3"
+            # Without a GPU an error is expected, too: CUDA cannot be initialized. Not in
+            # os.environ: `child_process.environment` would hand it on, and children may use GPUs.
+            os.putenv("TF_CPP_MIN_LOG_LEVEL", "2" if expects_gpus else "3")
             stack.enter_context(_stderr_shown_on_failure())
         tensorflow = importlib.import_module("tensorflow")
         if not expects_gpus:

@@ -4,6 +4,8 @@ import ctypes
 import importlib.metadata
 import os
 import pathlib
+import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ DRIVER_FILES = ("dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1")
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
     """A driver, whose GPUs are not hidden."""
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     write(tmp_path / "driver" / DRIVER_FILES[0])
     monkeypatch.setenv("CNNRNN_DRIVER_ROOT", str(tmp_path / "driver"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -96,11 +99,18 @@ def test_the_pins_are_what_tensorflow_requires():
 
 @pytest.mark.parametrize("file", [None, *DRIVER_FILES])
 def test_a_driver_is_found_by_its_files(tmp_path, monkeypatch, file):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setenv("CNNRNN_DRIVER_ROOT", str(tmp_path))
     write(tmp_path / "dev" / "dxg")  # of any GPU in WSL
     if file:
         write(tmp_path / file)
     assert gpu_libraries.has_driver() == bool(file)
+
+
+@pytest.mark.parametrize("machine, found", [("x86_64", True), ("aarch64", False), ("arm64", False)])
+def test_a_driver_counts_only_where_tensorflow_can_use_it(driver, monkeypatch, machine, found):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert gpu_libraries.has_driver() == found
 
 
 @pytest.mark.parametrize(
@@ -156,7 +166,7 @@ def test_nothing_is_loaded_without_a_driver_or_with_hidden_gpus(driver, monkeypa
         ({"code": 803}, "unsupported display driver", "nvidia-smi"),
         ({"count": 0}, "the driver lists none", "nvidia-smi"),
         ({"version": 11040}, "is for CUDA 11", "525"),
-        ({"missing": {"libcudart.so.12"}}, "libraries are not installed", "tensorflow[and-cuda]=="),
+        ({"missing": {"libcudart.so.12"}}, "are not installed", "requirements-gpu.txt"),
         ({"missing": {"libnvidia-ml.so.1"}}, "libnvidia-ml.so.1: cannot open", "utility"),
         ({}, "accepts none", "TF_CPP_MIN_LOG_LEVEL=0"),
     ],
@@ -169,13 +179,69 @@ def test_each_problem_has_its_reason_and_fix(
     assert reason in problem[0] and fix in problem[1]
 
 
-def test_a_library_that_is_installed_and_cannot_be_loaded(driver, monkeypatch):
-    monkeypatch.setattr(gpu_libraries, "packages", lambda: {"nvidia-cusolver-cu12": "11.7"})
+@pytest.fixture
+def outside_a_clone(monkeypatch, tmp_path):
+    """No requirements-gpu.txt, as in an installed wheel."""
+    monkeypatch.setattr(gpu_libraries, "_REQUIREMENTS", tmp_path / "requirements-gpu.txt")
+
+
+def pip_arguments(fix: str) -> list[str]:
+    """What a fix gives to pip, which must be that of this environment."""
+    run, *command = shlex.split(fix)
+    assert (run, *command[:4]) == ("Run:", sys.executable, "-m", "pip", "install")
+    return command[4:]
+
+
+REQUIREMENTS = str(helpers.REPOSITORY.resolve() / "requirements-gpu.txt")
+EXTRA = [f"tensorflow[and-cuda]=={importlib.metadata.version('tensorflow')}"]
+EXTRA += ["nvidia-cudnn-cu12<9.11"]
+
+
+def test_missing_libraries_are_installed_as_in_a_clone(driver, without_packages, monkeypatch):
+    install(monkeypatch, missing={"libcudart.so.12"})
+    assert pip_arguments(gpu_libraries.problem()[1]) == ["-r", REQUIREMENTS]
+
+
+def test_missing_libraries_are_installed_as_with_a_wheel(
+    driver, without_packages, outside_a_clone, monkeypatch
+):
+    install(monkeypatch, missing={"libcudart.so.12"})
+    assert pip_arguments(gpu_libraries.problem()[1]) == EXTRA
+
+
+def cannot_load(monkeypatch, name: str, **versions: str) -> list[str]:
+    """pip's arguments in the fix for an nvidia-* package's library that cannot be loaded."""
+    installed = {f"nvidia-{package}-cu12": version for package, version in versions.items()}
+    monkeypatch.setattr(gpu_libraries, "packages", lambda: installed)
     monkeypatch.setattr(gpu_libraries, "_path", lambda name: f"/site-packages/{name}")
-    install(monkeypatch, missing={"libcusolver.so.11"})
+    install(monkeypatch, missing={name})
     reason, fix = gpu_libraries.problem()
-    assert "cannot load libcusolver.so.11 (/site-packages/libcusolver.so.11: cannot" in reason
-    assert fix == "Run: pip install --force-reinstall nvidia-cusolver-cu12"
+    assert f"cannot load {name} (/site-packages/{name}: cannot" in reason
+    return pip_arguments(fix)
+
+
+REINSTALL = [
+    "--force-reinstall",
+    "--no-deps",
+]  # it would reinstall what it requires, in any version
+
+
+def test_a_damaged_library_is_reinstalled_in_the_version_of_the_clone(driver, monkeypatch):
+    arguments = cannot_load(monkeypatch, "libcudnn.so.9", cudnn="9.28.0.1")
+    assert arguments == [*REINSTALL, "-c", REQUIREMENTS, "nvidia-cudnn-cu12"]
+
+
+def test_a_damaged_library_of_a_wheel_is_reinstalled_in_a_suitable_version(
+    driver, outside_a_clone, monkeypatch
+):
+    arguments = cannot_load(monkeypatch, "libcudnn.so.9", cudnn="9.28.0.1")
+    assert arguments == [*REINSTALL, "nvidia-cudnn-cu12<9.11"]
+    arguments = cannot_load(monkeypatch, "libcusolver.so.11", cusolver="11.7.5.82")
+    assert arguments == [*REINSTALL, "nvidia-cusolver-cu12==11.7.5.82"]
+
+
+def test_a_library_whose_package_is_missing(driver, monkeypatch):
+    assert cannot_load(monkeypatch, "libcufft.so.11", cudnn="9.10") == ["-r", REQUIREMENTS]
 
 
 @pytest.mark.parametrize("driver_finds", [{"code": 100}, {"count": 0}])

@@ -1,12 +1,14 @@
 """Import of TensorFlow: hidden messages, and the warning if it misses a GPU."""
 
+import ctypes
 import importlib
 import os
+import platform
 
 import pytest
 import tensorflow as tf
 
-from cnnrnn.system import gpu_libraries, quiet_tensorflow
+from cnnrnn.system import child_process, gpu_libraries, quiet_tensorflow
 
 ERROR = b"E0000 00:00:1795554088.154289    5758 cuda_platform.cc:52] failed call to cuInit\n"
 
@@ -15,11 +17,12 @@ ERROR = b"E0000 00:00:1795554088.154289    5758 cuda_platform.cc:52] failed call
 def machine(tmp_path, monkeypatch):
     """A function that sets up a driver and the GPUs that TensorFlow sees."""
 
-    def set_up(*, driver=True, gpus=(), hidden=False):
+    def set_up(*, driver=True, gpus=(), hidden=False, processor="x86_64"):
         def list_physical_devices(kind):
             os.write(2, ERROR)
             return list(gpus)
 
+        monkeypatch.setattr(platform, "machine", lambda: processor)
         (tmp_path / "dev").mkdir()
         if driver:
             (tmp_path / "dev" / "nvidiactl").touch()
@@ -37,6 +40,13 @@ def machine(tmp_path, monkeypatch):
     return set_up
 
 
+def level() -> bytes | None:
+    """TF_CPP_MIN_LOG_LEVEL as TensorFlow reads it."""
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    return getenv(b"TF_CPP_MIN_LOG_LEVEL")
+
+
 def test_a_gpu_that_tensorflow_misses_is_a_warning_on_standard_error(machine, capfd):
     machine()
     quiet_tensorflow.import_tensorflow()
@@ -47,7 +57,7 @@ def test_a_gpu_that_tensorflow_misses_is_a_warning_on_standard_error(machine, ca
         "used, which is many times slower. Wait."
     )
     assert len(err.splitlines()) == 1  # not TensorFlow's own
-    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"  # errors of the GPU are shown later
+    assert level() == b"2"  # errors of the GPU are shown later
 
 
 def test_a_tensorflow_without_cuda_is_the_reason(machine, capfd, monkeypatch):
@@ -59,7 +69,8 @@ def test_a_tensorflow_without_cuda_is_the_reason(machine, capfd, monkeypatch):
 
 @pytest.mark.parametrize(
     "setup, uses_gpus",
-    [({"driver": False}, True), ({"gpus": ["a GPU"]}, True), ({"hidden": True}, True), ({}, False)],
+    [({"driver": False}, True), ({"gpus": ["a GPU"]}, True), ({"hidden": True}, True), ({}, False)]
+    + [({"processor": "aarch64"}, True)],
 )
 def test_otherwise_nothing_is_printed(machine, capfd, setup, uses_gpus):
     machine(**setup)
@@ -73,6 +84,20 @@ def test_nothing_is_hidden_if_the_user_sets_the_level(machine, capfd, monkeypatc
     quiet_tensorflow.import_tensorflow()
     shown, warning = capfd.readouterr().err.splitlines()
     assert shown == ERROR.decode().strip() and "it is Monday" in warning
+
+
+def test_child_processes_choose_the_level_themselves(machine):
+    machine()
+    quiet_tensorflow.import_tensorflow(uses_gpus=False)
+    assert level() == b"3"
+    assert "TF_CPP_MIN_LOG_LEVEL" not in child_process.environment()
+
+
+def test_child_processes_inherit_the_level_of_the_user(machine, monkeypatch):
+    machine()
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+    quiet_tensorflow.import_tensorflow(uses_gpus=False)
+    assert child_process.environment()["TF_CPP_MIN_LOG_LEVEL"] == "1"
 
 
 def test_the_messages_of_a_failed_import_are_shown(machine, capfd, monkeypatch):
