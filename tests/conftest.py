@@ -88,6 +88,15 @@ def small_network(monkeypatch):
     monkeypatch.setattr(network, "build", small_build)
 
 
+def _write_curves_only(patch):
+    import tensorflow as tf
+
+    from cnnrnn.training import tensorboard
+
+    patch.setattr(tensorboard.Summaries, "predictions", lambda *_: None)
+    patch.setattr(tensorboard, "_inference_graph", lambda _: tf.Graph())
+
+
 def _small_config(images: pathlib.Path, runs_dir: pathlib.Path) -> config.Config:
     return config.Config.of(
         dataset=str(images),
@@ -118,9 +127,17 @@ def _trace_decode_once(patch):
 
 
 @pytest.fixture
-def small_config(images, tmp_path, monkeypatch) -> config.Config:
+def complete_summaries() -> bool:
+    """Whether runs write pictures and the graph for TensorBoard, a fifth of their time."""
+    return False
+
+
+@pytest.fixture
+def small_config(images, tmp_path, monkeypatch, complete_summaries) -> config.Config:
     """Settings of runs that take seconds."""
     _trace_decode_once(monkeypatch)
+    if not complete_summaries:
+        _write_curves_only(monkeypatch)
     return _small_config(images, tmp_path / "runs")
 
 
@@ -140,6 +157,7 @@ def shared_run(tmp_path_factory, one_replica) -> config.Config:
         patch.setenv("CNNRNN_CACHE", str(root / "cache"))
         patch.setattr(network, "build", small_build)
         _trace_decode_once(patch)
+        _write_curves_only(patch)
         with console.captured():
             train.train((phases.PHASE1,), settings)
             shutil.copytree(settings.run_dir, root / "evaluated" / settings.run.name)

@@ -1,28 +1,32 @@
 """The order of the samples, the content of the batches, and errors that name an image."""
 
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as tensorflow_config
 
 from cnnrnn import config, errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.training import feature_cache
-from tests import (
-    helpers,
-    two_cpus,  # noqa: F401
-)
+from tests import two_cpus  # noqa: F401
 
 
 @pytest.fixture
 def data(images):
     return dataset_lib.load(config.Config.of(dataset=str(images)))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The training images of a generated data set, which takes seconds to prepare."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNNRNN_CACHE", str(tmp_path_factory.mktemp("digits")))
+        return dataset_lib.load(config.Config.of(dataset="digits")).train
 
 
 def indices(split, start, batches, batch_size=5, seed=0):
@@ -144,31 +148,6 @@ def test_nobody_waits_for_the_deletion_of_a_distributed_iterator():
     assert deleted.wait(20)
 
 
-_DELETION_AT_EXIT = """
-import time
-from cnnrnn.datasets import input_pipeline
-
-class Iterator:
-    def __del__(self):
-        time.sleep(0.5)
-        print("deleted", flush=True)
-
-iterator = input_pipeline._DeletedInBackground(Iterator())
-del iterator
-"""
-
-
-def test_the_process_ends_after_the_deletion():
-    """TensorFlow's deletion aborts the process if the interpreter ends meanwhile."""
-    process = subprocess.run(
-        [sys.executable, "-c", _DELETION_AT_EXIT],
-        cwd=helpers.REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert (process.returncode, process.stdout) == (0, "deleted\n"), process.stderr[-2000:]
-
-
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
 def test_the_error_names_a_bad_image_and_its_class(data, content):
     path = data.train.path(0)
@@ -199,41 +178,26 @@ def test_the_error_names_a_missing_image(data):
     assert path in str(input_pipeline.decoding_error(data.train, np.arange(18), caught.value))
 
 
-_OVERLAPPING_READS = """
-import threading
-import numpy as np, tensorflow as tf
-from cnnrnn import config
-from cnnrnn.datasets import dataset, input_pipeline
-from cnnrnn.preprocessing import views
+class OverlappingReads:
+    """Records whose reading fails unless another read is under way."""
 
-tf.config.experimental.enable_op_determinism()
-split = dataset.load(config.Config.of(dataset="digits")).train
-records, both = split.source._records, threading.Barrier(2)
+    def __init__(self, records):
+        self._records, self._both = records, threading.Barrier(2)
 
-class Records:
     def __getitem__(self, index):
-        both.wait(20)  # fails unless another read is under way
-        return records[index]
-
-split.source._records = Records()
-input_pipeline.os.cpu_count = lambda: 2
-batches = input_pipeline.training(
-    split, batch_size=4, start=0, seed=0, preprocessing=views.Preprocessing()
-)
-next(iter(batches))
-print("they overlap")
-"""
+        self._both.wait(20)
+        return self._records[index]
 
 
-def test_records_are_read_in_parallel_under_op_determinism():
+def test_records_are_read_in_parallel_under_op_determinism(digits, monkeypatch):
     """A stateful op in the pipeline would let only one call of its function run at a time."""
-    process = subprocess.run(
-        [sys.executable, "-c", _OVERLAPPING_READS],
-        cwd=helpers.REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert process.stdout.endswith("they overlap\n"), process.stderr[-2000:]
+    monkeypatch.setattr(digits.source, "_records", OverlappingReads(digits.source._records))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    tf.config.experimental.enable_op_determinism()
+    try:
+        assert len(indices(digits, 0, 1, batch_size=4)) == 4
+    finally:
+        tensorflow_config.disable_op_determinism()
 
 
 def ops_of(dataset: tf.data.Dataset) -> set[str]:
@@ -246,13 +210,12 @@ def ops_of(dataset: tf.data.Dataset) -> set[str]:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_no_python_function_in_the_pipeline_is_stateful(cached, tmp_path):
-    split = dataset_lib.load(config.Config.of(dataset="digits")).train
-    np.save(tmp_path / "features.npy", np.zeros((len(split), 5), np.float32))
+def test_no_python_function_in_the_pipeline_is_stateful(cached, digits, tmp_path):
+    np.save(tmp_path / "features.npy", np.zeros((len(digits), 5), np.float32))
     features = feature_cache.Features([tmp_path / "features.npy"], 5) if cached else None
     ops = ops_of(
         input_pipeline.training(
-            split,
+            digits,
             batch_size=4,
             start=0,
             seed=0,

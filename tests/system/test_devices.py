@@ -7,6 +7,7 @@ import types
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as tensorflow_config
 
 from cnnrnn import errors
 from cnnrnn.system import devices, processor
@@ -86,41 +87,51 @@ def test_the_arithmetic_of_gpus_names_tf32(gpus, monkeypatch):
     assert devices.arithmetic() == {"device": "GPU", "tf32": False}
 
 
-IN_A_NEW_PROCESS = """
-import os
-import cnnrnn
-import tensorflow as tf
-from cnnrnn.system import devices
-
-if {gpus}:
-    tf.config.get_visible_devices = lambda kind: ["a GPU"]
-devices.configure({arguments})
-try:
-    tf.random.uniform(())
-    deterministic = False
-except RuntimeError:  # random operations without a seed are refused
-    deterministic = True
-print(deterministic, *map(os.environ.get, {variables!r}))
-print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"])
-"""
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_AUTOTUNE", "NCCL_ALGO")
 
 
+def is_deterministic():
+    try:
+        tf.random.uniform(())
+    except RuntimeError:  # random operations without a seed are refused
+        return True
+    return False
+
+
 @pytest.mark.parametrize(
-    "gpus, arguments, expected",
+    "capabilities, arguments, deterministic, values",
     [
-        (1, "", "False None None None"),
-        (1, "deterministic=True", "True :4096:2 0 Ring"),
-        (0, "deterministic=True", "False None None None"),
+        ([(9, 0)], {}, False, [None, None, None]),
+        ([(9, 0)], {"deterministic": True}, True, [":4096:2", "0", "Ring"]),
+        ([], {"deterministic": True}, False, [None, None, None]),
     ],
 )
-def test_deterministic_operations(gpus, arguments, expected):
-    code = IN_A_NEW_PROCESS.format(gpus=gpus, arguments=arguments, variables=VARIABLES)
-    environment = {name: os.environ[name] for name in os.environ.keys() - {*VARIABLES}}
+def test_deterministic_operations(
+    gpus, monkeypatch, capabilities, arguments, deterministic, values
+):
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    gpus(*capabilities)
+    try:
+        devices.configure(**arguments)
+        assert is_deterministic() == deterministic
+    finally:
+        tensorflow_config.disable_op_determinism()
+    assert [os.environ.get(name) for name in VARIABLES] == values
+
+
+def test_the_memory_of_gpus_is_allocated_as_it_is_needed():
+    """TensorFlow reads it when the first GPU is initialized."""
+    code = "import os, cnnrnn; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    variables = os.environ.keys() - {"TF_FORCE_GPU_ALLOW_GROWTH"}
     output = subprocess.check_output(
-        [sys.executable, "-c", code], cwd=helpers.REPOSITORY, env=environment, text=True
+        [sys.executable, "-c", code],
+        cwd=helpers.REPOSITORY,
+        env={name: os.environ[name] for name in variables},
+        text=True,
     )
-    assert output == f"{expected}\ntrue\n"  # and the memory of GPUs is allocated as it is needed
+    assert output == "true\n"
 
 
 @pytest.mark.parametrize("uses_gpus, hidden", [(False, [([], "GPU")]), (True, [])])

@@ -5,7 +5,7 @@ import pytest
 from cnnrnn import config, phases
 from cnnrnn.commands import train
 from cnnrnn.system import devices, gpu_memory, memory
-from cnnrnn.training import cost, startup_report
+from cnnrnn.training import cost, startup_report, trainer
 from tests import small_network
 
 
@@ -67,13 +67,15 @@ def test_on_a_gpu_the_memory_is_that_of_the_gpu(report, monkeypatch, total, word
     assert f"peak GPU memory {words}" in line
 
 
-def test_each_phase_measures_its_own_gpu_memory(small_config, monkeypatch):
+def test_each_phase_measures_its_own_gpu_memory(trained, monkeypatch):
     events = []
     monkeypatch.setattr(gpu_memory, "reset", lambda: events.append("reset"))
-    monkeypatch.setattr(gpu_memory, "peak", lambda: events.append("peak"))
-    settings = small_config.replace(epochs=(1, 1), batch_size=(2, 2))
-    train.train((phases.PHASE1, phases.PHASE2), settings, build=small_network.small_build)
-    assert events == ["reset", "peak", "reset", "peak"]
+    monkeypatch.setattr(
+        trainer.PhaseTrainer, "_run_epochs", lambda self: events.append(self._phase)
+    )
+    settings, both = trained.replace(epochs=(3, 1)), (phases.PHASE1, phases.PHASE2)
+    train.train(both, settings, build=small_network.small_build)
+    assert events == ["reset", phases.PHASE1, "reset", phases.PHASE2]
 
 
 @pytest.mark.parametrize(

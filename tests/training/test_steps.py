@@ -1,5 +1,7 @@
 """Training and evaluation steps: two replicas against one, on the same global batches."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -51,12 +53,26 @@ def train(strategy, phase, settings, build=small_network.small_build, data=None)
     return network, np.array(sums)
 
 
-@pytest.mark.parametrize("phase", [phases.PHASE1, phases.PHASE2], ids=lambda phase: phase.name)
-@pytest.mark.parametrize("batchnorm", ["train", "frozen"])
-def test_two_replicas_equal_one(phase, batchnorm, one_replica, two_replicas):
-    settings = config.Config.of(phase2_batchnorm=batchnorm)
-    one, sums_of_one = train(one_replica, phase, settings)
-    two, sums_of_two = train(two_replicas, phase, settings)
+@pytest.fixture(scope="module")
+def trained_on(one_replica, two_replicas):
+    """`train` by the number of replicas, the phase and its BatchNorm; equal calls train once."""
+    strategies = {1: one_replica, 2: two_replicas}
+
+    @functools.cache
+    def trained(replicas, phase, batchnorm):
+        return train(strategies[replicas], phase, config.Config.of(phase2_batchnorm=batchnorm))
+
+    return trained
+
+
+@pytest.mark.parametrize(
+    "phase, batchnorm",
+    [(phases.PHASE1, "train"), (phases.PHASE2, "train"), (phases.PHASE2, "frozen")],
+    ids=["phase1", "phase2", "phase2 with frozen BatchNorm"],
+)
+def test_two_replicas_equal_one(phase, batchnorm, trained_on):
+    one, sums_of_one = trained_on(1, phase, batchnorm)
+    two, sums_of_two = trained_on(2, phase, batchnorm)
     np.testing.assert_allclose(sums_of_one, sums_of_two, atol=1e-5 * BATCH)
     before = small_network.small_build(3, seed=0).model.get_weights()
     moved = 0.0
@@ -106,18 +122,18 @@ def test_a_pack_of_gradients_does_not_wait_for_later_gradients(two_replicas, mon
         assert inputs_of(packs[1]).isdisjoint(late)
 
 
-def test_packs_do_not_change_the_weights(two_replicas, monkeypatch):
-    weights = []
-    for size in (100, 2**30):
-        monkeypatch.setattr(steps, "_PACK_BYTES", size)
-        network, _ = train(two_replicas, phases.PHASE2, config.Config(), data=batches(2))
-        weights.append(network.model.get_weights())
-    for a, b in zip(*weights, strict=True):
+def test_packs_do_not_change_the_weights(trained_on, two_replicas, monkeypatch):
+    one_pack, _ = trained_on(2, phases.PHASE2, "train")
+    size = sum(weight.nbytes for weight in one_pack.model.get_weights())
+    assert size < steps._PACK_BYTES
+    monkeypatch.setattr(steps, "_PACK_BYTES", 100)
+    many, _ = train(two_replicas, phases.PHASE2, config.Config())
+    for a, b in zip(one_pack.model.get_weights(), many.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_moving_averages_are_the_same_on_every_replica(two_replicas):
-    network, _ = train(two_replicas, phases.PHASE2, config.Config())
+def test_moving_averages_are_the_same_on_every_replica(trained_on):
+    network, _ = trained_on(2, phases.PHASE2, "train")
     norm = network.model.get_layer("bn")
     for variable, initial in ((norm.moving_mean, 0.0), (norm.moving_variance, 1.0)):
         first, second = (value.numpy() for value in variable.value.values)
@@ -125,8 +141,8 @@ def test_moving_averages_are_the_same_on_every_replica(two_replicas):
         assert not np.allclose(first, initial)
 
 
-def test_phase1_does_not_change_the_cnn(one_replica):
-    network, _ = train(one_replica, phases.PHASE1, config.Config())
+def test_phase1_does_not_change_the_cnn(trained_on):
+    network, _ = trained_on(1, phases.PHASE1, "train")
     before = small_network.small_build(3, seed=0)
     for a, b in zip(before.cnn.get_weights(), network.cnn.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -137,9 +153,8 @@ def test_phase1_does_not_change_the_cnn(one_replica):
     assert sum(changed) == len(changed) - len(before.cnn.get_weights())
 
 
-def test_frozen_batchnorm_stays_while_the_rest_of_the_cnn_is_trained(one_replica):
-    settings = config.Config.of(phase2_batchnorm="frozen")
-    network, _ = train(one_replica, phases.PHASE2, settings)
+def test_frozen_batchnorm_stays_while_the_rest_of_the_cnn_is_trained(trained_on):
+    network, _ = trained_on(1, phases.PHASE2, "frozen")
     before = small_network.small_build(3, seed=0).model
     for a, b in zip(
         before.get_layer("bn").get_weights(), network.model.get_layer("bn").get_weights(),

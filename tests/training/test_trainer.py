@@ -17,7 +17,6 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.evaluation import charts
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import memory, stop_signals
 from cnnrnn.training import steps
@@ -26,9 +25,6 @@ from tests import (
     small_network,
     two_cpus,  # noqa: F401
 )
-
-pytestmark = pytest.mark.usefixtures("quick_images")
-predictions_figure = charts.predictions_figure
 
 
 def recipe(config, **kwargs):
@@ -43,13 +39,6 @@ def phase1(config, build=small_network.small_build):
 
 def phase2(config):
     train.train((phases.PHASE2,), config, build=small_network.small_build)
-
-
-@pytest.fixture
-def quick_images(monkeypatch):
-    """Drawing takes longer than the rest of these runs; only the TensorBoard test draws."""
-    dot = helpers.png(np.zeros((1, 1, 3), np.uint8))
-    monkeypatch.setattr(charts, "predictions_figure", lambda *_: dot)
 
 
 def weights_of_best(config, phase):
@@ -101,8 +90,8 @@ def test_a_phase_reports_its_end_and_the_next_command(small_config, capsys):
         assert str(small_config.run_dir) in output and f"next      ./run.sh {following}" in output
 
 
-def test_tensorboard_gets_its_curves_and_images(small_config, monkeypatch):
-    monkeypatch.setattr(charts, "predictions_figure", predictions_figure)
+@pytest.mark.parametrize("complete_summaries", [True], ids=[""])
+def test_tensorboard_gets_its_curves_and_images(small_config):
     phase1(small_config)
     folder = run_folder.RunFolder(small_config.run_dir)
     training = scalars(folder.events(phases.PHASE1, "train"))
