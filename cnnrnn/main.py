@@ -37,9 +37,9 @@ class Command:
         module: in cnnrnn.commands.
         function: of that module; takes (arguments, config).
         groups: the groups of `Config` that the command reads.
-        options: "arguments": it takes arguments besides flags. "cpu": it uses no GPU itself; its
-            child processes may. "no-tensorflow": it runs without TensorFlow, since its child
-            processes need the memory. "resumes": the same command resumes it.
+        options: "arguments": it takes arguments besides flags. "cpu": it uses no GPU. "parent": it
+            leaves the GPUs to its child processes. "no-tensorflow": likewise, and it runs without
+            TensorFlow, to leave them the memory, too. "resumes": the same command resumes it.
         help: one line.
     """
 
@@ -126,12 +126,13 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
     if "no-tensorflow" in options:
         _function(word)(positional, config)
         return 0
-    quiet_tensorflow.import_tensorflow(uses_gpus="cpu" not in options)
+    uses_gpus = not {"cpu", "parent"} & set(options)
+    quiet_tensorflow.import_tensorflow(uses_gpus)
     import tensorflow as tf
 
     from cnnrnn.system import devices
 
-    devices.configure(uses_gpus="cpu" not in options, deterministic=config.run.deterministic)
+    devices.configure(uses_gpus=uses_gpus, deterministic=config.run.deterministic)
     run = _function(word)
     try:
         run(positional, config)
