@@ -69,8 +69,7 @@ def iterators(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("batch_size", [4, 18])
+@pytest.mark.parametrize("replicas, batch_size", [(1, 18), (2, 4)])
 def test_passes_over_one_split_share_an_iterator(
     validation, one_replica, two_replicas, iterators, replicas, batch_size
 ):

@@ -1,5 +1,7 @@
 """The fused BatchNorm compared with keras.layers.BatchNormalization."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -119,15 +121,20 @@ def normal(mean, stddev, batch=8):
     return x, rng.normal(size=x.shape).astype(np.float32)
 
 
+@functools.cache
+def usual_step(strategy, kind, batch, trainable, dtype):
+    """`replicated` on inputs of mean 2; equal calls run once."""
+    return replicated(strategy, kind, *normal(2, 3, batch), trainable, dtype)
+
+
 @pytest.mark.parametrize(
     "dtype, tolerance", [("float32", 3e-5), ("mixed_bfloat16", 0.02), ("mixed_float16", 3e-3)]
 )
 @pytest.mark.parametrize("trainable", [True, False], ids=["trained", "frozen"])
 def test_synchronized_step_matches_keras(dtype, tolerance, trainable, two_replicas):
-    x, upstream = normal(2, 3)
-    ours, _ = replicated(two_replicas, batch_norm.BatchNormalization, x, upstream, trainable, dtype)
-    theirs, _ = replicated(
-        two_replicas, keras.layers.BatchNormalization, x, upstream, trainable, dtype
+    ours, theirs = (
+        usual_step(two_replicas, kind, 8, trainable, dtype)[0]
+        for kind in (batch_norm.BatchNormalization, keras.layers.BatchNormalization)
     )
     for name, a, b in zip(
         ("outputs", "x", "gamma", "beta", "mean", "variance"), ours, theirs, strict=True
@@ -137,10 +144,9 @@ def test_synchronized_step_matches_keras(dtype, tolerance, trainable, two_replic
 
 @pytest.mark.parametrize("batch", [8, 7], ids=["equal shares", "shares of 4 and 3"])
 def test_two_synchronized_replicas_match_one_on_the_whole_batch(batch, one_replica, two_replicas):
-    x, upstream = normal(2, 3, batch)
     kind = batch_norm.BatchNormalization
-    one, _ = replicated(one_replica, kind, x, upstream)
-    two, _ = replicated(two_replicas, kind, x, upstream)
+    one, _ = usual_step(one_replica, kind, batch, True, "float32")
+    two, _ = usual_step(two_replicas, kind, batch, True, "float32")
     for a, b in zip(one[:2], two[:2], strict=True):  # outputs, gradient with respect to x
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
     for a, b in zip(one[2:4], two[2:4], strict=True):  # the optimizer sums these over replicas
@@ -151,9 +157,8 @@ def test_two_synchronized_replicas_match_one_on_the_whole_batch(batch, one_repli
 
 
 def test_a_synchronized_layer_runs_one_collective_in_each_direction(two_replicas):
-    x, upstream = normal(2, 3)
     count = {
-        kind: collectives(replicated(two_replicas, kind, x, upstream)[1])
+        kind: collectives(usual_step(two_replicas, kind, 8, True, "float32")[1])
         for kind in (batch_norm.BatchNormalization, keras.layers.BatchNormalization)
     }
     replicas = two_replicas.num_replicas_in_sync
@@ -163,21 +168,21 @@ def test_a_synchronized_layer_runs_one_collective_in_each_direction(two_replicas
 
 def test_the_synchronized_gradient_has_a_deterministic_kernel_on_a_gpu(two_replicas):
     """That of FusedBatchNormV3 with is_training=False has none: it raises UnimplementedError."""
-    _, graph = replicated(two_replicas, batch_norm.BatchNormalization, *normal(2, 3))
+    _, graph = usual_step(two_replicas, batch_norm.BatchNormalization, 8, True, "float32")
     kernels = [op for op in graph.get_operations() if op.type == "FusedBatchNormGradV3"]
     assert [op.get_attr("is_training") for op in kernels] == [True, True]
 
 
 def test_a_frozen_synchronized_layer_runs_no_collective(two_replicas):
     kind = batch_norm.BatchNormalization
-    _, graph = replicated(two_replicas, kind, *normal(2, 3), trainable=False)
+    _, graph = usual_step(two_replicas, kind, 8, False, "float32")
     assert collectives(graph) == []
 
 
 def test_a_synchronized_layer_on_one_replica_is_the_fused_one(one_replica):
     x, upstream = normal(2, 3)
     kind = batch_norm.BatchNormalization
-    alone, graph = replicated(one_replica, kind, x, upstream)
+    alone, graph = usual_step(one_replica, kind, 8, True, "float32")
     assert collectives(graph) == []
     layer, _ = layer_pair(momentum=0.8)
     for a, b in zip(alone[:4], run(layer, tf.constant(x), tf.constant(upstream)), strict=False):
