@@ -127,7 +127,7 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
         _function(word)(positional, config)
         return 0
     uses_gpus = not {"cpu", "parent"} & set(options)
-    quiet_tensorflow.import_tensorflow(uses_gpus)
+    quiet_tensorflow.import_tensorflow(uses_gpus=uses_gpus)
     import tensorflow as tf
 
     from cnnrnn.system import devices

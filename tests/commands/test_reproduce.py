@@ -1,6 +1,7 @@
 """`reproduce`: its comparison succeeds, and it can fail."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import tensorflow as tf
 from cnnrnn import config, errors, phases
 from cnnrnn.commands import reproduce
 from cnnrnn.runs import run_folder
+from cnnrnn.system import checksummed
 from tests import helpers
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
@@ -46,8 +48,12 @@ def test_differences_of_the_machine_and_of_the_weights_are_reported(trained, cap
         record = json.loads((root / name).read_text())
         change(record)
         (root / name).write_text(json.dumps(record))
+    # Stands in for the second training, with other weights.
+    shutil.copytree(root, root.with_name(f"{root.name}-reproduced"))
+    path = root.with_name(f"{root.name}-reproduced") / "best" / "phase1.json"
+    checksummed.write_json(path, checksummed.read_json(path) | {"sha256": "other"})
     with pytest.raises(errors.RunError, match="not reproduced bit for bit: phase1"):
-        reproduce.run([root.name], trained, SMALL)
+        reproduce.run([root.name], trained, ("true",))
     output = capsys.readouterr().out
     assert "packages.keras: 3.0.0 then, 3.15" in output
     assert "seed: 0 then, 5 now" in output

@@ -8,7 +8,7 @@ import pytest
 
 from tests import helpers
 
-FUZZERS = {"images": 200, "archives": 60, "checkpoints": 30, "flagfiles": 150}
+FUZZERS = {"images": 120, "archives": 60, "checkpoints": 20, "flagfiles": 150}
 
 
 @pytest.mark.parametrize("name", FUZZERS)

@@ -90,14 +90,6 @@ def test_the_arithmetic_of_gpus_names_tf32(gpus, monkeypatch):
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "TF_CUDNN_USE_AUTOTUNE", "NCCL_ALGO")
 
 
-def is_deterministic():
-    try:
-        tf.random.uniform(())
-    except RuntimeError:  # random operations without a seed are refused
-        return True
-    return False
-
-
 @pytest.mark.parametrize(
     "capabilities, arguments, deterministic, values",
     [
@@ -115,7 +107,7 @@ def test_deterministic_operations(
     gpus(*capabilities)
     try:
         devices.configure(**arguments)
-        assert is_deterministic() == deterministic
+        assert tensorflow_config.is_op_determinism_enabled() == deterministic
     finally:
         tensorflow_config.disable_op_determinism()
     assert [os.environ.get(name) for name in VARIABLES] == values
