@@ -8,10 +8,16 @@ import pytest
 
 from tests import helpers
 
-FUZZERS = {"images": 120, "archives": 60, "checkpoints": 20, "flagfiles": 150}
+FUZZERS = {"images": 200, "archives": 60, "checkpoints": 30, "flagfiles": 150}
 
 
-@pytest.mark.parametrize("name", FUZZERS)
+SLOW = {"images", "checkpoints"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FUZZERS],
+)
 def test_damaged_input_is_read_correctly_or_refused(name):
     ended = subprocess.run(
         [sys.executable, f"tests/fuzz/{name}.py", f"--count={FUZZERS[name]}", "--seed=1"],
