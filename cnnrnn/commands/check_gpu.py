@@ -6,7 +6,6 @@ process does not import TensorFlow: it would take memory of the GPUs.
 
 import dataclasses
 import functools
-import math
 import pathlib
 import tempfile
 import time
@@ -58,10 +57,6 @@ class _SkippedError(Exception):
     """A check does not apply to this machine."""
 
 
-class _FailedError(Exception):
-    """A check failed; the message says how."""
-
-
 class Checks:
     """The checks, in order; see `names`.
 
@@ -72,7 +67,7 @@ class Checks:
     """
 
     def __init__(self, config: config_lib.Config, program: command_line.Program, measure: Measure):
-        self._config, self._program, self._measure = config, program, measure
+        self._config, self._measure = config, measure
         self._losses: dict[tuple[str, str], np.ndarray] = {}  # by phase and precision
         self._checks: dict[str, Callable[[], measurement_lib.Measurement]] = {
             "lstm-kernels": lambda: self._measured("lstm_kernels", config),
@@ -122,8 +117,8 @@ class Checks:
         if isinstance(ended.answer, errors.UsageError):
             raise ended.answer
         if isinstance(ended.answer, MemoryError):
-            raise _FailedError(f"out of memory: {ended.answer}")
-        raise _FailedError(ended.how if ended.answer is None else str(ended.answer))
+            raise errors.RunError(f"out of memory: {ended.answer}")
+        raise errors.RunError(ended.how if ended.answer is None else str(ended.answer))
 
     def _training_steps(
         self, phase: str, precision: str
@@ -139,7 +134,7 @@ class Checks:
             losses = self._losses[phase, precision] = np.array(found.figures["losses"])
             reference = self._losses.get((phase, "float32"), losses)
             if not np.max(np.abs(losses - reference) / reference) <= _PRECISION_TOLERANCE:
-                raise _FailedError(
+                raise errors.RunError(
                     f"{found.text}, and the losses of the first steps are {_shown(losses)} "
                     f"instead of {_shown(reference)} in float32"
                 )
@@ -172,7 +167,7 @@ class Checks:
     def _whole_shares(self) -> config_lib.Config:
         """The settings with batch sizes rounded up to multiples of the number of devices."""
         count = self.devices.figures["devices"]
-        sizes = tuple(math.ceil(s / count) * count for s in self._config.training.batch_size)
+        sizes = tuple(cost.shared_evenly(s, count) for s in self._config.training.batch_size)
         return self._config.replace(batch_size=sizes)
 
     def _determinism(self) -> measurement_lib.Measurement:
@@ -227,7 +222,7 @@ def run(
             )
         try:
             devices = checks.devices
-        except _FailedError as failed:
+        except errors.RunError as failed:
             raise errors.RunError(f"TensorFlow cannot list the devices: {failed}") from failed
         if not devices.passed:
             raise errors.UsageError(

@@ -239,7 +239,7 @@ def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
     """The recipe in a few steps: two epochs of each phase, a checkpoint after every step."""
     per_class = math.ceil(_IMAGES / classes)
     devices = devices_lib.count(config.run.logical_cpus)
-    batch_size = tuple(math.ceil(size / devices) * devices for size in _BATCH_SIZE)
+    batch_size = tuple(cost.shared_evenly(size, devices) for size in _BATCH_SIZE)
     return config.replace(
         train_per_class=min(config.data.train_per_class or per_class, per_class),
         validation_per_class=1,

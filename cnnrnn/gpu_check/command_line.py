@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 
 from cnnrnn import config as config_lib
+from cnnrnn import errors
 from cnnrnn.gpu_check import measurement
 from cnnrnn.system import child_process, progress
 
@@ -21,10 +22,6 @@ _IMAGES = 4
 _SAMPLES = 32  # trained on before the export
 _TOLERANCE = 0.05  # of the spread of a class's probability across images
 _LIMIT_SECONDS = 60 * 60  # of a command; devices that wait for one another would never end
-
-
-class CommandFailedError(Exception):
-    """A command ended with an exit code other than 0; the message has its last line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Program:
             **variables: of the environment, besides the present ones.
 
         Raises:
-            CommandFailedError: see there.
+            RunError: it ended with an exit code other than 0, or takes too long.
         """
         # In a session of its own, so that its child processes end with it.
         with subprocess.Popen(
@@ -65,15 +62,13 @@ class Program:
                 output, messages = process.communicate(timeout=_LIMIT_SECONDS)
             except subprocess.TimeoutExpired as error:
                 limit = progress.duration(_LIMIT_SECONDS)
-                raise CommandFailedError(f"{word} did not end within {limit}") from error
+                raise errors.RunError(f"{word} did not end within {limit}") from error
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
         if process.returncode:
             lines = (messages or output).strip().splitlines() or ["(no output)"]
-            raise CommandFailedError(
-                f"{word} ended with exit code {process.returncode}: {lines[-1]}"
-            )
+            raise errors.RunError(f"{word} ended with exit code {process.returncode}: {lines[-1]}")
         return output
 
 

@@ -6,6 +6,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.gpu_check import measurement
 from cnnrnn.gpu_check import session as session_lib
+from cnnrnn.system import console, devices
 
 _STEPS = 3
 
@@ -16,12 +17,12 @@ def measure(config: config_lib.Config) -> measurement.Measurement:
     Returns:
         Figures: a SHA-256 by precision, of float32 and of the one that --precision names.
     """
+    with console.captured():
+        precision = devices.precision(config.training.precision)
     digests = {}
-    for requested in ("float32", config.training.precision):
-        session = session_lib.Session(phases.PHASE2, config.replace(precision=requested))
-        if session.config.training.precision not in digests:
-            session.losses(_STEPS)
-            content = b"".join(variable.numpy().tobytes() for variable in session.variables)
-            digest = hashlib.sha256(content).hexdigest()
-            digests[session.config.training.precision] = digest
+    for used in dict.fromkeys(("float32", precision)):
+        session = session_lib.Session(phases.PHASE2, config.replace(precision=used))
+        session.losses(_STEPS)
+        content = b"".join(variable.numpy().tobytes() for variable in session.variables)
+        digests[used] = hashlib.sha256(content).hexdigest()
     return measurement.Measurement(True, "", digests)

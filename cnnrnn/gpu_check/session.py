@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
@@ -13,9 +12,9 @@ from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import console
+from cnnrnn.system import console, pipelined
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.training import dry_run, steps, train_state
+from cnnrnn.training import cost, dry_run, steps, train_state
 
 _TIMED_SECONDS = 3.0
 _TIMED_STEPS = 2  # at least
@@ -46,7 +45,7 @@ class Session:
             self.config = config.replace(precision=precision)
             self.data = dataset_lib.load(self.config)
         replicas = self.strategy.num_replicas_in_sync
-        self.batch_size = -(-config.training.batch_size[phase.index] // replicas) * replicas
+        self.batch_size = cost.shared_evenly(config.training.batch_size[phase.index], replicas)
         network = train_state.build_network(len(self.data.class_names), self.config, self.strategy)
         self.state = train_state.create(network, phase, self.config, self.strategy)
         self.step = steps.make_train_step(self.state, self.strategy, self.batch_size)
@@ -83,18 +82,12 @@ class Session:
 
 def rate(step: Callable[[Any], Any], batches: Iterator, batch_size: int) -> float:
     """Images/s of a step, once it is compiled."""
-    _finish(step(next(batches)))
+    pipelined.read(step(next(batches)))
     start, count = time.monotonic(), 0
     while count < _TIMED_STEPS or time.monotonic() - start < _TIMED_SECONDS:
         outputs = step(next(batches))
         count += 1
         if count % _TIMED_STEPS == 0:
-            _finish(outputs)  # a GPU's queue of steps stays short
-    _finish(outputs)
+            pipelined.read(outputs)  # a GPU's queue of steps stays short
+    pipelined.read(outputs)
     return count * batch_size / (time.monotonic() - start)
-
-
-def _finish(outputs: Any) -> None:
-    """Waits for a step: on a GPU it returns before it is done."""
-    for output in tf.nest.flatten(outputs):
-        np.asarray(output)

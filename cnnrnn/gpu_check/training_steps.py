@@ -19,10 +19,9 @@ def measure(config: config_lib.Config, phase_name: str) -> measurement.Measureme
     """
     session = session_lib.Session(phases.BY_NAME[phase_name], config)
     losses = session.losses(3)
-    in_memory = session_lib.rate(
-        session.step, itertools.repeat(next(session.batches())), session.batch_size
-    )
-    with_pipeline = session_lib.rate(session.step, session.batches(), session.batch_size)
+    batches = session.batches()
+    in_memory = session_lib.rate(session.step, itertools.repeat(next(batches)), session.batch_size)
+    with_pipeline = session_lib.rate(session.step, batches, session.batch_size)
     waiting = max(0.0, 1 - with_pipeline / in_memory)
     peak = gpu_memory.peak() or memory.peak()
     return measurement.Measurement(

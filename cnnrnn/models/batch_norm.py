@@ -36,28 +36,35 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def _fused(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float):
-    """The fused operation on this replica's batch.
+def _fused(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    epsilon: float,
+    moments: tuple[tf.Tensor, tf.Tensor] | None = None,
+):
+    """The fused operation: (x - mean) / sqrt(variance + epsilon) * scale + offset.
 
     Args:
         x: (B, H, W, C) float32, bfloat16 or float16.
         scale: (C,) float32.
         offset: (C,) float32.
         epsilon: added to the variance.
+        moments: mean and variance, (C,) float32; None: those of x.
 
     Returns:
-        y like x; batch_mean and the unbiased batch_variance of x, (C,) float32; and what the
-        operation's gradient needs.
+        y like x; without `moments` also batch_mean and the unbiased batch_variance of x, (C,)
+        float32, and what the operation's gradient needs.
     """
-    none = tf.constant([], tf.float32)
+    mean, variance = moments or [tf.constant([], tf.float32)] * 2
     return tf.raw_ops.FusedBatchNormV3(
         x=x,
         scale=scale,
         offset=offset,
-        mean=none,
-        variance=none,
+        mean=mean,
+        variance=variance,
         epsilon=epsilon,
-        is_training=True,
+        is_training=moments is None,
     )
 
 
@@ -124,39 +131,19 @@ def _synchronized(
             scale_mean, offset_mean = tf.unstack(sums / total)
             restored = product_sum / count / ratio
             slope = scale * inverse
-            linear = _normalize(
+            linear = _fused(
                 x,
                 slope * (restored - scale_mean),
                 slope * (offset_sum / count - shift * restored - offset_mean),
-                (mean, variance),
                 epsilon,
-            )
+                (mean, variance),
+            ).y
             return local_gradient + linear, scale_sum, offset_sum
 
-        outputs = _normalize(x, scale, offset, (mean, variance), epsilon)
+        outputs = _fused(x, scale, offset, epsilon, (mean, variance)).y
         return (outputs, mean, variance), gradient
 
     return batch_norm(x, scale, offset)
-
-
-def _normalize(
-    x: tf.Tensor,
-    scale: tf.Tensor,
-    offset: tf.Tensor,
-    moments: tuple[tf.Tensor, tf.Tensor],
-    epsilon: float,
-) -> tf.Tensor:
-    """(x - mean) / sqrt(variance + epsilon) * scale + offset, in the dtype of x."""
-    mean, variance = moments
-    return tf.raw_ops.FusedBatchNormV3(
-        x=x,
-        scale=scale,
-        offset=offset,
-        mean=mean,
-        variance=variance,
-        epsilon=epsilon,
-        is_training=False,
-    ).y
 
 
 def _over_replicas(

@@ -14,6 +14,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import xception_weights
+from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_libraries, processor
 
 _PACKAGES = {  # distribution -> a module that it installs
@@ -105,16 +106,12 @@ def _cores() -> int | None:
 
 
 def _gpus() -> dict[str, Any]:
-    """The GPUs of this machine, also those hidden from this process, and what computes on them.
-
-    "tf32": whether float32 products may be computed in TF32; compute capability 8.0 and later can.
-    """
+    """The GPUs of this machine, also those hidden from this process, and what computes on them."""
     devices = tf.config.list_physical_devices("GPU")
     if not devices:
         return {}
     details = [tf.config.experimental.get_device_details(device) for device in devices]
     build = tf.sysconfig.get_build_info()
-    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
     return {
         "names": [each.get("device_name") for each in details],
         "compute_capability": [
@@ -122,7 +119,7 @@ def _gpus() -> dict[str, Any]:
         ],
         "driver": gpu_libraries.driver_version(),
         "tensorflow_built_with": {name: build.get(f"{name}_version") for name in ("cuda", "cudnn")},
-        "tf32": allowed and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0",
+        "tf32": devices_lib.allows_tf32(),
         "packages": gpu_libraries.packages(),
     }
 

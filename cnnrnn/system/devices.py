@@ -107,9 +107,13 @@ def arithmetic() -> dict[str, bool | str]:
     """
     if not gpus():
         return {}
-    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
-    allowed = allowed and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-    return {"device": "GPU", "tf32": allowed and _lowest_compute_capability() >= (8, 0)}
+    return {"device": "GPU", "tf32": allows_tf32() and _lowest_compute_capability() >= (8, 0)}
+
+
+def allows_tf32() -> bool:
+    """Whether float32 products may be computed in TF32; compute capability 8.0 and later can."""
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+    return enabled and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
 
 
 def _native_of_gpus() -> tuple[str, str]:
@@ -147,7 +151,7 @@ def describe(logical_cpus: int = 1) -> str:
 
     GPUs that are hidden from this process count: its child processes see them.
     """
-    gpu_count = len(tf.config.list_physical_devices("GPU"))
+    gpu_count = count(logical_cpus=0)
     if gpu_count:
         return f"{gpu_count} GPU{'s' if gpu_count > 1 else ''}"
     return "the CPU" if logical_cpus == 1 else f"{logical_cpus} logical CPUs"

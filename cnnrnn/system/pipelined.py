@@ -48,15 +48,16 @@ class Pipelined:
         outputs = self._function(batch)
         previous, self._outputs = self._outputs, outputs
         start = time.monotonic()
-        results = _read(previous)
+        results = read(previous)
         self._was_idle = time.monotonic() - start < _AT_ONCE_SECONDS
         return results
 
     def drain(self) -> Any:
         """Waits for the last call and returns its outputs; None if there is none pending."""
         previous, self._outputs = self._outputs, None
-        return _read(previous)
+        return read(previous)
 
 
-def _read(outputs: Any) -> Any:
+def read(outputs: Any) -> Any:
+    """Waits for the outputs of a call and returns them as NumPy arrays; None for None."""
     return None if outputs is None else tf.nest.map_structure(lambda t: t.numpy(), outputs)

@@ -142,6 +142,11 @@ def _whole_run(costs: list[PhaseCost]) -> list[str]:
     ]
 
 
+def shared_evenly(batch_size: int, devices: int) -> int:
+    """The smallest batch size from `batch_size` on that is a multiple of the number of devices."""
+    return -(-batch_size // devices) * devices
+
+
 def phase2_memory(batch_size: int, parameters: int, *, half: bool, replicas: int = 1) -> float:
     """Estimated peak memory of phase 2 on a CPU, in bytes.
 

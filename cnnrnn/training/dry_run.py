@@ -15,7 +15,7 @@ from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import console, gpu_memory, memory
+from cnnrnn.system import console, gpu_memory, memory, pipelined
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
 from cnnrnn.training import cost, feature_cache, steps, train_state
@@ -141,14 +141,8 @@ class _DryRun:
                 indices = input_pipeline.indices_at(0, count, len(train), seed)
                 raise input_pipeline.decoding_error(train, indices, error) from error
 
-        _finish(step(next_batch()))  # compiles
+        pipelined.read(step(next_batch()))  # compiles
         start = time.monotonic()
         for _ in range(_TIMED_STEPS):
-            _finish(step(next_batch()))
+            pipelined.read(step(next_batch()))
         return _TIMED_STEPS * batch_size / (time.monotonic() - start)
-
-
-def _finish(outputs) -> None:
-    """Waits for a step: on a GPU it returns before it is done."""
-    for output in tf.nest.flatten(outputs):
-        output.numpy()

@@ -49,7 +49,9 @@ def small_share(phase: int, batch_sizes: tuple[int, int], gpus: int) -> str:
     share = batch_sizes[phase] // max(gpus, 1)
     if gpus < 2 or share >= _MIN_SHARE:
         return ""
-    enough = ",".join(str(max(math.ceil(size / gpus), _MIN_SHARE) * gpus) for size in batch_sizes)
+    enough = ",".join(
+        str(max(cost.shared_evenly(size, gpus), _MIN_SHARE * gpus)) for size in batch_sizes
+    )
     return (
         f"a batch of {batch_sizes[phase]} gives each of {gpus} GPUs {share} images, too few to use "
         f"a GPU fully. --batch_size={enough} gives each at least {_MIN_SHARE}; the learning rate "
@@ -82,6 +84,7 @@ class SpeedReport:
         self._steps_done, self._validation_images = steps_done, validation_images
         self._timed = -1  # steps since `_since`; -1: the clock has not been started
         self._since = 0.0
+        self._gpu_memory = gpu_memory.total()  # asks another program: before the first step
 
     def step_launched(self) -> None:
         """Called once a step is launched and the results of the previous one have been read.
@@ -107,17 +110,16 @@ class SpeedReport:
         validation = epochs_left * self._validation_images * _VALIDATION_COST
         left = (steps_left * schedule.batch_size + validation) / rate
         return (
-            f"{self._phase.name}: {rate:.1f} images/s, {_peak_memory()}, "
+            f"{self._phase.name}: {rate:.1f} images/s, {self._peak_memory()}, "
             f"about {progress.duration(left)} left"
         )
 
-
-def _peak_memory() -> str:
-    on_gpus = gpu_memory.peak()
-    if on_gpus is None:
-        return f"peak memory {memory.text(memory.peak())} of {memory.text(memory.total())}"
-    total = gpu_memory.total()
-    return f"peak GPU memory {memory.text(on_gpus)}{f' of {memory.text(total)}' if total else ''}"
+    def _peak_memory(self) -> str:
+        on_gpus, total = gpu_memory.peak(), self._gpu_memory
+        if on_gpus is None:
+            return f"peak memory {memory.text(memory.peak())} of {memory.text(memory.total())}"
+        of_total = f" of {memory.text(total)}" if total else ""
+        return f"peak GPU memory {memory.text(on_gpus)}{of_total}"
 
 
 def report_phase2_memory(
