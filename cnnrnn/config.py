@@ -9,10 +9,20 @@ from typing import Any
 from absl import flags
 
 from cnnrnn import errors
-from cnnrnn import settings as settings_lib
+from cnnrnn.settings import augmentation as augmentation_settings
+from cnnrnn.settings import averaging as averaging_settings
+from cnnrnn.settings import data as data_settings
+from cnnrnn.settings import finetuning as finetuning_settings
+from cnnrnn.settings import optimization as optimization_settings
+from cnnrnn.settings import prediction as prediction_settings
+from cnnrnn.settings import rate_search as rate_search_settings
+from cnnrnn.settings import run as run_settings
+from cnnrnn.settings import serving as serving_settings
+from cnnrnn.settings import training as training_settings
+from cnnrnn.settings import verification as verification_settings
 
 # The groups that the result of a run depends on; config.json records them.
-RECORDED = ("data", "run", "training")
+RECORDED = ("data", "run", "training", "augmentation", "optimization", "finetuning")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +33,23 @@ class Config:
         UsageError: a value is not valid.
     """
 
-    data: settings_lib.DataSettings = settings_lib.DataSettings()
-    run: settings_lib.RunSettings = settings_lib.RunSettings()
-    training: settings_lib.TrainingSettings = settings_lib.TrainingSettings()
-    prediction: settings_lib.PredictionSettings = settings_lib.PredictionSettings()
-    serving: settings_lib.ServingSettings = settings_lib.ServingSettings()
-    verification: settings_lib.VerificationSettings = settings_lib.VerificationSettings()
+    data: data_settings.DataSettings = data_settings.DataSettings()
+    run: run_settings.RunSettings = run_settings.RunSettings()
+    training: training_settings.TrainingSettings = training_settings.TrainingSettings()
+    augmentation: augmentation_settings.AugmentationSettings = (
+        augmentation_settings.AugmentationSettings()
+    )
+    optimization: optimization_settings.OptimizationSettings = (
+        optimization_settings.OptimizationSettings()
+    )
+    finetuning: finetuning_settings.FinetuningSettings = finetuning_settings.FinetuningSettings()
+    prediction: prediction_settings.PredictionSettings = prediction_settings.PredictionSettings()
+    serving: serving_settings.ServingSettings = serving_settings.ServingSettings()
+    verification: verification_settings.VerificationSettings = (
+        verification_settings.VerificationSettings()
+    )
+    rate_search: rate_search_settings.RateSearchSettings = rate_search_settings.RateSearchSettings()
+    averaging: averaging_settings.AveragingSettings = averaging_settings.AveragingSettings()
 
     def __post_init__(self):
         for _, field, value in self._settings():
@@ -38,6 +59,20 @@ class Config:
                 f"--archive={self.data.archive} needs --dataset=tiny_imagenet_100. "
                 f"Received: --dataset={self.data.dataset}."
             )
+        mixes = self.augmentation.mixup or self.augmentation.cutmix
+        if self.training.cached_views and (mixes or self.augmentation.augmentation == "none"):
+            raise errors.UsageError(
+                f"--cached_views={self.training.cached_views} needs --augmentation without --mixup "
+                "and --cutmix: the features of mixed images cannot be cached."
+            )
+        for schedule, epochs in zip(
+            self.optimization.schedule, self.optimization.warmup_epochs, strict=True
+        ):
+            if schedule == "onecycle" and epochs:
+                raise errors.UsageError(
+                    f"--warmup_epochs={epochs} does not go with --schedule=onecycle, which has a "
+                    "warm-up of its own."
+                )
 
     @classmethod
     def of(cls, **settings: Any) -> "Config":
@@ -155,26 +190,26 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 
 class _PairParser(flags.ArgumentParser):
-    """Parses 'A' or 'A,B' into a pair of numbers, one for each phase."""
+    """Parses 'A' or 'A,B' into a pair of values, one for each phase."""
 
-    def __init__(self, number: type):
-        self._number = number
-        self.syntactic_help = "one number for both phases, or PHASE1,PHASE2"
+    def __init__(self, kind: type):
+        self._kind = kind
+        self.syntactic_help = "one value for both phases, or PHASE1,PHASE2"
 
     def parse(self, argument):
         if isinstance(argument, tuple):
             return argument
         try:
-            numbers = [self._number(part) for part in str(argument).split(",")]
+            values = [self._kind(part) for part in str(argument).split(",")]
         except ValueError:
-            numbers = []
-        if len(numbers) not in (1, 2):
-            kind = "whole number" if self._number is int else "number"
+            values = []
+        if len(values) not in (1, 2):
+            kind = {int: "whole number", float: "number", str: "word"}[self._kind]
             raise ValueError(f"expected a {kind}, or two separated by a comma")
-        return (numbers[0], numbers[-1])
+        return (values[0], values[-1])
 
     def flag_type(self):
-        return f"{self._number.__name__} or pair"
+        return f"{self._kind.__name__} or pair"
 
 
 class _PairSerializer(flags.ArgumentSerializer):

@@ -81,7 +81,7 @@ def schedule(phase: Phase, config: config_lib.Config, training_images: int) -> S
     return Schedule(
         epochs=settings.epochs[phase.index],
         batch_size=batch_size,
-        learning_rate=settings.learning_rate[phase.index],
+        learning_rate=config.optimization.learning_rate[phase.index],
         steps_per_epoch=images // batch_size,
     )
 
@@ -90,7 +90,7 @@ def set_trainable(network: network_lib.Network, phase: Phase, config: config_lib
     """Freezes and unfreezes layers for a phase. A frozen BatchNorm runs in inference mode."""
     network.model.trainable = True
     network.cnn.trainable = phase.train_cnn
-    if phase.train_cnn and config.training.phase2_batchnorm == "frozen":
+    if phase.train_cnn and config.finetuning.phase2_batchnorm == "frozen":
         for layer in batchnorm_layers(network):
             layer.trainable = False
 

@@ -14,7 +14,8 @@ import shutil
 
 import pytest
 
-from cnnrnn import config, settings
+from cnnrnn import config
+from cnnrnn.settings import paths
 from cnnrnn.system import console, gpu_libraries
 from tests import helpers
 
@@ -42,7 +43,7 @@ def pytest_collection_modifyitems(config, items):
 def own_cache(tmp_path_factory, monkeypatch):
     """An empty cache with the user's ImageNet weights, which are not downloaded for each test."""
     cache = tmp_path_factory.mktemp("cache")
-    weights = settings.cache_dir() / "weights"
+    weights = paths.cache_dir() / "weights"
     if weights.exists():
         (cache / "weights").symlink_to(weights.resolve())
     monkeypatch.setenv("CNNRNN_CACHE", str(cache))

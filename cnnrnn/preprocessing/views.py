@@ -43,13 +43,16 @@ class Preprocessing:
     """How a decoded image becomes the inputs of both branches.
 
     Attributes:
-        resize_method: one of `settings.RESIZE_METHODS`.
+        resize_method: one of `settings.data.RESIZE_METHODS`.
+        image_size: height and width of the CNN's input, S. Sizes below 299 are scaled down from
+            the RGB view of 299x299, so that both branches see the same image.
     """
 
     resize_method: str = "bilinear"
+    image_size: int = shapes.IMAGE_SIZE
 
     def rgb(self, image: tf.Tensor) -> tf.Tensor:
-        """The CNN's input: resized to 299x299, scaled to [-1, 1] as in Xception's training.
+        """The RGB view: resized to 299x299, scaled to [-1, 1] as in Xception's training.
 
         Args:
             image: (height, width, 3) uint8.
@@ -91,10 +94,27 @@ class Preprocessing:
             image: (height, width, 3) uint8.
 
         Returns:
-            {"image": (299, 299, 3) float32, "sequence": (23, 3887) float32}.
+            {"image": (S, S, 3) float32, "sequence": (23, 3887) float32}.
         """
-        rgb = self.rgb(image)
-        return {"image": rgb, "sequence": sequence_of(rgb)}
+        return self.inputs_of(self.rgb(image))
+
+    def inputs_of(self, rgb: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Both inputs of the network, from the RGB view.
+
+        Args:
+            rgb: (299, 299, 3) float32, scaled.
+
+        Returns:
+            See `inputs`.
+        """
+        return {"image": self._cnn_view(rgb), "sequence": sequence_of(rgb)}
+
+    def _cnn_view(self, rgb: tf.Tensor) -> tf.Tensor:
+        if self.image_size == shapes.IMAGE_SIZE:
+            return rgb
+        size = (self.image_size, self.image_size)
+        # Without antialiasing a smaller image would be made of single pixels of the larger one.
+        return tf.image.resize(rgb, size, method="bilinear", antialias=True)
 
     def _resize(self, image: tf.Tensor) -> tf.Tensor:
         size = (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE)

@@ -59,7 +59,7 @@ def describe(
         },
         "started_from": started_from,
         "xception_weights": vars(weights) if weights else None,
-        "batchnorm": config.training.phase2_batchnorm if phase.train_cnn else "frozen",
+        "batchnorm": config.finetuning.phase2_batchnorm if phase.train_cnn else "frozen",
     }
 
 

@@ -23,6 +23,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import run_lock
+from cnnrnn.settings import image_sizes
 from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
 
@@ -33,9 +34,53 @@ _DATA_SETTINGS = (
     "validation_per_class",
     "validation_fraction",
     "split_seed",
+    "fold",
+    "class_separator",
+    "eval_image_size",
 )
-# Settings that earlier versions did not have, with the value that those trained with.
-_ADDED = {"deterministic": False, "lstm_kernel": "auto"}
+# Settings that determine what a phase computes: of both phases, of one, pairs of both, and those
+# that matter only if a rate or an image size changes during the phase.
+_SHARED = (
+    "seed",
+    "init_from",
+    "precision",
+    "deterministic",
+    "lstm_kernel",
+    "eval_image_size",
+    "sampling",
+    "class_weights",
+    "augmentation",
+    "mixup",
+    "cutmix",
+    "label_smoothing",
+    "dropout",
+    "weight_decay",
+    "momentum",
+    "clip_norm",
+    "ema",
+)
+_PHASE1 = ("xception_weights", "cached_views")
+_PHASE2 = ("phase2_batchnorm", "batchnorm_momentum", "layer_decay", "unfreeze_from")
+_PAIRS = (
+    "batch_size",
+    "learning_rate",
+    "samples_per_epoch",
+    "optimizer",
+    "schedule",
+    "warmup_epochs",
+    "accumulation_steps",
+)
+# Settings that earlier versions did not have, with the value that those trained with: the default.
+_ADDED = {
+    name: value
+    for name, value in config_lib.Config().to_json().items()
+    if name
+    not in {
+        *("dataset", "train_per_class", "validation_per_class", "validation_fraction"),
+        *("split_seed", "resize_method", "seed", "init_from", "precision", "xception_weights"),
+        *("phase2_batchnorm", "batch_size", "learning_rate", "samples_per_epoch", "epochs"),
+    }
+}
 
 
 class RunFolder:
@@ -183,7 +228,7 @@ class RunFolder:
             return
         with self._incomplete_config():
             resize_method, fingerprint = recorded["resize_method"], recorded["fingerprint"]
-            flags = " ".join(f"--{name}={recorded[name]}" for name in _DATA_SETTINGS)
+            flags = " ".join(f"--{name}={(_ADDED | recorded)[name]}" for name in _DATA_SETTINGS)
         if resize_method != config.data.resize_method:
             raise errors.UsageError(
                 f"the run folder {self.root} was created with --resize_method={resize_method}: "
@@ -260,12 +305,14 @@ def _read_objects(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that determine what a phase computes."""
     settings = _ADDED | settings
-    shared = ("seed", "init_from", "precision", *_ADDED)
-    own = ("phase2_batchnorm",) if phase.train_cnn else ("xception_weights",)
-    pairs = ("batch_size", "learning_rate", "samples_per_epoch")
-    return {name: settings[name] for name in (*shared, *own)} | {
-        name: settings[name][phase.index] for name in pairs
-    }
+    own = _PHASE2 if phase.train_cnn else _PHASE1
+    sizes = image_sizes.parse(settings["cnn_image_size"])[phase.index]
+    identity = {name: settings[name] for name in (*_SHARED, *own)}
+    identity |= {name: settings[name][phase.index] for name in _PAIRS}
+    identity["cnn_image_size"] = image_sizes.text(sizes)
+    if identity["schedule"] != "constant" or len(sizes) > 1:
+        identity["epochs"] = settings["epochs"][phase.index]
+    return identity
 
 
 def _shown(value: Any) -> str:

@@ -63,7 +63,7 @@ def create(
     """Freezes the network for a phase and creates a new optimizer for what is left trainable."""
     phases.set_trainable(network, phase, config)
     with strategy.scope():
-        optimizer = phase.optimizer(config.training.learning_rate[phase.index])
+        optimizer = phase.optimizer(config.optimization.learning_rate[phase.index])
         optimizer.build(network.model.trainable_variables)
         uses_float16 = network.precision == "float16"
         loss_scale = loss_scale_lib.LossScale() if uses_float16 else None

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from cnnrnn import config, errors, settings
+from cnnrnn import config, errors
 from cnnrnn.commands import preflight
+from cnnrnn.settings import paths
 from tests import helpers
 from tests.commands import preflight_stand_ins
 
@@ -135,4 +136,4 @@ def test_a_dry_run_leaves_no_files(small_config, tmp_path):
     assert found.training.rate > 0 and found.validation.rate > 0
     assert 10**8 < found.peak < 10**10
     assert sorted(tmp_path.rglob("*")) == before
-    assert not (settings.cache_dir() / "features").exists()
+    assert not (paths.cache_dir() / "features").exists()

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from cnnrnn import config as config_lib
-from cnnrnn import settings as settings_lib
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check, image_index
+from cnnrnn.settings import paths
 
 
 def load(images, **settings):
@@ -40,7 +40,7 @@ def test_images_are_checked_again_only_if_they_change(images, checked):
 
 
 def test_the_index_of_earlier_versions_is_removed(images):
-    old = settings_lib.cache_dir() / "pictures.sqlite"
+    old = paths.cache_dir() / "pictures.sqlite"
     old.parent.mkdir(parents=True, exist_ok=True)
     old.touch()
     load(images)
@@ -68,7 +68,7 @@ def test_a_killed_check_resumes(images, checked, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"not a database" * 500])
 def test_a_damaged_index_is_created_again(images, content, capsys):
     reference = load(images)
-    index = settings_lib.cache_dir() / "images.sqlite"
+    index = paths.cache_dir() / "images.sqlite"
     index.write_bytes(content)
     for _ in range(2):
         assert load(images).fingerprint == reference.fingerprint

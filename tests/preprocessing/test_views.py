@@ -9,9 +9,9 @@ import pytest
 import sklearn.datasets
 import tensorflow as tf
 
-from cnnrnn import settings
 from cnnrnn.preprocessing import image_header
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.settings import data as data_settings
 from cnnrnn.system import devices
 
 
@@ -30,7 +30,7 @@ def test_the_rgb_view_is_that_of_keras_for_xception(photograph):
     assert ours.numpy().min() >= -1 and ours.numpy().max() <= 1
 
 
-@pytest.mark.parametrize("method", settings.RESIZE_METHODS)
+@pytest.mark.parametrize("method", data_settings.RESIZE_METHODS)
 def test_every_resize_method_gives_float32_near_the_range(photograph, method):
     view = views_lib.Preprocessing(method).rgb(tf.constant(photograph)).numpy()
     assert view.dtype == np.float32 and view.shape == (299, 299, 3)
@@ -118,7 +118,7 @@ def test_a_truncated_jpeg_raises():
         views_lib.decode(tf.constant(encoded[: len(encoded) // 2]))
 
 
-@pytest.mark.parametrize("method", settings.RESIZE_METHODS)
+@pytest.mark.parametrize("method", data_settings.RESIZE_METHODS)
 @pytest.mark.parametrize("size", [(64, 64), (427, 640), (299, 299), (5, 31)])
 def test_mean_and_resize_commute(photograph, method, size):
     """The sequence computed directly equals that of the RGB view."""
@@ -129,3 +129,12 @@ def test_mean_and_resize_commute(photograph, method, size):
     # 'area' sums many pixels in float32; one step of an 8-bit pixel is 8e-3.
     tolerance = 5e-5 if method == "area" else 2e-6
     np.testing.assert_allclose(direct, from_rgb, atol=tolerance)
+
+
+def test_a_smaller_image_of_the_cnn_is_scaled_from_the_view_of_the_rnn():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    full, small = (views_lib.Preprocessing(image_size=size).inputs(image) for size in (299, 160))
+    assert small["image"].shape == (160, 160, 3)
+    np.testing.assert_array_equal(small["sequence"], full["sequence"])
+    area = tf.image.resize(full["image"], (160, 160), "area")
+    np.testing.assert_allclose(small["image"], area, atol=0.12)

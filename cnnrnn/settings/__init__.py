@@ -1,0 +1,1 @@
+"""The settings: default, help text and check of each, a group in each module."""

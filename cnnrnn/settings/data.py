@@ -1,0 +1,104 @@
+"""Which images, and how they are prepared."""
+
+import dataclasses
+import pathlib
+import re
+
+from cnnrnn.settings import fields, image_sizes, paths
+
+RESIZE_METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
+
+
+def _is_fold(text: str) -> bool:
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    return text == "" or bool(match and 1 <= int(match[1]) <= int(match[2]) and int(match[2]) > 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Which images, and how they are prepared."""
+
+    dataset: str = fields.setting(
+        "digits",
+        "What to train on: 'digits' (built in), 'tiny_imagenet_100', 'tfds:NAME[/CONFIG]', a "
+        "folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*, or the original "
+        "tiny-imagenet layout), several such folders separated by commas, or a .csv or .jsonl "
+        "file with the columns path, label and, if wanted, split.",
+        fields.GIVEN,
+    )
+    archive: str = fields.setting(
+        "", "tiny_imagenet_100 only: path of the zip, if you have it already."
+    )
+    data_dir: str = fields.setting(
+        "",
+        "Folder for prepared data sets and downloads. Empty: $CNNRNN_CACHE/datasets, or "
+        "~/.cache/cnnrnn/datasets.",
+    )
+    class_separator: str = fields.setting(
+        "",
+        "Folders of images only: every folder that holds images is a class, named by its path with "
+        "this separator between the folders, e.g. '/': cats/siamese. Empty: the first level of "
+        "folders is the classes, and deeper folders belong to them.",
+    )
+    validation_fraction: float = fields.setting(
+        0.1,
+        "Fraction of each class held out for validation if the data set has no validation split.",
+        fields.FRACTION,
+    )
+    fold: str = fields.setting(
+        "",
+        "Cross-validation, e.g. 1/5: the training images are divided by --split_seed into 5 equal "
+        "parts with the same mix of classes, of which the first validates and the others train. "
+        "The data set's own validation split is not used.",
+        (_is_fold, "I/K with I from 1 to K and K from 2 to 9999, or empty"),
+    )
+    split_seed: int = fields.setting(
+        0, "Seed of these splits and of the choice of --*_per_class images.", fields.SEED
+    )
+    train_per_class: int = fields.setting(
+        0, "Train on this many images of each class, chosen by --split_seed. 0: all.",
+        fields.NOT_NEGATIVE,
+    )  # fmt: skip
+    validation_per_class: int = fields.setting(
+        0, "Validate on this many images of each class, chosen by --split_seed. 0: all.",
+        fields.NOT_NEGATIVE,
+    )  # fmt: skip
+    bad_images: str = fields.setting(
+        "stop",
+        "What to do if images cannot be decoded, which is checked before training: 'stop', or "
+        "'skip' them and list them.",
+        fields.one_of("stop", "skip"),
+    )
+    max_megapixels: float = fields.setting(
+        100.0,
+        "Refuse images of more million pixels than this: decoding takes 3 bytes of memory for "
+        "each pixel, and a small file can decode to gigabytes.",
+        fields.POSITIVE_REAL,
+    )
+    resize_method: str = fields.setting(
+        "bilinear",
+        f"How images are resized to 299x299: {', '.join(RESIZE_METHODS)}.",
+        fields.one_of(*RESIZE_METHODS),
+    )
+    eval_image_size: int = fields.setting(
+        0,
+        "Image size of the CNN branch in validation, evaluation, prediction and export. 0: the "
+        "one that the run was trained with, 299 if none was given. The RNN branch always reads "
+        "299x299.",
+        (
+            lambda value: value == 0 or image_sizes.is_valid_size(value),
+            f"0, or from {image_sizes.SMALLEST} to {image_sizes.LARGEST}",
+        ),
+    )
+
+    @property
+    def prepared_data_dir(self) -> pathlib.Path:
+        return (
+            pathlib.Path(self.data_dir).expanduser()
+            if self.data_dir
+            else paths.cache_dir() / "datasets"
+        )
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1e6)

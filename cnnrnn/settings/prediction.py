@@ -1,0 +1,27 @@
+"""Which trained model is used, and what is reported for each image."""
+
+import dataclasses
+
+from cnnrnn.settings import fields
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionSettings:
+    """Which trained model is used, and what is reported for each image."""
+
+    model: str = fields.setting(
+        "",
+        "Folder of the run whose best weights are used. Empty: that of --run. predict and serve "
+        "take an export, too.",
+    )
+    trust_export: bool = fields.setting(
+        False,
+        "predict and serve: load an export without checking its manifest. An export runs as a "
+        "program, which can read and write your files.",
+    )
+    top: int = fields.setting(5, "Number of classes reported for each image.", fields.POSITIVE)
+    format: str = fields.setting(
+        "text",
+        "Output of predict: 'text', 'csv', or 'jsonl' (one JSON object per line).",
+        fields.one_of("text", "csv", "jsonl"),
+    )

@@ -1,0 +1,43 @@
+"""The run folder, the seed, the devices and the checkpoints."""
+
+import dataclasses
+
+from cnnrnn.settings import fields
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """The run folder, the seed, the devices and the checkpoints."""
+
+    name: str = fields.setting(
+        "",
+        "Name of the run, a folder in --runs_dir. Empty: the data set's name.",
+        fields.NAME,
+        flag="run",
+    )
+    runs_dir: str = fields.setting("runs", "Folder of all runs.", fields.GIVEN)
+    seed: int = fields.setting(
+        0, "Seed of the initial weights and of the order of the images.", fields.SEED
+    )
+    logical_cpus: int = fields.setting(
+        1,
+        "Without a GPU: train on this many replicas on the CPU. Slower; for testing training on "
+        "several devices.",
+        fields.POSITIVE,
+    )
+    deterministic: bool = fields.setting(
+        False,
+        "On GPUs, use only operations whose results do not depend on the order in which threads "
+        "finish. They are slower; without them two trainings differ, at first in the last digits. "
+        "On a CPU training is deterministic in any case. verify-resume and reproduce turn it on.",
+    )
+    checkpoint_minutes: float = fields.setting(
+        10.0, "Save a checkpoint at least this often, besides one after each epoch.",
+        fields.POSITIVE_REAL,
+    )  # fmt: skip
+    on_save_failure: str = fields.setting(
+        "stop",
+        "If a checkpoint or the best weights cannot be written, e.g. on a full disk: 'stop', or "
+        "'continue' with a warning. Earlier files stay intact in either case.",
+        fields.one_of("stop", "continue"),
+    )
