@@ -32,9 +32,7 @@ def small_build(
     """Like `models.network.build`: the same inputs and parts, about 90,000 parameters."""
     keras.utils.set_random_seed(seed)
     with network_lib.policy(precision):
-        image = keras.Input(
-            (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image", dtype="float32"
-        )
+        image = keras.Input((None, None, shapes.CHANNELS), name="image", dtype="float32")
         sequence = keras.Input(
             (shapes.TIMESTEPS, shapes.STEP_FEATURES),
             name=network_lib.SEQUENCE_INPUT,

@@ -65,7 +65,10 @@ def evaluate(
     best_weights.load(best, network.model, data.class_names)
     batch_size = config.training.batch_size[0]
     devices_lib.check_batch(batch_size, strategy)
-    preprocessing = views_lib.Preprocessing(config.data.resize_method)
+    preprocessing = views_lib.Preprocessing(
+        config.data.resize_method,
+        folder.eval_image_size(best.phase, config.data.eval_image_size),
+    )
     features = None
     if best.phase == phases.PHASE1.name and config.training.feature_cache_dir:
         cache = feature_cache.FeatureCache(
@@ -76,7 +79,7 @@ def evaluate(
         steps.make_eval_step(network, strategy, branches=True), strategy, batch_size, preprocessing
     )
     predictions = evaluator.predict(data.validation, label="evaluation", features=features)
-    report.write(folder, config, data, best, network, predictions)
+    report.write(folder, preprocessing, data, best, network, predictions)
     print(
         f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
         f"validation images:\n"

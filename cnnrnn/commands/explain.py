@@ -34,7 +34,9 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     paths = image_paths.expand(arguments)
     root = config.model_dir
-    classifier = classifier_lib.load(root, lstm_kernel="ours")  # see `attribution.Explainer`
+    classifier = classifier_lib.load(
+        root, config.data.eval_image_size, lstm_kernel="ours"
+    )  # see `attribution.Explainer`
     explainer = attribution.Explainer(classifier.network)
     bad = 0
     for number, path in enumerate(paths, 1):

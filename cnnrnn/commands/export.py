@@ -34,7 +34,9 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     best_weights.latest(folder.best)
     with folder.opened():
         logging.info("export: loading the network")
-        classifier = classifier_lib.load(folder.root, precision="float32", lstm_kernel="ours")
+        classifier = classifier_lib.load(
+            folder.root, config.data.eval_image_size, precision="float32", lstm_kernel="ours"
+        )
         metadata = bundle.describe(folder, classifier, config)
         logging.info("export: writing; the LiteRT files take a minute each")
         try:

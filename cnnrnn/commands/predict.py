@@ -103,9 +103,9 @@ def predictions(
 
 def _load_run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
     """Functions that classify with the best weights of a run."""
-    classifier = classifier_lib.load(folder)
+    classifier = classifier_lib.load(folder, config.data.eval_image_size)
     batch = {
-        name: tf.TensorSpec((None, *view.shape)) for name, view in classifier_lib.VIEWS.items()
+        name: tf.TensorSpec((None, *view.shape)) for name, view in classifier.view_specs.items()
     }
     probabilities = tf.function(classifier.probabilities, input_signature=[batch])
 

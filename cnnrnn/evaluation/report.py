@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
@@ -34,7 +33,7 @@ _PAIRS, _EXAMPLES, _MISTAKES = 12, 4, 24
 
 def write(
     folder: run_folder.RunFolder,
-    config: config_lib.Config,
+    preprocessing: views_lib.Preprocessing,
     data: dataset_lib.Dataset,
     best: best_weights.Best,
     network: network_lib.Network,
@@ -44,7 +43,7 @@ def write(
 
     Args:
         folder: of the run.
-        config: of the evaluation.
+        preprocessing: of the evaluation.
         data: the dataset whose validation split was evaluated.
         best: the weights that were evaluated.
         network: with these weights.
@@ -54,9 +53,7 @@ def write(
     matrix = class_scores.confusion_matrix(predictions, len(names))
     classes = class_scores.by_class(predictions, names)
     bins = class_scores.reliability(predictions)
-    examples = _Examples(
-        data, predictions, views_lib.Preprocessing(config.data.resize_method), network
-    )
+    examples = _Examples(data, predictions, preprocessing, network)
     content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on {len(data.validation):,} "

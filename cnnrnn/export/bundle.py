@@ -48,7 +48,7 @@ def write(
         max_pixels=config.data.max_pixels,
         metadata=metadata,
     )
-    model = keras_and_litert.plain_keras(classifier.network)
+    model = keras_and_litert.plain_keras(classifier.network, classifier.preprocessing.image_size)
     model.save(folder / "model.keras")
     for name, quantized in (("model.tflite", False), ("model_quantized.tflite", True)):
         (folder / name).write_bytes(keras_and_litert.litert(model, quantized))
@@ -92,6 +92,7 @@ def describe(
         "max_megapixels": f"{config.data.max_megapixels:g}",
         "resize_method": classifier.preprocessing.resize_method,
         "image_size": shapes.IMAGE_SIZE,
+        "cnn_image_size": classifier.preprocessing.image_size,
         "git_commit": trained.get("git_commit") or "unknown",
         "tensorflow": trained.get("packages", {}).get("tensorflow", "unknown"),
         "precision": trained.get("precision", "unknown"),

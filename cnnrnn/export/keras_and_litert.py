@@ -14,6 +14,7 @@ from cnnrnn import errors, shapes
 from cnnrnn.export import saved_model
 from cnnrnn.models import batch_norm, lstm
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views
 from cnnrnn.system import text as text_lib
 
 # This package's layers, and Keras's layers with the same variables and values.
@@ -23,11 +24,12 @@ _PLAIN = {
 }
 
 
-def plain_keras(network: network_lib.Network) -> keras.Model:
+def plain_keras(network: network_lib.Network, image_size: int) -> keras.Model:
     """The network with Keras's own layers only.
 
     Args:
         network: of precision "float32".
+        image_size: of the CNN's input, to which the image is scaled inside.
 
     Returns:
         image (B, 299, 299, 3) float32 in [-1, 1] -> probabilities (B, classes).
@@ -47,8 +49,28 @@ def plain_keras(network: network_lib.Network) -> keras.Model:
     sequence = keras.ops.reshape(
         keras.ops.mean(image, axis=-1), (-1, shapes.TIMESTEPS, shapes.STEP_FEATURES)
     )
-    logits = copy({"image": image, network_lib.SEQUENCE_INPUT: sequence})
+    cnn_view = _scaled(image, image_size)
+    logits = copy({"image": cnn_view, network_lib.SEQUENCE_INPUT: sequence})
     return keras.Model(image, keras.layers.Softmax(name="probabilities")(logits), name="cnnrnn")
+
+
+def _scaled(image: keras.KerasTensor, size: int) -> keras.KerasTensor:
+    """The CNN's view of an image, as `views.Preprocessing` makes it.
+
+    By two products with the weights of the interpolation: LiteRT has no antialiased resizing.
+    """
+    if size == shapes.IMAGE_SIZE:
+        return image
+    weights = views.interpolation(size)  # (size, 299)
+    for axis, equation, width in (
+        ("height", "bhwc,sh->bswc", shapes.IMAGE_SIZE),
+        ("width", "bhwc,sw->bhsc", size),
+    ):
+        shape = (size, width, shapes.CHANNELS)
+        layer = keras.layers.EinsumDense(equation, shape, trainable=False, name=f"scaled_{axis}")
+        image = layer(image)
+        layer.set_weights([weights])
+    return image
 
 
 def litert(model: keras.Model, quantized: bool) -> bytes:

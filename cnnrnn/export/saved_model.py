@@ -91,7 +91,7 @@ class _Predictor:
         black = tf.zeros(tf.concat([[1], tf.shape(images)[1:]], 0), tf.uint8)
         padded = tf.concat([images, black], 0)[: tf.maximum(count, 1)]
         views = tf.map_fn(
-            self._classifier.views_of, padded, fn_output_signature=classifier_lib.VIEWS
+            self._classifier.views_of, padded, fn_output_signature=self._classifier.view_specs
         )
         return {name: values[:count] for name, values in self._predict(views).items()}
 

@@ -11,7 +11,7 @@ def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model
     """Builds the branch on an input, so that Xception's layers are layers of the model itself.
 
     Args:
-        image: (B, 299, 299, 3) float32 in [-1, 1].
+        image: (B, S, S, 3) float32 in [-1, 1].
         synchronized_batchnorm: see `network.build`.
 
     Returns:

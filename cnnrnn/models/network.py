@@ -1,6 +1,6 @@
 """The two-branch network.
 
-image    (B, 299, 299, 3) -> Xception -> average (B, 2048) -+
+image    (B, S, S, 3) -----> Xception -> average (B, 2048) -+
                                                             x -> Dense -> logits (B, classes)
 sequence (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
 """
@@ -27,7 +27,8 @@ class Network:
     """The model and its three parts, which share its layers and weights.
 
     Attributes:
-        model: {"image": (B, 299, 299, 3), SEQUENCE_INPUT: (B, 23, 3887)} -> logits (B, classes).
+        model: {"image": (B, S, S, 3), SEQUENCE_INPUT: (B, 23, 3887)} -> logits (B, classes). S is
+            299 unless another size was asked for.
         cnn: Xception with pooling, image -> (B, 2048).
         rnn: the two LSTM layers, sequence -> (B, 2048).
         fusion: [output of cnn, output of rnn] -> logits (B, classes).
@@ -113,9 +114,8 @@ def policy(precision: str) -> Iterator[None]:
 def _build(
     classes: int, seed: int, synchronized_batchnorm: bool, precision: str, lstm_kernel: str
 ) -> Network:
-    image = keras.Input(
-        (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS), name="image", dtype="float32"
-    )
+    # Of any size: Xception is fully convolutional, and its output is averaged over positions.
+    image = keras.Input((None, None, shapes.CHANNELS), name="image", dtype="float32")
     sequence = keras.Input(
         (shapes.TIMESTEPS, shapes.STEP_FEATURES), name=SEQUENCE_INPUT, dtype="float32"
     )

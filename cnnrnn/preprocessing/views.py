@@ -6,6 +6,7 @@ exactly as training did.
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from cnnrnn import shapes
@@ -112,9 +113,7 @@ class Preprocessing:
     def _cnn_view(self, rgb: tf.Tensor) -> tf.Tensor:
         if self.image_size == shapes.IMAGE_SIZE:
             return rgb
-        size = (self.image_size, self.image_size)
-        # Without antialiasing a smaller image would be made of single pixels of the larger one.
-        return tf.image.resize(rgb, size, method="bilinear", antialias=True)
+        return _antialiased(rgb, (self.image_size, self.image_size))
 
     def _resize(self, image: tf.Tensor) -> tf.Tensor:
         size = (shapes.IMAGE_SIZE, shapes.IMAGE_SIZE)
@@ -131,6 +130,20 @@ def sequence_of(rgb: tf.Tensor) -> tf.Tensor:
         (23, 3887) float32.
     """
     return _as_sequence(_mean(rgb))
+
+
+def interpolation(size: int) -> np.ndarray:
+    """The weights of the scaling of the RGB view along one axis, (size, 299) float32.
+
+    The CNN's view, as a product: `weights @ rgb @ transposed weights` for each channel.
+    """
+    identity = tf.eye(shapes.IMAGE_SIZE)[..., tf.newaxis]
+    return _antialiased(identity, (size, shapes.IMAGE_SIZE))[..., 0].numpy()
+
+
+def _antialiased(rgb: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """A smaller image. Without antialiasing it would be made of single pixels of the larger one."""
+    return tf.image.resize(rgb, size, method="bilinear", antialias=True)
 
 
 def _is_small(image: tf.Tensor) -> tf.Tensor:

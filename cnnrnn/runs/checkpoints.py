@@ -45,11 +45,13 @@ class Position:
         step: finished steps of the current epoch.
         totals: (4,) float64, the sums of the current epoch (`metrics.sums`).
         best: the best validation value so far, of the figure that the phase selects by.
+        seconds: of training and validation so far. No variable, since no step depends on it.
     """
 
     def __init__(self, phase: phases.Phase):
         self.epoch, self.step = 0, 0
         self.totals, self.best = np.zeros(4), phase.worst
+        self.seconds = 0.0
         self._variables = {
             "epoch": tf.Variable(0, dtype=tf.int64, trainable=False),
             "step": tf.Variable(0, dtype=tf.int64, trainable=False),
@@ -156,12 +158,13 @@ class Checkpoints:
         damaged: dict[pathlib.Path, str] = {}
         for folder in reversed(folders):
             try:
-                self._read(folder)
+                metadata = self._read(folder)
             except _DamagedError as error:
                 damaged[folder] = str(error)
                 continue
             self._move_aside(damaged, folder)
             self._position.from_variables()
+            self._position.seconds = metadata.get("seconds", 0.0)  # earlier versions lack it
             self._saved_at = time.monotonic()
             return folder
         if folders:
@@ -172,8 +175,8 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, folder: pathlib.Path) -> None:
-        """Restores one checkpoint.
+    def _read(self, folder: pathlib.Path) -> dict[str, Any]:
+        """Restores one checkpoint and returns its metadata.
 
         Raises:
             UsageError, RunError: it is intact but does not belong to this run's network.
@@ -195,6 +198,7 @@ class Checkpoints:
                 f"the checkpoint {folder} does not match the optimizer or the precision of this "
                 f"run: {text_lib.first_line(error)}. Give another --run=NAME to start again."
             ) from error
+        return metadata
 
     def _move_aside(self, damaged: dict[pathlib.Path, str], restored: pathlib.Path) -> None:
         for folder, problem in damaged.items():
@@ -246,7 +250,8 @@ class Checkpoints:
             atomic_files.check_free_space(
                 self._directory, 1.02 * self._bytes(), "saving", atomic_files.KEEPS_EARLIER
             )
-            with checksummed.writing(self._directory / f"{number:08d}", self._metadata()) as folder:
+            metadata = self._metadata() | {"seconds": self._position.seconds}
+            with checksummed.writing(self._directory / f"{number:08d}", metadata) as folder:
                 self._position.to_variables()
                 self._checkpoint.write(str(folder / _PREFIX))
         except (OSError, tf.errors.OpError) as error:

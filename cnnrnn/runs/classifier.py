@@ -12,11 +12,6 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 
-VIEWS = {  # the inputs of one image
-    "image": tf.TensorSpec((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS)),
-    "sequence": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
@@ -33,6 +28,15 @@ class Classifier:
     class_names: tuple[str, ...]
     preprocessing: views_lib.Preprocessing
     best: best_weights.Best
+
+    @property
+    def view_specs(self) -> dict[str, tf.TensorSpec]:
+        """The inputs of one image."""
+        size = self.preprocessing.image_size
+        return {
+            "image": tf.TensorSpec((size, size, shapes.CHANNELS)),
+            "sequence": tf.TensorSpec((shapes.TIMESTEPS, shapes.STEP_FEATURES)),
+        }
 
     def views(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         """The inputs of both branches for one encoded image, () string."""
@@ -52,11 +56,17 @@ class Classifier:
         return [(self.class_names[label], float(probabilities[label])) for label in order]
 
 
-def load(root: pathlib.Path, precision: str | None = None, lstm_kernel: str = "auto") -> Classifier:
+def load(
+    root: pathlib.Path,
+    image_size: int = 0,
+    precision: str | None = None,
+    lstm_kernel: str = "auto",
+) -> Classifier:
     """Loads the best weights of the last trained phase of a run.
 
     Args:
         root: the run folder.
+        image_size: as --eval_image_size.
         precision: as --precision, but not "auto"; None: that of training.
         lstm_kernel: as --lstm_kernel. Not that of training, which may have run on other devices.
 
@@ -68,7 +78,9 @@ def load(root: pathlib.Path, precision: str | None = None, lstm_kernel: str = "a
     best = best_weights.latest(folder.best)
     recorded = folder.config()
     try:
-        preprocessing = views_lib.Preprocessing(recorded["data"]["resize_method"])
+        preprocessing = views_lib.Preprocessing(
+            recorded["data"]["resize_method"], folder.eval_image_size(best.phase, image_size)
+        )
         precision = precision or recorded[best.phase]["precision"]
     except (KeyError, TypeError) as error:
         raise errors.UsageError(

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, phases
+from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import run_lock
 from cnnrnn.settings import image_sizes
@@ -240,6 +240,16 @@ class RunFolder:
                 f"{fingerprint[:12]}, now {data.fingerprint[:12]}): {flags}. Give these flags and "
                 "the same images to resume it, or another --run=NAME to start again."
             )
+
+    def eval_image_size(self, phase: str, asked: int = 0) -> int:
+        """The size of the CNN's input at which a phase is evaluated: `asked`, or that of the run.
+
+        Args:
+            phase: its name.
+            asked: --eval_image_size, 0 if it was not given.
+        """
+        settings = _ADDED | self.config().get(phase, {})
+        return asked or settings["eval_image_size"] or shapes.IMAGE_SIZE
 
     @contextlib.contextmanager
     def _incomplete_config(self) -> Iterator[None]:

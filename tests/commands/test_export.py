@@ -17,6 +17,7 @@ from cnnrnn.commands import export
 from cnnrnn.export import keras_and_litert, loader, saved_model
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import run_folder
 from cnnrnn.system import checksummed
 from tests import cudnn, helpers, small_network
@@ -38,18 +39,22 @@ def network():
 
 @pytest.fixture(scope="module")
 def plain(network):
-    return keras_and_litert.plain_keras(network)
+    """The network in plain Keras by the size of the CNN's input."""
+    return {size: keras_and_litert.plain_keras(network, size) for size in (299, 160)}
 
 
-def reference(network, image):
-    sequence = tf.reshape(tf.reduce_mean(image, -1), (-1, 23, 3887))
-    logits = network.logits({"image": image, "sequence": sequence}, training=False)
-    return tf.nn.softmax(logits).numpy()
+def reference(network, image, size=299):
+    views = tf.map_fn(
+        views_lib.Preprocessing(image_size=size).inputs_of,
+        tf.constant(image),
+        fn_output_signature={"image": tf.float32, "sequence": tf.float32},
+    )
+    return tf.nn.softmax(network.logits(views, training=False)).numpy()
 
 
-def test_the_keras_file_needs_keras_only(network, plain, tmp_path):
+def test_the_keras_file_needs_keras_only(network, plain, tmp_path, size=160):
     image = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
-    plain.save(tmp_path / "model.keras")
+    plain[size].save(tmp_path / "model.keras")
     np.save(tmp_path / "image.npy", image)
     program = (
         "import keras, sys, numpy as np\n"
@@ -59,24 +64,25 @@ def test_the_keras_file_needs_keras_only(network, plain, tmp_path):
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env={})
     np.testing.assert_allclose(
-        np.load(tmp_path / "predictions.npy"), reference(network, image), atol=1e-6
+        np.load(tmp_path / "predictions.npy"), reference(network, image, size), atol=1e-5
     )
 
 
 def test_the_keras_model_has_layers_of_keras_only(plain):
-    assert any(isinstance(layer, keras.layers.LSTM) for layer in plain.layers[-2].layers)
-    kinds = {type(layer).__module__.split(".")[0] for layer in plain.layers[-2].layers}
+    layers = plain[299].layers[-2].layers
+    assert any(isinstance(layer, keras.layers.LSTM) for layer in layers)
+    kinds = {type(layer).__module__.split(".")[0] for layer in layers}
     assert kinds == {"keras"}
 
 
-@pytest.mark.parametrize("quantized, tolerance", [(False, 1e-5), (True, 0.01)])
-def test_litert_predictions_match_the_network(network, plain, quantized, tolerance):
+@pytest.mark.parametrize("size, quantized, tolerance", [(299, True, 0.01), (160, False, 1e-4)])
+def test_litert_predictions_match_the_network(size, quantized, tolerance, network, plain):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
-    content = keras_and_litert.litert(plain, quantized)
+    content = keras_and_litert.litert(plain[size], quantized)
     classify = interpreter.Interpreter(model_content=content).get_signature_runner()
     rng = np.random.default_rng(0)
     images = [rng.uniform(0, 255, (1, 299, 299, 3)).astype(np.float32) for _ in range(2)]
-    expected = [reference(network, pixels / 127.5 - 1.0) for pixels in images]
+    expected = [reference(network, pixels / 127.5 - 1.0, size) for pixels in images]
     assert np.abs(expected[0] - expected[1]).max() > 0.1  # not constant
     for pixels, probabilities in zip(images, expected, strict=True):
         predicted = classify(image=pixels)["probabilities"]
@@ -143,7 +149,7 @@ def test_an_export_made_on_a_gpu_has_no_operation_of_cudnn(small_network, traine
 
 def test_a_network_that_litert_cannot_convert_is_one_sentence(network, monkeypatch):
     cudnn.pretend_gpu(monkeypatch)
-    model = keras_and_litert.plain_keras(network)
+    model = keras_and_litert.plain_keras(network, 299)
     for layer in model.layers[-2].layers:
         if isinstance(layer, keras.layers.LSTM):
             layer.use_cudnn = True
@@ -164,7 +170,7 @@ def test_full_size_exports_match_the_classifier_on_real_images(tmp_path):
     names = tuple(f"class {number}" for number in range(100))
     classifier = small_export.classifier(names, network)
     saved_model.write(classifier, tmp_path / "saved_model", top=5, max_pixels=10**8, metadata={})
-    keras_and_litert.plain_keras(network).save(tmp_path / "model.keras")
+    keras_and_litert.plain_keras(network, 299).save(tmp_path / "model.keras")
     (tmp_path / "classes.txt").write_text("\n".join(names))
     with zipfile.ZipFile(helpers.REAL_ARCHIVE) as archive:
         files = sorted(name for name in archive.namelist() if "/val/images/val_1" in name)[:32]

@@ -50,7 +50,7 @@ def test_an_encoded_image_gets_probabilities(run):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     inputs = loaded.views(helpers.png(pixels))
     assert {name: tuple(view.shape) for name, view in inputs.items()} == {
-        name: tuple(spec.shape) for name, spec in classifier.VIEWS.items()
+        name: tuple(spec.shape) for name, spec in loaded.view_specs.items()
     }
     for name, view in loaded.views_of(pixels).items():
         np.testing.assert_array_equal(view, inputs[name])
