@@ -21,6 +21,7 @@ from cnnrnn.settings import serving as serving_settings
 from cnnrnn.settings import training as training_settings
 from cnnrnn.settings import verification as verification_settings
 
+_LONGEST_NAME = 100  # of a run that is named after its data set
 # The groups that the result of a run depends on; config.json records them.
 RECORDED = ("data", "run", "training", "augmentation", "optimization", "finetuning")
 
@@ -101,7 +102,7 @@ class Config:
     @property
     def run_dir(self) -> pathlib.Path:
         """The run folder: --run in --runs_dir, by default named after the data set."""
-        name = self.run.name or _name_of(self.data.dataset)
+        name = self.run.name or _name_of(self.data)
         return pathlib.Path(self.run.runs_dir).expanduser() / name
 
     @property
@@ -171,13 +172,19 @@ def _flag_text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _name_of(dataset: str) -> str:
-    """A folder name for a data set: 'tfds:beans/1.0' -> 'beans-1.0', '/my/Cats/' -> 'Cats'."""
-    if dataset.startswith("tfds:"):
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", dataset.removeprefix("tfds:")).strip("-.")
-    folder = pathlib.Path(dataset).expanduser()
-    name = folder.name or folder.resolve().name
-    return re.sub(r"[^A-Za-z0-9._ -]+", "-", name).strip("-. ") or "run"
+def _name_of(data: data_settings.DataSettings) -> str:
+    """A folder name for a data set.
+
+    'tfds:beans/1.0' -> 'beans-1.0', '/my/Cats/' -> 'Cats', '/a,/b' -> 'a+b', 'x.csv' -> 'x'.
+    """
+    if data.dataset.startswith("tfds:"):
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", data.dataset.removeprefix("tfds:")).strip("-.")
+    if data.table is not None:
+        names = [data.table.stem]
+    else:
+        names = [folder.name or folder.resolve().name for folder in data.locations]
+    names = [re.sub(r"[^A-Za-z0-9._ -]+", "-", name).strip("-. ") for name in names]
+    return "+".join(name for name in names if name)[:_LONGEST_NAME] or "run"
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:

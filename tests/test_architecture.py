@@ -44,6 +44,7 @@ TESTED_IN = {
     "data.tiny_imagenet_100.dummy": "data/test_original_layout.py",
     "data.tiny_imagenet_100.original_layout": "data/test_original_layout.py",
     "data.tiny_imagenet_100.sources": "data/test_original_layout.py",
+    "datasets.class_folders": "datasets/test_image_folder.py",
     "datasets.example_source": "datasets/test_dataset.py",
     "errors": "test_main.py",
     "evaluation.tensorboard": "commands/test_evaluate.py",

@@ -158,10 +158,24 @@ def test_an_unknown_setting_is_refused():
         ("tfds:cifar10/1.0.0", "cifar10-1.0.0"),
         ("/somewhere/My Images/", "My Images"),
         ("/somewhere/été", "t"),
+        ("/somewhere/a,b/c/", "a+c"),
+        ("/somewhere/My labels.csv", "My labels"),
     ],
 )
 def test_a_run_is_named_after_its_data_set(dataset, name):
     assert config.Config.of(dataset=dataset, runs_dir="/r").run_dir.name == name
+
+
+def test_a_comma_separates_folders_unless_it_is_in_the_name_of_one(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "c.csv").mkdir()
+    whole = config.Config.of(dataset=str(tmp_path / "a,b"))
+    assert whole.run_dir.name == "a-b" and whole.data.locations == (tmp_path / "a,b",)
+    two = config.Config.of(dataset=f"{tmp_path}/a, {tmp_path}/b,")
+    assert two.data.locations == (tmp_path / "a", tmp_path / "b")
+    folder = config.Config.of(dataset=str(tmp_path / "c.csv"))
+    assert folder.data.table is None and folder.run_dir.name == "c.csv"
+    assert config.Config.of(run="a+b").run.name == "a+b"  # as reproduce gives it
 
 
 def test_archive_is_refused_with_other_data_sets():

@@ -33,7 +33,7 @@ class Finding:
 
     Attributes:
         kind: of the observation; the report is grouped by it.
-        what: the image or class, '' for a folder.
+        what: the image or class, '' for a folder or a line of a table.
         why: the observation.
         bad: whether the data set cannot be trained on as it is.
     """
@@ -57,8 +57,9 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     splits = {"training": examined.train}
     if examined.validation is not None:
         splits["validation"] = examined.validation
+    source = "folder" if config.data.table is None else "table"
     findings = [
-        *(Finding("folder", "", text_lib.printable(problem), bad=True) for problem in problems),
+        *(Finding(source, "", text_lib.printable(problem), bad=True) for problem in problems),
         *(
             Finding("note", "", text_lib.printable(message.removeprefix("note: ")))
             for message in messages

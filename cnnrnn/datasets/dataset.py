@@ -77,7 +77,7 @@ class Dataset:
         fingerprint: SHA-256 over the labels and contents of both splits, in order. Two layouts of
             the same images have the same fingerprint and give the same run. Class names are not
             part of it, since they are only shown.
-        split_here: whether `validation` was cut from the training images by
+        split_here: whether `validation` was taken from the training images, by --fold or
             --validation_fraction.
     """
 
@@ -158,6 +158,9 @@ def load(config: config_lib.Config) -> Dataset:
         RunError: downloading or reading failed.
     """
     examined = examine(config)
+    if config.data.fold and examined.validation is not None:
+        logging.info("note: --fold is given, so the validation split of the data set is not used")
+        examined = dataclasses.replace(examined, validation=None)
     class_names = examined.class_names
     if not examined.train:
         raise errors.UsageError(
@@ -167,7 +170,9 @@ def load(config: config_lib.Config) -> Dataset:
     _report_bad_images(config, examined)
     train = _without_bad_images(config, examined.train, "training")
     split_here = examined.validation is None
-    if split_here:
+    if config.data.fold:
+        train, validation = _fold(train, config, class_names)
+    elif split_here:
         train, validation = _cut(train, config, class_names)
     else:
         validation = _without_bad_images(config, examined.validation, "validation")
@@ -184,8 +189,9 @@ def load(config: config_lib.Config) -> Dataset:
         fingerprint=_fingerprint(len(class_names), train, validation),
         split_here=split_here,
     )
+    fold = f", fold {config.data.fold}" if config.data.fold else ""
     logging.info(
-        f"data: {dataset.name}, {len(class_names)} classes, {len(train):,} training and "
+        f"data: {dataset.name}{fold}, {len(class_names)} classes, {len(train):,} training and "
         f"{len(validation):,} validation images, fingerprint {dataset.fingerprint[:12]}"
     )
     return dataset
@@ -243,6 +249,33 @@ def _cut(
         rng = np.random.default_rng([config.data.split_seed, label])
         validation.append(rng.permutation(indices)[: min(max(count, 1), len(indices) - 1)])
     held_out = np.sort(np.concatenate(validation))
+    return split.take(np.setdiff1d(np.arange(len(split)), held_out)), split.take(held_out)
+
+
+def _fold(
+    split: Split, config: config_lib.Config, class_names: tuple[str, ...]
+) -> tuple[Split, Split]:
+    """The training and validation images of one fold of a stratified cross-validation.
+
+    The images of each class are permuted, and all classes in turn are dealt one by one to the
+    parts. So the parts differ by at most one image, in each class and in all: the images that are
+    left over of small classes do not meet in the first parts.
+    """
+    part, parts = map(int, config.data.fold.split("/"))
+    if parts > len(split):
+        raise errors.UsageError(
+            f"--fold={config.data.fold}: {len(split):,} training images cannot be divided into "
+            f"{parts:,} parts."
+        )
+    permuted = []
+    for label, indices in _indices_by_class(split):
+        if len(indices) < 2:
+            raise errors.UsageError(
+                f"the class {class_names[label]!r} has one image: with --fold={config.data.fold}, "
+                "the fold that validates on it cannot train it. Each class needs at least two."
+            )
+        permuted.append(np.random.default_rng([config.data.split_seed, label]).permutation(indices))
+    held_out = np.sort(np.concatenate(permuted)[part - 1 :: parts])
     return split.take(np.setdiff1d(np.arange(len(split)), held_out)), split.take(held_out)
 
 

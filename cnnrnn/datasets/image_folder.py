@@ -1,14 +1,17 @@
-"""A TFDS builder of a folder of images, in any of three layouts.
+"""A TFDS builder of image files; of folders of images, each in any of three layouts.
 
 ROOT/train/CLASS/*, ROOT/val/CLASS/*   split by the user (val, valid, validation or test)
 ROOT/CLASS/*                           one tree; `dataset.load` splits it
 the original tiny-imagenet layout      see data/tiny_imagenet_100/original_layout.py
+
+Several folders are merged by class name, as if their files were copied into one folder.
 """
 
 import collections
+import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import tensorflow_datasets as tfds
@@ -17,13 +20,13 @@ from tensorflow_datasets.core.folder_dataset import image_folder
 
 from cnnrnn import errors
 from cnnrnn.data.tiny_imagenet_100 import original_layout, sources
-from cnnrnn.datasets import image_check
+from cnnrnn.datasets import class_folders
 from cnnrnn.system import text as text_lib
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
 
-OnProblem = Callable[[str], None]
+OnProblem = class_folders.OnProblem
 Examples = tuple[tuple[str, int], ...]  # (path, label), in canonical order
 
 
@@ -68,39 +71,100 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
         return self._examples[split]
 
 
-def build(root: pathlib.Path, on_problem: OnProblem | None = None) -> FolderBuilder:
-    """Detects the layout of a folder and lists its images.
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+    """The images of one folder.
+
+    Attributes:
+        shown: the folder of the training classes, for messages.
+        train: the training images by class.
+        validation: the validation images by class; None if the folder has none.
+        names: what each class is called, if not by its folder.
+    """
+
+    shown: str
+    train: class_folders.Classes
+    validation: class_folders.Classes | None
+    names: dict[str, str]
+
+
+def build(
+    roots: Sequence[pathlib.Path], on_problem: OnProblem | None = None, separator: str = ""
+) -> FolderBuilder:
+    """Detects the layout of each folder and lists the images.
 
     Args:
-        root: the folder.
+        roots: the folders. If any has a validation split, those without train on all their images.
         on_problem: called with each problem of one class or one folder, which is then skipped. By
             default the first is raised.
+        separator: see `class_folders.read`.
 
     Returns:
-        A builder with the split 'train' and, if the folder has one, 'validation'.
+        A builder with the split 'train' and, if a folder has one, 'validation'.
 
     Raises:
         UsageError: no such folder, no class folders, an empty class, a single class, or a class in
             validation that train lacks.
     """
-    on_problem = on_problem or _raise
-    shown = text_lib.printable(str(root))
-    if not root.is_dir():
+    on_problem = on_problem or raise_problem
+    _check_folders(roots)
+    folders = [_read(root, separator, on_problem) for root in roots]
+    train = _merged([folder.train for folder in folders])
+    if len(train) < 2:
+        only = f" (only {text_lib.printable(next(iter(train)))!r})" if train else ""
         raise errors.UsageError(
-            f"--dataset={shown} is neither a folder nor a known data set: expected a folder of "
-            "images, 'digits', 'tiny_imagenet_100' or 'tfds:NAME'."
+            f"{' and '.join(folder.shown for folder in folders)} holds {len(train)} class "
+            f"folder(s){only}: a classifier needs at least two, one folder of images per class."
         )
+    names = sorted(train)
+    splits = {"train": _numbered(train, names)}
+    validation = [folder.validation for folder in folders if folder.validation is not None]
+    if validation:
+        splits["validation"] = _numbered(_validation(_merged(validation), names, on_problem), names)
+    class_names = [
+        next((folder.names[name] for folder in folders if name in folder.names), name)
+        for name in names
+    ]
+    return FolderBuilder(roots[0], splits, printable_and_distinct(class_names))
+
+
+def raise_problem(message: str) -> NoReturn:
+    """Raises UsageError: what an `on_problem` does by default."""
+    raise errors.UsageError(message)
+
+
+def _check_folders(roots: Sequence[pathlib.Path]) -> None:
+    for root in roots:
+        shown = text_lib.printable(str(root))
+        if not root.is_dir() and len(roots) > 1:
+            raise errors.UsageError(
+                f"{shown}, one of the {len(roots)} parts of --dataset between commas, is not a "
+                "folder: expected folders of images."
+            )
+        if not root.is_dir():
+            raise errors.UsageError(
+                f"--dataset={shown} is neither a folder nor a known data set: expected a folder of "
+                "images, a .csv or .jsonl file, 'digits', 'tiny_imagenet_100' or 'tfds:NAME'."
+            )
+    if len({root.resolve() for root in roots}) < len(roots):
+        raise errors.UsageError("--dataset names a folder twice: give each folder once.")
+
+
+def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
+    """Lists the images of one folder."""
+    shown = text_lib.printable(str(root))
     if original_layout.is_original_layout(root):
         logging.info(f"{shown}: the original tiny-imagenet layout")
         layout = original_layout.read(root)
-        splits = {
-            "train": _as_examples(layout.train),
-            "validation": _as_examples(layout.validation),
-        }
-        return FolderBuilder(root, splits, list(layout.class_names))
+        return _Folder(
+            shown,
+            _by_wnid(layout.wnids, layout.train),
+            _by_wnid(layout.wnids, layout.validation),
+            dict(zip(layout.wnids, layout.class_names, strict=True)),
+        )
     train_dir = _first_split(root, TRAIN_NAMES)
     validation_dir = _first_split(root, VALIDATION_NAMES) if train_dir else None
-    if train_dir is None and not _subfolders(root):
+    if train_dir is None and not class_folders.subfolders(root):
         raise errors.UsageError(
             f"{shown} has no folders in it: put the images of each class into a folder named after "
             "the class."
@@ -110,25 +174,19 @@ def build(root: pathlib.Path, on_problem: OnProblem | None = None) -> FolderBuil
     else:
         validation = f"{validation_dir.name}/" if validation_dir else "no validation folder"
         logging.info(f"{shown}: class folders under {train_dir.name}/ and {validation}")
-    train = _classes(train_dir or root, on_problem)
-    if len(train) < 2:
-        only = f" (only {text_lib.printable(next(iter(train)))!r})" if train else ""
-        raise errors.UsageError(
-            f"{text_lib.printable(str(train_dir or root))} holds {len(train)} class "
-            f"folder(s){only}: a classifier needs at least two, one folder of images per class."
-        )
-    names = sorted(train)
-    splits = {"train": _numbered(train, names)}
+    train = class_folders.read(train_dir or root, separator, on_problem)
+    validation = None
     if validation_dir is not None:
-        validation = _validation_classes(validation_dir, names, on_problem)
-        splits["validation"] = _numbered(validation, names)
+        validation = class_folders.read(validation_dir, separator, on_problem, may_be_empty=True)
+        if not any(validation.values()):
+            on_problem(
+                f"{text_lib.printable(str(validation_dir))} holds no images: put class folders "
+                "into it, or remove it to split the training images (--validation_fraction)."
+            )
     # Class folders may be named by WordNet ids, with a words.txt beside them.
-    class_names = original_layout.class_names(sources.Folder(root), names)
-    return FolderBuilder(root, splits, _printable_and_distinct(class_names))
-
-
-def _raise(message: str) -> NoReturn:
-    raise errors.UsageError(message)
+    words = original_layout.class_names(sources.Folder(root), list(train))
+    names = {name: word for name, word in zip(train, words, strict=True) if word != name}
+    return _Folder(text_lib.printable(str(train_dir or root)), train, validation, names)
 
 
 def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
@@ -137,112 +195,68 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | N
     for name in names:
         if name not in folders:
             continue
-        if _subfolders(folders[name]):
+        if class_folders.subfolders(folders[name]):
             return folders[name]
         shown = text_lib.printable(str(folders[name]))
         logging.info(f"note: {shown} has no class folders and is skipped")
     return None
 
 
-def _subfolders(folder: pathlib.Path) -> list[os.DirEntry]:
-    entries = [entry for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."]
-    return sorted(entries, key=lambda entry: entry.name)
-
-
-def _printable_and_distinct(names: Sequence[str]) -> list[str]:
+def printable_and_distinct(names: Sequence[str]) -> list[str]:
     """Class names as valid UTF-8, numbered where two become the same."""
     texts = [os.fsencode(name).decode(errors="replace") for name in names]
     repeated = {text for text, count in collections.Counter(texts).items() if count > 1}
     return [f"{text} ({i})" if text in repeated else text for i, text in enumerate(texts)]
 
 
-def _as_examples(pairs: Iterable[tuple[pathlib.PurePath, int]]) -> Examples:
-    return tuple((str(path), label) for path, label in pairs)
+def _by_wnid(
+    wnids: Sequence[str], examples: Sequence[tuple[pathlib.PurePath, int]]
+) -> class_folders.Classes:
+    classes: class_folders.Classes = {wnid: [] for wnid in wnids}
+    for path, label in examples:
+        classes[wnids[label]].append((path.name, str(path)))
+    return classes
 
 
-def _numbered(classes: dict[str, list[str]], names: list[str]) -> Examples:
+def _merged(parts: Sequence[class_folders.Classes]) -> class_folders.Classes:
+    """The images of each class in all parts, sorted by their paths below the class folder.
+
+    Images with the same path there keep the order of the parts.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    names = {name for part in parts for name in part}
+    return {
+        name: sorted(
+            (image for part in parts for image in part.get(name, ())), key=lambda image: image[0]
+        )
+        for name in names
+    }
+
+
+def _numbered(classes: class_folders.Classes, names: list[str]) -> Examples:
     labels = {name: label for label, name in enumerate(names)}
-    return tuple((path, labels[name]) for name in names for path in classes.get(name, ()))
+    return tuple((path, labels[name]) for name in names for _, path in classes.get(name, ()))
 
 
-def _validation_classes(
-    folder: pathlib.Path, train_names: list[str], on_problem: OnProblem
-) -> dict[str, list[str]]:
-    """The images of each class of a validation folder, checked against the training classes."""
-    classes = _classes(folder, on_problem, may_be_empty=True)
-    shown = text_lib.printable(str(folder))
+def _validation(
+    classes: class_folders.Classes, train_names: list[str], on_problem: OnProblem
+) -> class_folders.Classes:
+    """The validation images, checked against the training classes."""
     unknown = sorted(set(classes) - set(train_names))
     if unknown:
+        image = next((text_lib.printable(path) for _, path in classes[unknown[0]]), "")
         on_problem(
-            f"{shown} has the class {text_lib.printable(unknown[0])!r}, which the training folder "
-            "lacks"
+            f"the validation folder has the class {text_lib.printable(unknown[0])!r}, which the "
+            "training folder lacks"
             + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else "")
+            + (f", e.g. {image}" if image else "")
             + ": add it to the training folder or remove it here."
-        )
-    if not any(classes.values()):
-        on_problem(
-            f"{shown} holds no images: put class folders into it, or remove it to split the "
-            "training images (--validation_fraction)."
         )
     missing = [name for name in train_names if not classes.get(name)]
     if missing:
         logging.info(
-            f"note: {shown} has no images of {len(missing)} class(es), e.g. "
+            f"note: the validation folder has no images of {len(missing)} class(es), e.g. "
             f"{text_lib.printable(missing[0])!r}"
         )
     return classes
-
-
-def _classes(
-    folder: pathlib.Path, on_problem: OnProblem, may_be_empty: bool = False
-) -> dict[str, list[str]]:
-    """Lists the images of each class folder and its subfolders, sorted by path.
-
-    Hidden files and folders are skipped. Files without the suffix of an image are skipped and
-    counted in a message.
-    """
-    classes: dict[str, list[str]] = {}
-    skipped: collections.Counter[str] = collections.Counter()
-    for entry in _subfolders(folder):
-        images = _images(entry.path, on_problem, skipped)
-        if not images and not may_be_empty:
-            on_problem(
-                f"the class folder {text_lib.printable(entry.path)} holds no images: add some, or "
-                "remove the folder."
-            )
-            continue
-        classes[entry.name] = images
-    if skipped:
-        suffixes = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
-        logging.info(
-            f"note: {skipped.total()} file(s) in {text_lib.printable(str(folder))} are skipped "
-            f"({text_lib.printable(suffixes)})"
-        )
-    return classes
-
-
-def _images(folder: str, on_problem: OnProblem, skipped: collections.Counter[str]) -> list[str]:
-    """The sorted paths of the images of one class; counts other files in `skipped` by suffix."""
-
-    def unreadable(error: OSError) -> None:
-        path = text_lib.printable(str(error.filename))
-        on_problem(f"{path} cannot be read ({error.strerror}): fix or remove it.")
-
-    images = []
-    visited: set[tuple[int, int]] = set()
-    for directory, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        info = os.stat(directory)
-        if (info.st_dev, info.st_ino) in visited:
-            shown = text_lib.printable(directory)
-            logging.info(f"note: {shown} links to a folder already listed and is not followed")
-            folders.clear()
-            continue
-        visited.add((info.st_dev, info.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in image_check.SUFFIXES and not name.startswith("."):
-                images.append(os.path.join(directory, name))
-            elif not name.startswith("."):
-                skipped[suffix or "no suffix"] += 1
-    return sorted(images)

@@ -12,7 +12,8 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.data.digits import digits_dataset_builder
 from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
-from cnnrnn.datasets import image_folder
+from cnnrnn.datasets import image_folder, image_table
+from cnnrnn.settings import data as data_settings
 from cnnrnn.system import text as text_lib
 
 _VALIDATION_SPLITS = ("validation", "val", "test")
@@ -23,8 +24,9 @@ Builder = tfds.core.DatasetBuilder
 def build(config: config_lib.Config, on_problem: Callable[[str], None] | None) -> Builder:
     """The prepared builder of a data set; see `dataset.examine`."""
     name, data_dir = config.data.dataset, config.data.prepared_data_dir
-    if name not in ("digits", "tiny_imagenet_100") and not name.startswith("tfds:"):
-        return image_folder.build(pathlib.Path(name).expanduser(), on_problem)
+    if not config.data.is_built:
+        return _of_files(config.data, on_problem)
+    _check_separator(config.data)
     archive = pathlib.Path(config.data.archive).expanduser() if config.data.archive else None
     if archive is not None and not archive.is_file():
         raise errors.UsageError(f"--archive={text_lib.printable(str(archive))} is not a file.")
@@ -48,6 +50,24 @@ def build(config: config_lib.Config, on_problem: Callable[[str], None] | None) -
             f"note: --archive is not read: {name} is already prepared in {builder.data_path}"
         )
     return _prepared(builder, name, data_dir)
+
+
+def _of_files(
+    data: data_settings.DataSettings, on_problem: Callable[[str], None] | None
+) -> image_folder.FolderBuilder:
+    """The builder of folders of images, or of a file that lists them."""
+    if data.table is None:
+        return image_folder.build(data.locations, on_problem, data.class_separator)
+    _check_separator(data)
+    return image_table.build(data.table, on_problem, keeps_missing=data.bad_images == "skip")
+
+
+def _check_separator(data: data_settings.DataSettings) -> None:
+    if data.class_separator:
+        raise errors.UsageError(
+            f"--class_separator={data.class_separator} is for folders of images. Received: "
+            f"--dataset={text_lib.printable(data.dataset)}."
+        )
 
 
 def _prepared(builder: Builder, name: str, data_dir: pathlib.Path) -> Builder:

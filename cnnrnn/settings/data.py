@@ -1,11 +1,13 @@
 """Which images, and how they are prepared."""
 
 import dataclasses
+import os
 import pathlib
 import re
 
 from cnnrnn.settings import fields, image_sizes, paths
 
+TABLE_SUFFIXES = (".csv", ".jsonl")
 RESIZE_METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
 
@@ -90,6 +92,27 @@ class DataSettings:
             f"0, or from {image_sizes.SMALLEST} to {image_sizes.LARGEST}",
         ),
     )
+
+    @property
+    def is_built(self) -> bool:
+        """Whether --dataset names a data set that is prepared, rather than files."""
+        return self.dataset in ("digits", "tiny_imagenet_100") or self.dataset.startswith("tfds:")
+
+    @property
+    def locations(self) -> tuple[pathlib.Path, ...]:
+        """--dataset as paths: one, or several separated by commas, unless it exists as it is."""
+        parts = [part.strip() for part in self.dataset.split(",")]
+        whole = pathlib.Path(self.dataset).expanduser()
+        if len(parts) == 1 or os.path.lexists(whole):
+            return (whole,)
+        return tuple(pathlib.Path(part).expanduser() for part in parts if part)
+
+    @property
+    def table(self) -> pathlib.Path | None:
+        """The file that lists the images, None if --dataset is something else."""
+        path = self.locations[0]
+        is_table = len(self.locations) == 1 and path.suffix.lower() in TABLE_SUFFIXES
+        return path if is_table and not self.is_built and not path.is_dir() else None
 
     @property
     def prepared_data_dir(self) -> pathlib.Path:

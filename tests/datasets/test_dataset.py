@@ -159,7 +159,7 @@ def test_a_training_split_without_labels_is_an_error(images, monkeypatch):
 
 
 def test_a_declared_class_without_images_is_reported(images, monkeypatch, capsys):
-    folder = image_folder.build(images)
+    folder = image_folder.build([images])
     splits = {name: folder.examples(name) for name in ("train", "validation")}
     builder = image_folder.FolderBuilder(images, splits, [*helpers.CLASSES, "unused"])
     monkeypatch.setattr(image_folder, "build", lambda *_: builder)
@@ -225,3 +225,48 @@ def test_a_split_is_a_view_of_its_source(images):
     assert part.path(0) == train.path(5) and part.describe(1) == train.describe(2)
     np.testing.assert_array_equal(part.digests, train.digests[[5, 2]])
     assert not dataclasses.replace(part).problems.any()
+
+
+def parts_of(data):
+    return {(data.train.path(i)) for i in range(len(data.train))}, {
+        data.validation.path(i) for i in range(len(data.validation))
+    }
+
+
+def test_the_folds_are_disjoint_stratified_and_cover_all_training_images(images, capsys):
+    for i in range(5):  # 11, 6 and 6 images
+        shutil.copy(
+            images / "train" / "black" / "black_00.png", images / "train" / "black" / f"{i}.png"
+        )
+    everything = parts_of(load(images))[0]
+    folds = [load(images, fold=f"{i}/4") for i in range(1, 5)]
+    assert "fold 4/4, 3 classes, 18 training and 5 validation images" in capsys.readouterr().out
+    held_out = [parts_of(data)[1] for data in folds]
+    assert set.union(*held_out) == everything and sum(map(len, held_out)) == 23
+    assert {len(part) for part in held_out} == {5, 6}
+    for data in folds:
+        assert data.split_here and parts_of(data)[0] == everything - parts_of(data)[1]
+        counts = np.bincount(data.validation.labels)
+        assert counts[0] in (2, 3) and set(counts[1:]) <= {1, 2}
+    assert load(images, fold="2/4").fingerprint == folds[1].fingerprint
+    assert load(images, fold="2/4", split_seed=1).fingerprint != folds[1].fingerprint
+    assert len(load(images, fold="2/4", train_per_class=3).train) == 9
+
+
+def test_classes_of_fewer_images_than_folds(tmp_path):
+    root = helpers.write_classes(tmp_path / "tree", 2)
+    folds = [load(root, fold=f"{i}/6") for i in range(1, 7)]
+    assert [len(data.validation) for data in folds] == [1] * 6
+    assert all(set(data.train.labels) == {0, 1, 2} for data in folds)
+    with pytest.raises(errors.UsageError, match="6 training images .* into 7 parts"):
+        load(root, fold="1/7")
+    next((root / "gray").iterdir()).unlink()
+    for fold in ("1/3", "2/3", "3/3"):
+        with pytest.raises(errors.UsageError, match="'gray' has one image: with --fold"):
+            load(root, fold=fold)
+
+
+def test_a_fold_does_not_read_the_validation_split(images, capsys):
+    damage(images / "val")
+    assert len(load(images, fold="1/2").validation) == 9
+    assert "note: --fold is given" in capsys.readouterr().out

@@ -7,12 +7,13 @@ import pytest
 import tensorflow_datasets as tfds
 
 from cnnrnn import errors
+from cnnrnn.data.tiny_imagenet_100 import dummy, tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import image_folder
 from tests import helpers
 
 
 def examples(root, split="train"):
-    return image_folder.build(root).examples(split)
+    return image_folder.build([root]).examples(split)
 
 
 def labels(root, split="train"):
@@ -20,7 +21,7 @@ def labels(root, split="train"):
 
 
 def test_a_folder_builder_is_a_tfds_builder(images):
-    builder = image_folder.build(images)
+    builder = image_folder.build([images])
     assert isinstance(builder, tfds.core.DatasetBuilder)
     assert builder.info.splits["train"].num_examples == 18
     assert builder.info.features["label"].names == list(helpers.CLASSES)
@@ -43,7 +44,7 @@ def test_the_training_folder_may_be_in_capitals(images):
 def test_a_class_may_be_called_train(tmp_path):
     root = helpers.write_classes(tmp_path / "vehicles", 5)
     (root / "gray").rename(root / "train")
-    assert image_folder.build(root).info.features["label"].names == ["black", "train", "white"]
+    assert image_folder.build([root]).info.features["label"].names == ["black", "train", "white"]
 
 
 def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsys):
@@ -51,7 +52,7 @@ def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsy
     (images / "test").mkdir()
     image = next((images / "train" / "black").iterdir())
     shutil.copy(image, images / "test" / "1.png")
-    assert list(image_folder.build(images).info.splits) == ["train"]
+    assert list(image_folder.build([images]).info.splits) == ["train"]
     assert "test has no class folders and is skipped" in capsys.readouterr().out
 
 
@@ -101,7 +102,7 @@ def test_a_class_name_that_is_not_utf8_is_made_printable(images):
             (images / split / "white").rename(images / split / "w\udcffhite")
         except (OSError, UnicodeError):
             pytest.skip("this file system takes only UTF-8")
-    names = image_folder.build(images).info.features["label"].names
+    names = image_folder.build([images]).info.features["label"].names
     assert names[2] == "w\ufffdhite"
 
 
@@ -148,19 +149,112 @@ def leave_one_image_outside_of_folders(root):
 def test_a_folder_that_cannot_be_trained_on_is_an_error(images, change, message):
     change(images)
     with pytest.raises(errors.UsageError, match=message):
-        image_folder.build(images)
+        image_folder.build([images])
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "digit"])
 def test_a_missing_folder_is_an_error(name):
     with pytest.raises(errors.UsageError, match="neither a folder nor a known data set"):
-        image_folder.build(pathlib.Path(name))
+        image_folder.build([pathlib.Path(name)])
 
 
 def test_problems_are_collected_for_a_callback(images):
     add_an_empty_class(images)
     rename_a_validation_class(images)
     problems = []
-    builder = image_folder.build(images, problems.append)
+    builder = image_folder.build([images], problems.append)
     assert len(builder.examples("train")) == 18 and len(builder.examples("validation")) == 6
     assert len(problems) == 2 and "none holds no images" in problems[0]
+
+
+def test_folders_are_merged_by_class_as_if_copied_into_one(images, tmp_path):
+    """One has train/ and val/, the other is a tree, which is trained on."""
+    more = helpers.write_classes(tmp_path / "more", 2, seed=3)
+    for path in more.rglob("*.png"):
+        path.rename(path.with_name(f"{path.name.replace('_0', '_0a')}"))
+    (more / "gray").rename(more / "new")
+    builder = image_folder.build([images, more])
+    assert builder.info.features["label"].names == ["black", "gray", "new", "white"]
+    one = tmp_path / "one"
+    shutil.copytree(images, one)
+    shutil.copytree(more, one / "train", dirs_exist_ok=True)
+    for split in ("train", "validation"):
+        merged, copied = builder.examples(split), examples(one, split)
+        assert [label for _, label in merged] == [label for _, label in copied]
+        assert [pathlib.Path(path).name for path, _ in merged] == [
+            pathlib.Path(path).name for path, _ in copied
+        ]
+    other_order = image_folder.build([more, images])
+    assert other_order.examples("train") == builder.examples("train")
+
+
+def test_a_class_may_be_trained_on_in_one_folder_and_validated_on_in_another(tmp_path):
+    first = helpers.write_classes(tmp_path / "a" / "train", 2).parent
+    helpers.write_classes(tmp_path / "b" / "train", 2)
+    helpers.write_classes(tmp_path / "b" / "val", 1)
+    shutil.rmtree(tmp_path / "b" / "train" / "gray")
+    builder = image_folder.build([first, tmp_path / "b"])
+    assert [label for _, label in builder.examples("validation")] == [0, 1, 2]
+    shutil.rmtree(first / "train" / "gray")
+    with pytest.raises(errors.UsageError, match="'gray', which the training folder.*gray_00"):
+        image_folder.build([first, tmp_path / "b"])
+
+
+def test_the_original_layout_merges_with_class_folders_named_by_ids(tmp_path):
+    builder = tiny_imagenet_100_dataset_builder
+    original = dummy.write_folder(
+        tmp_path / "original", dummy.files(list(builder._classes()), 2, 1)
+    )
+    alone = image_folder.build([original])
+    wnid = sorted(builder._classes())[3]
+    shutil.copytree(original / "train" / wnid / "images", tmp_path / "more" / wnid)
+    merged = image_folder.build([tmp_path / "more", original])
+    assert merged.info.features["label"].names == alone.info.features["label"].names
+    assert merged.examples("validation") == alone.examples("validation")
+    extra = set(merged.examples("train")) - set(alone.examples("train"))
+    assert {label for _, label in extra} == {3} and len(extra) == 2
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [(["images", "none"], "none, one of the 2 parts"), (["images", "images"], "twice")],
+)
+def test_several_folders_that_cannot_be_merged(images, names, message):
+    with pytest.raises(errors.UsageError, match=message):
+        image_folder.build([images.parent / name for name in names])
+
+
+@pytest.fixture
+def nested(images):
+    """black/, black/deep/ and gray/one/ hold images; so does white/one/, but not gray/ itself."""
+    for split in ("train", "val"):
+        for source, folder in (("gray", "gray/one"), ("white", "white/one"), ("black", "black")):
+            target = images / split / folder
+            target.mkdir(exist_ok=True)
+            for path in sorted((images / split / source).glob("*.png")):
+                path.rename(target / path.name)
+        deep = images / split / "black" / "deep"
+        deep.mkdir()
+        moved = next((images / split / "black").glob("*_01.png"))
+        moved.rename(deep / moved.name)
+    return images
+
+
+def test_every_folder_with_images_is_a_class_with_a_separator(nested):
+    builder = image_folder.build([nested], separator="/")
+    assert builder.info.features["label"].names == [
+        "black", "black/deep", "gray/one", "white/one",
+    ]  # fmt: skip
+    assert [label for _, label in builder.examples("train")] == [0] * 5 + [1] + [2] * 6 + [3] * 6
+    assert [label for _, label in builder.examples("validation")] == [0, 0, 1] + [2] * 3 + [3] * 3
+    assert labels(nested) == [0] * 6 + [1] * 6 + [2] * 6  # without one, deeper folders belong
+
+
+def test_nested_class_folders_that_are_refused(nested):
+    (nested / "train" / "gray" / "two").mkdir()
+    with pytest.raises(errors.UsageError, match="gray/two holds no images"):
+        image_folder.build([nested], separator="/")
+    (nested / "train" / "gray" / "two").rmdir()
+    shutil.copytree(nested / "train" / "gray" / "one", nested / "train" / "gray-one")
+    with pytest.raises(errors.UsageError, match="the same class name 'gray-one': give another"):
+        image_folder.build([nested], separator="-")
