@@ -165,6 +165,7 @@ export PYTHONPATH=$here
 # -P: no module is taken from the caller's folder.
 if [ "$module" != - ]; then
   sample=--flagfile=$here/flags.txt # its sizes are for the sample only; other data sets are used in full
+  case " $marks " in *' recorded '*) sample='' ;; esac # its settings are those of the run that it names
   for arg in "$@"; do case $arg in -dataset* | --dataset* | -flagfile* | --flagfile*) sample='' ;; esac; done
   exec "$py" -P -m cnnrnn.main "$word" ${sample:+"$sample"} "$@"
 fi

@@ -40,6 +40,7 @@ class Command:
         options: "arguments": it takes arguments besides flags. "cpu": it uses no GPU. "parent": it
             leaves the GPUs to its child processes. "no-tensorflow": likewise, and it runs without
             TensorFlow, to leave them the memory, too. "resumes": the same command resumes it.
+            "recorded": its settings are those of a recorded run, so that run.sh adds no flags.txt.
         help: one line.
     """
 

@@ -18,7 +18,7 @@ from tests import helpers
 
 USE_NO_GPU = {"data", "doctor", "export", "reproduce", "verify-resume"}
 WITHOUT_TENSORFLOW = {"check-gpu", "preflight"}
-OPTIONS = {"arguments", "cpu", "parent", "no-tensorflow", "resumes", "-"}
+OPTIONS = {"arguments", "cpu", "parent", "no-tensorflow", "resumes", "recorded", "-"}
 
 
 def run(*arguments, timeout=120, **environment):

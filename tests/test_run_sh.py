@@ -498,6 +498,13 @@ def test_the_flagfile_of_the_sample_is_not_used_for_other_data_sets(installed, a
     assert result.stdout == f"{project} {['phase1', *arguments]}\n"
 
 
+def test_the_flagfile_of_the_sample_is_not_used_for_recorded_runs(installed):
+    project, tools, _ = installed
+    for word in ("average", "reproduce"):
+        result = run(project, tools, word, "runs/mine")
+        assert result.stdout == f"{project} {[word, 'runs/mine']}\n"
+
+
 def test_bench_stays_in_the_callers_folder(installed, tmp_path):
     project, tools, _ = installed
     result = run(project, tools, "bench", "--peers", "--out=here", cwd=tmp_path)

@@ -16,6 +16,7 @@ from cnnrnn.models import cnn_branch, xception_weights
 from cnnrnn.runs import best_weights, manifest, run_folder
 from cnnrnn.system import child_process, console
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import text as text_lib
 
 
 def run(
@@ -36,12 +37,18 @@ def run(
     """
     if len(arguments) != 1:
         raise errors.UsageError("expected one run: reproduce RUN")
-    original = _find(arguments[0], config)
+    original = find(arguments[0], config)
     reproduced = run_folder.RunFolder(original.root.with_name(f"{original.root.name}-reproduced"))
     todo = [phase for phase in phases.BY_NAME.values() if best_weights.find(original.best, phase)]
     if not todo:
         raise errors.UsageError(f"{original.root} holds no trained weights: nothing to reproduce.")
     manifests = {phase: _recorded(original, phase, "manifest.json") for phase in todo}
+    for phase, described in manifests.items():
+        if "average" in described:
+            raise errors.UsageError(
+                f"{phase.name} of {original.root} was not trained: it is an average, which "
+                f"`{text_lib.program()} average` makes again from {described['started_from']}."
+            )
     settings = {phase: _settings(original, phase, reproduced.root) for phase in todo}
     for phase in todo:
         differences = manifest.differences(manifests[phase], _today(phase, settings[phase]))
@@ -54,7 +61,12 @@ def run(
     _compare(original, reproduced, todo)
 
 
-def _find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
+def find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
+    """The run at a path, or with a name in --runs_dir.
+
+    Raises:
+        UsageError: there is none.
+    """
     runs_dir = pathlib.Path(config.run.runs_dir).expanduser()
     for root in (pathlib.Path(name).expanduser(), runs_dir / name):
         if (root / "manifest.json").is_file():
@@ -77,14 +89,23 @@ def _recorded(folder: run_folder.RunFolder, phase: phases.Phase, name: str) -> d
     return record
 
 
+def recorded_settings(folder: run_folder.RunFolder, phase: phases.Phase) -> config_lib.Config:
+    """The settings of a phase that config.json holds.
+
+    Raises:
+        UsageError: there are none, or they are damaged.
+    """
+    try:
+        return config_lib.from_json(_recorded(folder, phase, "config.json"))
+    except ValueError as error:
+        raise errors.UsageError(f"{folder.root / 'config.json'} is damaged: {error}") from error
+
+
 def _settings(
     original: run_folder.RunFolder, phase: phases.Phase, root: pathlib.Path
 ) -> config_lib.Config:
     """The recorded settings of a phase, for a run folder at `root`; on GPUs --deterministic."""
-    try:
-        config = config_lib.from_json(_recorded(original, phase, "config.json"))
-    except ValueError as error:
-        raise errors.UsageError(f"{original.root / 'config.json'} is damaged: {error}") from error
+    config = recorded_settings(original, phase)
     deterministic = config.run.deterministic or bool(tf.config.list_physical_devices("GPU"))
     return config.replace(runs_dir=str(root.parent), run=root.name, deterministic=deterministic)
 

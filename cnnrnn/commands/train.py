@@ -52,6 +52,9 @@ def train(
         build: makes the network; None: `models.network.build`.
     """
     folder = run_folder.RunFolder(config.run_dir)
+    for phase in todo:
+        if not folder.has_checkpoint(phase):
+            initial_weights.check_nothing_is_lost(folder, phase)
     if todo[0] is phases.PHASE2 and not config.training.init_from:
         initial_weights.require_phase1(folder)
     with folder.opened():

@@ -40,10 +40,26 @@ def load(
     weights of the CNN and random ones of the rest, phase 2 from the best weights of phase 1.
 
     Raises:
-        UsageError: there are no such weights, or loading them would lose trained ones.
+        UsageError: there are no such weights, or training from them would lose trained ones.
         RunError: a file is damaged.
     """
-    _check_nothing_is_lost(folder, phase)
+    check_nothing_is_lost(folder, phase)
+    return load_for_trial(phase, config, folder, network, class_names)
+
+
+def load_for_trial(
+    phase: phases.Phase,
+    config: config_lib.Config,
+    folder: run_folder.RunFolder,
+    network: network_lib.Network,
+    class_names: tuple[str, ...],
+) -> InitialWeights:
+    """Like `load`, for training of which nothing is saved in the run folder.
+
+    Raises:
+        UsageError: there are no such weights.
+        RunError: a file is damaged.
+    """
     if phase is phases.PHASE1 and not config.training.init_from:
         source = xception_weights.load_into(network.cnn, config.training.xception_weights)
         return InitialWeights(source.description, source)
@@ -99,17 +115,18 @@ def mark_checkpoint(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
         (folder.checkpoints(phase) / _NO_CHECKPOINT_YET).unlink(missing_ok=True)
 
 
-def _check_nothing_is_lost(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
+def check_nothing_is_lost(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
     """Raises UsageError where training from the start would overwrite trained weights.
 
-    A run killed in its first epoch, after its best weights and before its first checkpoint, has
-    nothing to lose: it still has the mark.
+    To be called for a phase without a checkpoint. A run killed in its first epoch, after its best
+    weights and before its first checkpoint, has nothing to lose: it still has the mark.
     """
     best = best_weights.find(folder.best, phase)
     marker = folder.checkpoints(phase) / _NO_CHECKPOINT_YET
     if best is None or (best.epoch == 1 and marker.exists()):
         return
     raise errors.UsageError(
-        f"{best.weights} exists, but its checkpoints are gone: training {phase.name} from the "
-        f"start would overwrite it. Give another --run=NAME, or delete {phase.name}.json beside it."
+        f"{best.weights} exists, and there is no checkpoint to continue from: training "
+        f"{phase.name} from the start would overwrite it. Give another --run=NAME, or delete "
+        f"{phase.name}.json beside it."
     )

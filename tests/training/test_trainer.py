@@ -508,7 +508,7 @@ def test_best_weights_are_not_overwritten_after_the_checkpoints_are_deleted(
     before = best.weights.stat()
     for path in small_config.run_dir.glob(deleted):
         shutil.rmtree(path)
-    with pytest.raises(errors.UsageError, match="its checkpoints are gone"):
+    with pytest.raises(errors.UsageError, match="there is no checkpoint to continue from"):
         phase1(config)
     assert best.weights.stat() == before
 

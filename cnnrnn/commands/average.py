@@ -1,0 +1,163 @@
+"""`average RUN`: a run whose weights lie between those of phase 1 and phase 2 of another.
+
+Fine-tuning gains accuracy on the images that it sees and loses some of the robustness of the
+pretrained network. The straight line between the weights before and after it often has a point that
+is better than both ends (WiSE-FT, Wortsman et al., arXiv 2109.01903).
+"""
+
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors, metrics, phases
+from cnnrnn.commands import reproduce
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.runs import best_weights, manifest, run_folder
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import text as text_lib
+from cnnrnn.training import steps, train_state
+
+_TRAINED = (phases.PHASE1, phases.PHASE2)
+
+
+def run(arguments: Sequence[str], config: config_lib.Config) -> None:
+    """Writes (1 - alpha) x the best weights of phase 1 + alpha x those of phase 2 as a run.
+
+    Everything but `alpha`, `runs_dir` and `run` is taken from the settings that RUN recorded.
+
+    Args:
+        arguments: RUN, a run's folder or its name in --runs_dir.
+        config: `run` names the new run, by default RUN-average-ALPHA.
+
+    Raises:
+        UsageError: there is no such run, it lacks a phase, its images or classes have changed, or
+            the new run has been trained.
+        RunError: a file is damaged or cannot be written, or an image cannot be decoded.
+    """
+    if len(arguments) != 1:
+        raise errors.UsageError("expected one run: average RUN --alpha=0.5")
+    original = reproduce.find(arguments[0], config)
+    ends = [_require(original, phase) for phase in _TRAINED]
+    settings = reproduce.recorded_settings(original, phases.PHASE2)
+    alpha = config.averaging.alpha
+    settings = settings.replace(
+        run=config.run.name or f"{original.root.name}-average-{alpha:g}",
+        runs_dir=config.run.runs_dir,
+        alpha=alpha,
+    )
+    folder = run_folder.RunFolder(settings.run_dir)
+    if any(folder.has_begun(phase) for phase in _TRAINED):
+        raise errors.UsageError(
+            f"{folder.root} is a run with trained weights, which are not overwritten: give another "
+            "--run=NAME."
+        )
+    with folder.opened():
+        average = _average(original, ends, folder, settings)
+    _report(ends, average, settings)
+
+
+def _require(folder: run_folder.RunFolder, phase: phases.Phase) -> best_weights.Best:
+    """The best weights of a phase of a run; raises UsageError if there are none."""
+    best = best_weights.find(folder.best, phase)
+    if best is None:
+        raise errors.UsageError(
+            f"{folder.root} has no best weights of {phase.name}, and the average is of both "
+            "phases: train both first."
+        )
+    return best
+
+
+def _average(
+    original: run_folder.RunFolder,
+    ends: Sequence[best_weights.Best],
+    folder: run_folder.RunFolder,
+    config: config_lib.Config,
+) -> metrics.Means:
+    """Computes the average, validates it as training does, and writes the run.
+
+    Args:
+        original: the run.
+        ends: its best weights of phase 1 and of phase 2.
+        folder: of the new run.
+        config: the recorded settings, with the name of the new run and alpha.
+
+    Returns:
+        Its validation figures.
+    """
+    strategy = devices_lib.strategy(config.run.logical_cpus)
+    data = dataset_lib.load(config)
+    original.check_data(config, data)
+    batch_size = phases.schedule(phases.PHASE2, config, len(data.train)).batch_size
+    devices_lib.check_batch(batch_size, strategy)
+    logging.info("network: building it, about ten seconds")
+    # Not the LSTM kernel of training, which may have run on other devices.
+    network = train_state.build_network(
+        len(data.class_names), config.replace(lstm_kernel="auto"), strategy
+    )
+    weights = []
+    for best in ends:
+        best_weights.load(best, network.model, data.class_names)
+        weights.append(network.model.get_weights())
+    network.model.set_weights(interpolated(*weights, config.averaging.alpha))
+    evaluator = predictions_lib.Evaluator(
+        steps.make_eval_step(network, strategy),
+        strategy,
+        batch_size,
+        views_lib.Preprocessing(config.data.resize_method),
+    )
+    means = evaluator.predict(data.validation, label="validation of the average").means
+    folder.record(phases.PHASE2, config, data)
+    described = manifest.describe(
+        phases.PHASE2,
+        config,
+        data,
+        devices_lib.describe(config.run.logical_cpus),
+        f"the best weights of both phases of {original.root}",
+        None,
+    )
+    described["average"] = {
+        "run": str(original.root),
+        "alpha": config.averaging.alpha,
+        **{f"{best.phase}_weights": best.weights.name for best in ends},
+        **{f"{best.phase}_sha256": best.sha256 for best in ends},
+    }
+    folder.write_manifest(phases.PHASE2, described)
+    # Last: a folder without best weights is not a trained run, and the command can be repeated.
+    best_weights.save(
+        folder.best, phases.PHASE2, network.model, data.class_names, ends[1].epoch, means
+    )
+    return means
+
+
+def interpolated(
+    before: Sequence[np.ndarray], after: Sequence[np.ndarray], alpha: float
+) -> list[np.ndarray]:
+    """(1 - alpha) x before + alpha x after, array by array; 0 and 1 give one of them to the bit."""
+    if alpha in (0, 1):
+        return list(after if alpha else before)
+    # In float64, so that weights that are equal in both stay as they are.
+    return [
+        ((1 - alpha) * a.astype(np.float64) + alpha * b.astype(np.float64)).astype(a.dtype)
+        for a, b in zip(before, after, strict=True)
+    ]
+
+
+def _report(
+    ends: Sequence[best_weights.Best], average: metrics.Means, config: config_lib.Config
+) -> None:
+    """Prints the validation figures of both phases and of the average, and the next command."""
+    lines = [(f"{best.phase} (epoch {best.epoch})", best.validation) for best in ends]
+    lines.append((f"average, alpha {config.averaging.alpha:g}", average))
+    table = "\n".join(f"  {name:<22}{means}" for name, means in lines)
+    flags = [flag for flag in config.to_flags() if not flag.startswith(("--alpha=", "--dataset="))]
+    command = shlex.join(["evaluate", f"--dataset={config.data.dataset}", *flags])
+    logging.info(
+        f"\nValidation:\n{table}\n"
+        f"  results   {config.run_dir}\n"
+        f"  next      {text_lib.program()} {command}\n"
+    )

@@ -1,0 +1,148 @@
+"""`average`: the weights between two phases, as a run that every other command takes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cnnrnn import errors, metrics, phases
+from cnnrnn.commands import average, evaluate, reproduce, train
+from cnnrnn.export import bundle
+from cnnrnn.runs import best_weights, classifier, run_folder
+from cnnrnn.system import checksummed
+from tests import helpers, small_network
+
+
+@pytest.fixture
+def both(trained, small_network):
+    """The settings of a run with best weights of both phases, those of phase 2 made up."""
+    folder = run_folder.RunFolder(trained.run_dir)
+    model = network_of(folder, phases.PHASE1).model
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.uniform(0.1, 0.2, w.shape) for w in model.get_weights()])
+    means = metrics.Means(1.0, 0.5, 1.0, 9)
+    best_weights.save(folder.best, phases.PHASE2, model, helpers.CLASSES, 2, means)
+    for name in ("config.json", "manifest.json"):
+        record = json.loads((folder.root / name).read_text())
+        (folder.root / name).write_text(json.dumps(record | {"phase2": record["phase1"]}))
+    return trained
+
+
+def network_of(folder, phase):
+    network = small_network.small_build(len(helpers.CLASSES))
+    best_weights.load(best_weights.find(folder.best, phase), network.model, helpers.CLASSES)
+    return network
+
+
+def weights_of(root, phase=phases.PHASE2):
+    return network_of(run_folder.RunFolder(root), phase).model.get_weights()
+
+
+def averaged(config, alpha):
+    """The folder of the new run."""
+    average.run([config.run.name], config.replace(alpha=alpha, run=""))
+    return config.run_dir.with_name(f"{config.run.name}-average-{alpha:g}")
+
+
+def test_the_weights_lie_between_those_of_the_phases(both):
+    """All of them, also BatchNorm's moving statistics; at the ends to the bit."""
+    ends = [weights_of(both.run_dir, phase) for phase in (phases.PHASE1, phases.PHASE2)]
+    assert len(ends[0]) == len(small_network.small_build(3).model.weights)
+    for alpha, end in ((0, ends[0]), (1, ends[1])):
+        for a, b in zip(weights_of(averaged(both, alpha)), end, strict=True):
+            assert a.tobytes() == b.tobytes()
+    for a, before, after in zip(weights_of(averaged(both, 0.25)), *ends, strict=True):
+        np.testing.assert_allclose(a, 0.75 * before + 0.25 * after, atol=1e-7)
+
+
+def test_weights_that_are_equal_in_both_phases_stay_as_they_are():
+    weights = [np.random.default_rng(0).normal(size=1000).astype(np.float32)]
+    (between,) = average.interpolated(weights, weights, 0.3)
+    assert between.tobytes() == weights[0].tobytes() and between.dtype == np.float32
+    negative_zero = np.array([-0.0], np.float32)
+    (end,) = average.interpolated([negative_zero], [np.ones(1, np.float32)], 0.0)
+    assert end.tobytes() == negative_zero.tobytes()
+
+
+def test_it_is_validated_as_training_validates(both, capsys):
+    best = best_weights.latest(averaged(both, 0) / "best")
+    phase1 = best_weights.find(both.run_dir / "best", phases.PHASE1)
+    assert (best.phase, best.epoch) == ("phase2", 2)
+    assert best.validation.count == phase1.validation.count == 9
+    assert best.validation.loss == pytest.approx(phase1.validation.loss, abs=1e-5)
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Validation:")
+    assert lines[start + 1].split()[0] == "phase1" and str(phase1.validation) in lines[start + 1]
+    assert lines[start + 2].split()[0] == "phase2" and "loss 1.0000" in lines[start + 2]
+    assert "average, alpha 0 " in lines[start + 3] and str(best.validation) in lines[start + 3]
+    assert f"./run.sh evaluate --dataset={both.data.dataset}" in lines[start + 5]
+    assert "--run=test-average-0 " in f"{lines[start + 5]} "
+
+
+def test_the_manifest_tells_what_it_was_made_of(both):
+    described = run_folder.RunFolder(averaged(both, 0.5)).manifest()["phase2"]
+    for phase in (phases.PHASE1, phases.PHASE2):
+        best = best_weights.find(both.run_dir / "best", phase)
+        assert checksummed.file_digest(best.weights) == best.sha256
+        assert described["average"][f"{phase.name}_sha256"] == best.sha256
+    assert described["average"]["alpha"] == 0.5 and both.run.name in described["started_from"]
+
+
+def test_other_commands_take_it_as_a_run(both, one_replica):
+    root = averaged(both, 0.5)
+    settings = both.replace(run=root.name)
+    evaluate.run((), settings)
+    results = json.loads((root / "results.json").read_text())
+    best = best_weights.latest(root / "best")
+    assert results["validation"]["loss"] == pytest.approx(best.validation.loss, abs=1e-5)
+    loaded = classifier.load(root)
+    assert loaded.class_names == helpers.CLASSES
+    described = bundle.describe(run_folder.RunFolder(root), loaded, settings)
+    assert described["training_images"] == "18" and described["precision"] == "float32"
+
+
+def test_training_does_not_continue_or_overwrite_it(both):
+    root = averaged(both, 0.5)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    settings = both.replace(run=root.name)
+    for todo in ((phases.PHASE2,), (phases.PHASE1, phases.PHASE2)):
+        with pytest.raises(errors.UsageError, match="no checkpoint to continue from.*--run=NAME"):
+            train.train(todo, settings)
+    with pytest.raises(errors.UsageError, match="it is an average"):
+        reproduce.run([root.name], settings, ("false",))
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_a_trained_run_is_not_overwritten(both):
+    before = weights_of(both.run_dir)
+    with pytest.raises(errors.UsageError, match="give another --run=NAME"):
+        average.run([both.run.name], both)
+    for a, b in zip(weights_of(both.run_dir), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    averaged(both, 0.5)
+    with pytest.raises(errors.UsageError, match="test-average-0.5 is a run with trained weights"):
+        averaged(both, 0.5)
+    average.run([str(both.run_dir)], both.replace(run="other"))
+    assert best_weights.latest(both.run_dir.with_name("other") / "best").phase == "phase2"
+
+
+def test_a_run_without_both_phases_is_refused(trained):
+    with pytest.raises(errors.UsageError, match="no best weights of phase2"):
+        averaged(trained, 0.5)
+    for arguments in ([], ["a", "b"], ["no-such-run"]):
+        with pytest.raises(errors.UsageError):
+            average.run(arguments, trained)
+
+
+def test_other_images_and_classes_are_refused(both, images):
+    root = both.run_dir
+    record = json.loads((root / "config.json").read_text())
+    helpers.write_classes(images / "other", 2, seed=3)
+    (images / "train" / "gray" / "gray_00.png").write_bytes(
+        helpers.png(np.zeros((5, 5, 3), np.uint8))
+    )
+    record["phase2"]["dataset"] = str(images)
+    (root / "config.json").write_text(json.dumps(record))
+    with pytest.raises(errors.UsageError, match="created with other images"):
+        averaged(both, 0.5)
+    assert not (root.with_name("test-average-0.5") / "best").exists()
