@@ -76,7 +76,7 @@ def _average(
     original: run_folder.RunFolder,
     ends: Sequence[best_weights.Best],
     folder: run_folder.RunFolder,
-    config: config_lib.Config,
+    settings: config_lib.Config,
 ) -> metrics.Means:
     """Computes the average, validates it as training does, and writes the run.
 
@@ -84,45 +84,45 @@ def _average(
         original: the run.
         ends: its best weights of phase 1 and of phase 2.
         folder: of the new run.
-        config: the recorded settings, with the name of the new run and alpha.
+        settings: the recorded settings, with the name of the new run and alpha.
 
     Returns:
         Its validation figures.
     """
-    strategy = devices_lib.strategy(config.run.logical_cpus)
-    data = dataset_lib.load(config)
-    original.check_data(config, data)
-    batch_size = phases.schedule(phases.PHASE2, config, len(data.train)).batch_size
+    strategy = devices_lib.strategy(settings.run.logical_cpus)
+    data = dataset_lib.load(settings)
+    original.check_data(settings, data)
+    batch_size = phases.schedule(phases.PHASE2, settings, len(data.train)).batch_size
     devices_lib.check_batch(batch_size, strategy)
     logging.info("network: building it, about ten seconds")
     # Not the LSTM kernel of training, which may have run on other devices.
     network = train_state.build_network(
-        len(data.class_names), config.replace(lstm_kernel="auto"), strategy
+        len(data.class_names), settings.replace(lstm_kernel="auto"), strategy
     )
     weights = []
     for best in ends:
         best_weights.load(best, network.model, data.class_names)
         weights.append(network.model.get_weights())
-    network.model.set_weights(interpolated(*weights, config.averaging.alpha))
+    network.model.set_weights(interpolated(*weights, settings.averaging.alpha))
     evaluator = predictions_lib.Evaluator(
         steps.make_eval_step(network, strategy),
         strategy,
         batch_size,
-        views_lib.Preprocessing(config.data.resize_method),
+        views_lib.Preprocessing(settings.data.resize_method),
     )
     means = evaluator.predict(data.validation, label="validation of the average").means
-    folder.record(phases.PHASE2, config, data)
+    folder.record(phases.PHASE2, settings, data)
     described = manifest.describe(
         phases.PHASE2,
-        config,
+        settings,
         data,
-        devices_lib.describe(config.run.logical_cpus),
+        devices_lib.describe(settings.run.logical_cpus),
         f"the best weights of both phases of {original.root}",
         None,
     )
     described["average"] = {
         "run": str(original.root),
-        "alpha": config.averaging.alpha,
+        "alpha": settings.averaging.alpha,
         **{f"{best.phase}_weights": best.weights.name for best in ends},
         **{f"{best.phase}_sha256": best.sha256 for best in ends},
     }
@@ -148,16 +148,18 @@ def interpolated(
 
 
 def _report(
-    ends: Sequence[best_weights.Best], average: metrics.Means, config: config_lib.Config
+    ends: Sequence[best_weights.Best], average: metrics.Means, settings: config_lib.Config
 ) -> None:
     """Prints the validation figures of both phases and of the average, and the next command."""
     lines = [(f"{best.phase} (epoch {best.epoch})", best.validation) for best in ends]
-    lines.append((f"average, alpha {config.averaging.alpha:g}", average))
+    lines.append((f"average, alpha {settings.averaging.alpha:g}", average))
     table = "\n".join(f"  {name:<22}{means}" for name, means in lines)
-    flags = [flag for flag in config.to_flags() if not flag.startswith(("--alpha=", "--dataset="))]
-    command = shlex.join(["evaluate", f"--dataset={config.data.dataset}", *flags])
+    flags = [
+        flag for flag in settings.to_flags() if not flag.startswith(("--alpha=", "--dataset="))
+    ]
+    command = shlex.join(["evaluate", f"--dataset={settings.data.dataset}", *flags])
     logging.info(
         f"\nValidation:\n{table}\n"
-        f"  results   {config.run_dir}\n"
+        f"  results   {settings.run_dir}\n"
         f"  next      {text_lib.program()} {command}\n"
     )
