@@ -108,7 +108,9 @@ def _average(
         steps.make_eval_step(network, strategy),
         strategy,
         batch_size,
-        views_lib.Preprocessing(settings.data.resize_method),
+        views_lib.Preprocessing(
+            settings.data.resize_method, original.eval_image_size(phases.PHASE2.name)
+        ),
     )
     means = evaluator.predict(data.validation, label="validation of the average").means
     folder.record(phases.PHASE2, settings, data)
