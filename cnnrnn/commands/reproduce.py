@@ -17,6 +17,7 @@ from cnnrnn.runs import best_weights, manifest, run_folder
 from cnnrnn.system import child_process, console
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
+from cnnrnn.training import class_weights
 
 
 def run(
@@ -51,7 +52,9 @@ def run(
             )
     settings = {phase: _settings(original, phase, reproduced.root) for phase in todo}
     for phase in todo:
-        differences = manifest.differences(manifests[phase], _today(phase, settings[phase]))
+        differences = manifest.differences(
+            manifests[phase], _today(original, phase, settings[phase])
+        )
         for line in differences or ["none"]:
             logging.info(f"{phase.name}, differences of this machine: {line}")
     for phase in todo:
@@ -110,17 +113,25 @@ def _settings(
     return config.replace(runs_dir=str(root.parent), run=root.name, deterministic=deterministic)
 
 
-def _today(phase: phases.Phase, recorded: config_lib.Config) -> dict[str, Any]:
-    """The manifest that a phase would have if it were trained on this machine now."""
+def _today(
+    original: run_folder.RunFolder, phase: phases.Phase, recorded: config_lib.Config
+) -> dict[str, Any]:
+    """The manifest that a phase would have if it were trained on this machine now.
+
+    Raises:
+        UsageError: a file that determines the run has changed.
+    """
     with console.captured():  # the child processes report on the data set
         data = dataset_lib.load(recorded)
-    weights = None
+    weights = class_weights.resolve(recorded, data)
+    class_weights.check(original, phase, recorded, data, weights)
+    xception = None
     if phase is phases.PHASE1 and not recorded.training.init_from:
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
         cnn = cnn_branch.build(image, synchronized_batchnorm=False)
-        weights = xception_weights.load_into(cnn, recorded.training.xception_weights)
+        xception = xception_weights.load_into(cnn, recorded.training.xception_weights)
     devices = devices_lib.describe(recorded.run.logical_cpus)
-    return manifest.describe(phase, recorded, data, devices, "", weights)
+    return manifest.describe(phase, recorded, data, devices, "", xception)
 
 
 def _call(program: Sequence[str], arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import initial_weights, train_state, trainer
+from cnnrnn.training import class_weights, initial_weights, train_state, trainer
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -64,8 +64,12 @@ def train(
         lstm.choose(config.training.lstm_kernel, config.training.precision)
         configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
         data = dataset_lib.load(config)
+        weights = class_weights.resolve(config, data)
+        if weights is not None:
+            logging.info(class_weights.describe(weights, data))
         for phase, own in zip(todo, configs, strict=True):
             folder.check(phase, own, data)
+            class_weights.check(folder, phase, own, data, weights)
             schedule = phases.schedule(phase, config, len(data.train))
             devices_lib.check_batch(schedule.batch_size, strategy)
         logging.info("network: building it, about ten seconds")

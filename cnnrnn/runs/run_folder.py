@@ -263,10 +263,21 @@ class RunFolder:
             ) from error
 
     def record(
-        self, phase: phases.Phase, config: config_lib.Config, data: dataset_lib.Dataset
+        self,
+        phase: phases.Phase,
+        config: config_lib.Config,
+        data: dataset_lib.Dataset,
+        content: dict[str, Any] | None = None,
     ) -> None:
-        """Records the settings of a phase that starts or resumes, and a split made here."""
-        settings = config.to_json()
+        """Records the settings of a phase that starts or resumes, and a split made here.
+
+        Args:
+            phase: that starts or resumes.
+            config: its settings.
+            data: its images.
+            content: of files that settings name, to be recorded beside the settings.
+        """
+        settings = config.to_json() | (content or {})
         recorded = self.config()
         recorded["data"] = {name: settings[name] for name in _DATA_SETTINGS} | {
             "resize_method": config.data.resize_method,

@@ -18,6 +18,7 @@ from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.training import (
+    class_weights,
     epoch_result,
     feature_cache,
     initial_weights,
@@ -55,6 +56,7 @@ class PhaseTrainer:
         self._phase, self._config, self._folder = phase, config, folder
         self._data, self._network, self._strategy = data, network, strategy
         self._preprocessing = views_lib.Preprocessing(config.data.resize_method)
+        self._class_weights = class_weights.resolve(config, data)
         self._schedule = phases.schedule(phase, config, len(data.train))
         self._state = train_state.create(network, phase, config, strategy)
         with strategy.scope():
@@ -124,18 +126,19 @@ class PhaseTrainer:
         Settings are recorded last, so that a mistake does not bind the run folder to them.
         """
         phase, config, folder = self._phase, self._config, self._folder
+        content = class_weights.content(config, self._data, self._class_weights)
         restored = self._checkpoints.restore()
         if restored is not None:
             if phase is phases.PHASE2 and not config.training.init_from:
                 initial_weights.warn_of_newer_phase1(folder)
-            folder.record(phase, config, self._data)
+            folder.record(phase, config, self._data, content)
             logging.info(
                 f"{phase.name}: resumes from {restored}, {self._position.epoch} epochs and "
                 f"{self._position.step} steps done"
             )
             return
         initial = initial_weights.load(phase, config, folder, self._network, self._data.class_names)
-        folder.record(phase, config, self._data)
+        folder.record(phase, config, self._data, content)
         folder.write_manifest(
             phase,
             manifest.describe(
