@@ -8,8 +8,8 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import class_scores, report
 from cnnrnn.evaluation import predictions as predictions_lib
-from cnnrnn.evaluation import report
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
@@ -80,10 +80,12 @@ def evaluate(
     )
     predictions = evaluator.predict(data.validation, label="evaluation", features=features)
     report.write(folder, preprocessing, data, best, network, predictions)
+    macro = class_scores.macro(predictions, class_scores.by_class(predictions, data.class_names))
     print(
         f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
         f"validation images:\n"
         f"  {predictions.means}   (chance: top-1 {1 / len(data.class_names):.2%})\n"
+        f"  macro, over {macro.classes} classes: {macro}\n"
         f"  report     {folder.evaluation / 'report.html'}\n"
         f"  metrics    {folder.results}\n"
         f"  per label  {folder.evaluation / 'per_label.tsv'}\n"

@@ -9,6 +9,8 @@ import typing
 import numpy as np
 import sklearn.metrics
 
+from cnnrnn.evaluation import confidence_intervals
+
 if typing.TYPE_CHECKING:  # at run time this module needs no TensorFlow
     from cnnrnn.evaluation import predictions as predictions_lib
 
@@ -34,6 +36,31 @@ class ClassScore:
     recall: float
     f1: float
     top5: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MacroScores:
+    """Means over the classes that have images, each with the same weight however many it has.
+
+    Attributes:
+        classes: number of these classes.
+        recall: also called balanced accuracy.
+        top5: of the top-5 accuracy of each class.
+        precision: a class that is never predicted counts as 0.
+        f1: of the F1 of each class.
+    """
+
+    classes: int
+    recall: confidence_intervals.Interval
+    top5: confidence_intervals.Interval
+    precision: float
+    f1: float
+
+    def __str__(self) -> str:
+        return (
+            f"recall {self.recall.value:.2%}  precision {self.precision:.2%}  F1 {self.f1:.2%}  "
+            f"top-5 {self.top5.value:.2%}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +109,28 @@ def by_class(predictions: predictions_lib.Predictions, names: tuple[str, ...]) -
         )
         for label, name in enumerate(names)
     ]
+
+
+def macro(predictions: predictions_lib.Predictions, scores: list[ClassScore]) -> MacroScores:
+    """Averages the scores of the classes.
+
+    Recall and top-5 of a class are proportions of its images, which are independent of those of
+    other classes; so their means have intervals. Precision and F1 also depend on the images of the
+    other classes, and have none.
+
+    Args:
+        predictions: of all images.
+        scores: from `by_class`.
+    """
+    present = [score for score in scores if score.support]
+    label = predictions.label
+    return MacroScores(
+        classes=len(present),
+        recall=confidence_intervals.mean_of_proportions(predictions.top1, label),
+        top5=confidence_intervals.mean_of_proportions(predictions.top5, label),
+        precision=float(np.mean([np.nan_to_num(score.precision) for score in present])),
+        f1=float(np.mean([score.f1 for score in present])),
+    )
 
 
 def confusion_matrix(predictions: predictions_lib.Predictions, classes: int) -> np.ndarray:

@@ -27,6 +27,36 @@ def proportion(hits: np.ndarray) -> Interval:
     return Interval(float(test.statistic), float(interval.low), float(interval.high))
 
 
+def mean_of_proportions(hits: np.ndarray, group: np.ndarray) -> Interval:
+    """The mean over groups of each group's proportion, each group with the same weight.
+
+    The interval is Wilson's for an effective number of values (as in surveys; Dean and Pagano
+    2015): the number of independent values whose mean would have the same variance. Variances of
+    small groups are often estimated as 0, so that number is at most what it would be if the groups
+    had one proportion. So the interval is rather too wide where they differ much.
+
+    Args:
+        hits: (N,) zeros and ones.
+        group: (N,) int, the group of each.
+    """
+    sizes = np.bincount(group)
+    means = np.bincount(group, hits)[sizes > 0] / sizes[sizes > 0]
+    sizes = sizes[sizes > 0]
+    value = float(means.mean())
+    # Without bias; a group of one value has no variance of its own.
+    corrected = means * (1 - means) * sizes / np.maximum(sizes - 1, 1)
+    variance = np.sum(np.where(sizes > 1, corrected, value * (1 - value)) / sizes) / len(sizes) ** 2
+    count = len(sizes) ** 2 / np.sum(1 / sizes)
+    if variance > 0:
+        count = min(count, value * (1 - value) / variance)
+    center = (value + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    half_width = (
+        _Z * math.sqrt(value * (1 - value) / count + (_Z / (2 * count)) ** 2) / (1 + _Z**2 / count)
+    )
+    # At 0 and 1 an end equals the estimate, but for rounding.
+    return Interval(value, min(center - half_width, value), max(center + half_width, value))
+
+
 def mean(values: np.ndarray) -> Interval:
     """The mean of (N,) values, with the interval of the central limit theorem."""
     value = float(np.mean(values, dtype=np.float64))

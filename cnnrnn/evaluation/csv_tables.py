@@ -65,6 +65,10 @@ def _metrics(content: html_report.ReportContent) -> _Table:
     return [
         ("metric", "value", "low", "high"),
         *((name, *_interval(getattr(content, name))) for name in ("loss", "top1", "top5")),
+        ("macro_recall", *_interval(content.macro.recall)),
+        ("macro_top5", *_interval(content.macro.top5)),
+        ("macro_precision", _number(content.macro.precision), "", ""),
+        ("macro_f1", _number(content.macro.f1), "", ""),
         ("calibration_error", _number(content.calibration_error), "", ""),
     ]
 

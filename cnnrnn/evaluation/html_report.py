@@ -22,6 +22,7 @@ class ReportContent:
     Attributes:
         chance: top-1 accuracy of guessing.
         classes: scores of each class.
+        macro: their means.
         confusions: "true", "predicted", "count", "of" (images of the true class) and "images" of
             the most confused pairs of classes.
         mistakes: the most confident wrong predictions. An image is "jpeg", "path", "true",
@@ -41,6 +42,7 @@ class ReportContent:
     top5: confidence_intervals.Interval
     chance: float
     classes: list[class_scores.ClassScore]
+    macro: class_scores.MacroScores
     confusions: list[dict[str, Any]]
     mistakes: list[dict[str, Any]]
     calibration_error: float

@@ -63,6 +63,7 @@ def write(
         top5=confidence_intervals.proportion(predictions.top5),
         chance=1 / len(names),
         classes=classes,
+        macro=class_scores.macro(predictions, classes),
         confusions=examples.confusions(matrix),
         mistakes=examples.mistakes(),
         calibration_error=class_scores.expected_calibration_error(bins),
@@ -104,9 +105,22 @@ def _results(
             "phase": best.phase,
             "epoch": best.epoch,
             "validation": predictions.means.to_json(),
+            "macro": {
+                "classes": content.macro.classes,
+                "recall": content.macro.recall.value,
+                "top5": content.macro.top5.value,
+                "precision": content.macro.precision,
+                "f1": content.macro.f1,
+            },
             "intervals_95": {
-                name: [getattr(content, name).low, getattr(content, name).high]
-                for name in ("loss", "top1", "top5")
+                name: [interval.low, interval.high]
+                for name, interval in (
+                    ("loss", content.loss),
+                    ("top1", content.top1),
+                    ("top5", content.top5),
+                    ("macro_recall", content.macro.recall),
+                    ("macro_top5", content.macro.top5),
+                )
             },
             "calibration_error": content.calibration_error,
             "branches": {

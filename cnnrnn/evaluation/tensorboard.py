@@ -22,6 +22,8 @@ def write(
     event_files.keep_only(directory, lambda tag, step: False)
     branches = results["branches"]
     scalars = {name: results["validation"][name] for name in ("loss", "top1", "top5")}
+    for name in ("recall", "top5", "precision", "f1"):
+        scalars[f"macro_{name}"] = results["macro"][name]
     for name, ends in results["intervals_95"].items():
         scalars |= dict(zip((f"{name}/low", f"{name}/high"), ends, strict=True))
     scalars["calibration_error"] = results["calibration_error"]

@@ -34,6 +34,9 @@ def report_content(
         classes=[
             class_scores.ClassScore(name, support, float("nan"), 0.5, 0.5, 1.0) for name in names
         ],
+        macro=class_scores.MacroScores(
+            len(names), interval(0.7, 0.65, 0.74), interval(0.9, 0.85, 0.94), 0.6, 0.62
+        ),
         confusions=[
             {"true": "a", "predicted": "b", "count": 3, "of": 5, "images": [image]},
         ],

@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from cnnrnn.evaluation import class_scores
 
@@ -53,6 +54,30 @@ def test_recall_is_the_top1_accuracy_of_the_class(predictions):
 def test_the_scores_of_a_class_without_images_are_nan(predictions):
     *_, empty = class_scores.by_class(predictions, (*"abcdef", "empty"))
     assert empty.support == 0 and math.isnan(empty.recall) and math.isnan(empty.top5)
+
+
+def test_macro_scores_are_means_over_the_classes_with_images():
+    rng = np.random.default_rng(1)
+    label = rng.choice(8, 300, p=[0.6, 0.2, 0.1, 0.05, 0.03, 0.02, 0, 0])
+    logits = rng.normal(size=(300, 8)) + 1.5 * np.eye(8)[label]
+    logits[:, 5] = -9  # has images, but is never predicted
+    logits[:, 7] = -9
+    predictions = predictions_of(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), label)
+    predicted, present = predictions.top[:, 0], np.unique(label)
+    assert 6 in predicted and 6 not in label and 5 in label and 5 not in predicted
+    macro = class_scores.macro(predictions, class_scores.by_class(predictions, tuple("abcdefgh")))
+    expected = sklearn.metrics.precision_recall_fscore_support(
+        label, predicted, labels=present, average="macro", zero_division=0
+    )
+    assert macro.classes == len(present) == 6
+    assert (macro.precision, macro.recall.value, macro.f1) == pytest.approx(expected[:3])
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        balanced = sklearn.metrics.balanced_accuracy_score(label, predicted)
+    assert macro.recall.value == pytest.approx(balanced)
+    assert macro.recall.value != pytest.approx(predictions.top1.mean(), abs=0.05)
+    by_class = [predictions.top5[label == value].mean() for value in present]
+    assert macro.top5.value == pytest.approx(np.mean(by_class))
+    assert str(macro).startswith(f"recall {balanced:.2%}  precision ")
 
 
 def test_the_most_confused_pairs(predictions):

@@ -35,3 +35,40 @@ def test_all_hits_have_a_lower_bound_below_1():
 def test_the_mean_of_one_value_has_an_infinite_interval():
     interval = confidence_intervals.mean(np.array([1.5]))
     assert (interval.value, interval.low, interval.high) == (1.5, -np.inf, np.inf)
+
+
+@pytest.mark.parametrize("sizes", [(5,) * 10, (40, 10, 4, 2, 1), (500, 20), (3, 3, 3), (50,) * 100])
+@pytest.mark.parametrize("lowest", [0.5, 0.97])
+def test_intervals_of_a_mean_of_proportions_cover_the_truth(sizes, lowest):
+    """Simpler ones cover it as rarely as 24 times in 100 where nearly all values are hits."""
+    rng = np.random.default_rng(2)
+    truth = np.linspace(0.98, lowest, len(sizes))
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    covered, width = 0, 0
+    for _ in range(400):
+        hits = (rng.random(len(group)) < truth[group]).astype(np.float32)
+        interval = confidence_intervals.mean_of_proportions(hits, group)
+        assert -1e-12 < interval.low <= interval.value <= interval.high < 1 + 1e-12
+        covered += interval.low <= truth.mean() <= interval.high
+        width += (interval.high - interval.low) / 400
+    assert covered / 400 > 0.92
+    standard_error = np.sqrt(np.sum(truth * (1 - truth) / sizes)) / len(sizes)
+    assert width < 1.35 * 2 * 1.96 * standard_error or min(sizes) < 50
+
+
+@pytest.mark.parametrize("hits", [(20, 38), (40, 40), (0, 0)])
+def test_groups_of_the_same_size_have_wilsons_interval(hits):
+    hits = np.concatenate([np.arange(40) < count for count in hits]).astype(np.float32)
+    expected = confidence_intervals.proportion(hits)
+    interval = confidence_intervals.mean_of_proportions(hits, np.repeat([3, 5], 40))
+    assert (interval.value, interval.low, interval.high) == pytest.approx(
+        (expected.value, expected.low, expected.high), abs=1e-12
+    )
+
+
+def test_groups_have_the_same_weight_whatever_their_size():
+    hits = np.repeat([1, 0], [90, 10]).astype(
+        np.float32
+    )  # all of the first group, none of the other
+    group = np.repeat([0, 1], [90, 10])
+    assert confidence_intervals.mean_of_proportions(hits, group).value == 0.5

@@ -47,6 +47,14 @@ def test_metrics_with_their_intervals(written):
         for end in ("value", "low", "high"):
             expected = getattr(getattr(content, name), end)
             assert float(metrics[name][end]) == pytest.approx(expected, abs=1e-6)
+    for name in ("recall", "top5"):
+        interval = getattr(content.macro, name)
+        shown = [float(metrics[f"macro_{name}"][end]) for end in ("value", "low", "high")]
+        assert shown == [interval.value, interval.low, interval.high]
+    assert metrics["macro_precision"] == {
+        "metric": "macro_precision", "value": "0.600000", "low": "", "high": "",
+    }  # fmt: skip
+    assert float(metrics["macro_f1"]["value"]) == content.macro.f1
     assert float(metrics["calibration_error"]["value"]) == content.calibration_error
 
 

@@ -57,6 +57,8 @@ def test_a_browser_shows_the_numbers_of_results_json(evaluated_run, browser, tmp
 
     for name in ("top1", "top5"):
         assert text(name.replace("top", "top-")) == f"{results['validation'][name]:.2%}"
+    for name in ("recall", "top5", "precision", "f1"):
+        assert text(f"macro-{name}") == f"{results['macro'][name]:.2%}"
     assert text("loss") == f"{results['validation']['loss']:.4f}"
     assert text("verdict") == results["branches"]["verdict"]
     assert_ablations_are_shown(results["branches"]["ablations"], browser)

@@ -34,9 +34,13 @@ def test_an_evaluation_writes_its_files(evaluated_run):
     }
     results = json.loads((evaluated_run / "results.json").read_text())
     assert set(results) == {
-        "dataset", "fingerprint", "weights", "phase", "epoch", "validation", "intervals_95",
-        "calibration_error", "branches",
+        "dataset", "fingerprint", "weights", "phase", "epoch", "validation", "macro",
+        "intervals_95", "calibration_error", "branches",
     }  # fmt: skip
+    assert set(results["macro"]) == {"classes", "recall", "top5", "precision", "f1"}
+    assert set(results["intervals_95"]) == {"loss", "top1", "top5", "macro_recall", "macro_top5"}
+    # All classes have three validation images.
+    assert results["macro"]["recall"] == pytest.approx(results["validation"]["top1"])
     assert set(results["branches"]) == {"cnn", "rnn", "ablations", "verdict"}
     assert set(results["branches"]["cnn"]) == {"mean", "mean_abs", "std"}
     assert set(results["branches"]["ablations"][0]) == {
@@ -52,6 +56,10 @@ def test_tensorboard_shows_only_the_last_evaluation(evaluated_run, evaluated):
     scalars = {tag: value for tag, _, value in points}
     assert points and len(scalars) == len(points)
     assert scalars["evaluation/top1"] == pytest.approx(results["validation"]["top1"])
+    assert scalars["evaluation/macro_f1"] == pytest.approx(results["macro"]["f1"])
+    assert scalars["evaluation/macro_recall/low"] == pytest.approx(
+        results["intervals_95"]["macro_recall"][0]
+    )
     permuted = results["branches"]["ablations"][1]
     assert scalars["evaluation/RNN permuted across images/loss"] == pytest.approx(permuted["loss"])
     tags = tags_by_plugin(events)
