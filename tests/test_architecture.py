@@ -64,7 +64,6 @@ TESTED_IN = {
     "models.fusion": "models/test_network.py",
     "models.rnn_branch": "models/test_network.py",
     "models.weights_file": "models/test_xception_weights.py",
-    "phases": "training/test_trainer.py",
     "settings.augmentation": "test_config.py",
     "settings.averaging": "test_config.py",
     "settings.data": "test_config.py",

@@ -71,9 +71,11 @@ def train(
             folder.check(phase, own, data)
             class_weights.check(folder, phase, own, data, weights)
             schedule = phases.schedule(phase, config, len(data.train))
-            devices_lib.check_batch(schedule.batch_size, strategy)
+            parts = config.optimization.accumulation_steps[phase.index]
+            devices_lib.check_batch(schedule.batch_size, strategy, parts)
         logging.info("network: building it, about ten seconds")
         network = train_state.build_network(len(data.class_names), config, strategy, build)
+        phases.check_layers(network, config)
         logging.info(
             f"network: {network.model.count_params():,} parameters, {config.training.precision}, "
             f"on {devices_lib.describe(config.run.logical_cpus)}, LSTM kernel: "

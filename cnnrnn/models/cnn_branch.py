@@ -1,6 +1,7 @@
 """The CNN branch: Xception without its top, then global average pooling."""
 
 import itertools
+import re
 
 import keras
 
@@ -38,3 +39,22 @@ def build(image: keras.KerasTensor, synchronized_batchnorm: bool) -> keras.Model
     )
     pooling = keras.layers.GlobalAveragePooling2D(dtype="float32", name="cnn_features")
     return keras.Model(image, pooling(xception.output), name="cnn")
+
+
+def blocks(cnn: keras.Model) -> list[list[keras.Layer]]:
+    """The layers of a CNN by block, from the first block to the last.
+
+    The names of layers say which block they are of: block1_conv1. A layer with another name, i.e.
+    of a shortcut, is of the same block as the one before it; the order of Xception's layers is such
+    that this is the block that the shortcut bypasses. The input is of the first block.
+    """
+    found: dict[str, list[keras.Layer]] = {}
+    unnamed: list[keras.Layer] = []  # before the first block
+    current = unnamed
+    for layer in cnn.layers:
+        match = re.match(r"block\d+", layer.name)
+        if match:
+            current = found.setdefault(match[0], [])
+        current.append(layer)
+    first, *others = found.values() or [[]]
+    return [unnamed + first, *others]

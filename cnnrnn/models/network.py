@@ -61,8 +61,16 @@ class Network:
         return cnn, self.rnn(batch["sequence"], training=training)
 
     def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-        """Logits (B, classes) of a batch; see `branches`."""
-        return self.fusion(list(self.branches(batch, training)), training=training)
+        """Logits (B, classes) of a batch; see `branches`.
+
+        With "dropout" (B, 2048) float32 in the batch, the product of the branches is multiplied by
+        it before the last layer.
+        """
+        features = list(self.branches(batch, training))
+        if "dropout" not in batch:
+            return self.fusion(features, training=training)
+        product, dense = (self.fusion.get_layer(name) for name in ("product", "logits"))
+        return dense(product(features) * batch["dropout"])
 
 
 Build = Callable[..., "Network"]  # the signature of `build`

@@ -157,11 +157,27 @@ def describe(logical_cpus: int = 1) -> str:
     return "the CPU" if logical_cpus == 1 else f"{logical_cpus} logical CPUs"
 
 
-def check_batch(batch_size: int, strategy: tf.distribute.Strategy) -> None:
-    """Raises UsageError unless the batch size is a multiple of the number of replicas."""
+def check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1) -> None:
+    """Raises UsageError unless the batch is divided evenly.
+
+    Args:
+        batch_size: over all replicas.
+        strategy: its replicas get equal shares.
+        parts: --accumulation_steps, into which each share is divided.
+    """
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise errors.UsageError(
             f"--batch_size={batch_size} cannot be divided evenly among {replicas} replicas: give a "
             f"multiple of {replicas}."
+        )
+    share = batch_size // replicas
+    if share % parts:
+        whose = (
+            f"the share of each of {replicas} replicas, {share} images," if replicas > 1 else "it"
+        )
+        raise errors.UsageError(
+            f"--batch_size={batch_size} and --accumulation_steps={parts} do not go together: "
+            f"{whose} cannot be divided into {parts} equal parts. Give a --batch_size that is a "
+            f"multiple of {replicas * parts}, or another --accumulation_steps."
         )

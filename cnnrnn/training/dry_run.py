@@ -61,10 +61,11 @@ def measure(
         config = config.replace(precision=devices_lib.precision(config.training.precision))
         data = dataset_lib.load(config)
     schedule = phases.schedule(phase, config, len(data.train))
-    devices_lib.check_batch(schedule.batch_size, strategy)
+    parts = config.optimization.accumulation_steps[phase.index]
+    devices_lib.check_batch(schedule.batch_size, strategy, parts)
     logging.info(f"{phase_name}: timing a few steps, about a minute at full size")
     network = train_state.build_network(len(data.class_names), config, strategy, build)
-    state = train_state.create(network, phase, config, strategy)
+    state = train_state.create(network, phase, config, strategy, schedule)
     run = _DryRun(phase, config, data, state, strategy)
     try:
         parts = run.parts(schedule)
@@ -107,7 +108,9 @@ class _DryRun:
             batch_size = feature_cache.batch_size(strategy)
             rate = self._rate(step, batch_size, cached=False)
             features = cost.Part(rate, images=cached, passes=1)
-        train_step = steps.make_train_step(self.state, strategy, schedule.batch_size)
+        train_step = steps.make_train_step(
+            self.state, strategy, schedule.batch_size, steps.Options.of(self.phase, self.config)
+        )
         train_rate = self._rate(train_step, schedule.batch_size, cached=cache_train)
         eval_step = steps.make_eval_step(network, strategy)
         eval_rate = self._rate(eval_step, schedule.batch_size, cached=cache_validation)

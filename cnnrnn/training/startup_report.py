@@ -11,7 +11,7 @@ from cnnrnn import phases
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, memory, progress
-from cnnrnn.training import cost
+from cnnrnn.training import cost, optimizers
 
 _TIMED_STEPS = 3
 _MIN_SHARE = 16  # images per GPU and step, below which a warning is given
@@ -29,7 +29,7 @@ def report_phase(
     trained = sum(math.prod(v.shape) for v in network.model.trainable_variables)
     logging.info(
         f"{phase.name}: {schedule.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
-        f"{schedule.batch_size}, {phase.optimizer.__name__} at {schedule.learning_rate:g}, "
+        f"{schedule.batch_size}, {optimizers.describe(phase, schedule, config)}, "
         f"{trained:,} {cost.PHASE_STARTS}"
     )
     gpus = len(devices_lib.gpus())

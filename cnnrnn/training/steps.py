@@ -5,16 +5,20 @@ each replica divides its loss by the global batch size; a mean per replica would
 the learning rate without any error.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from cnnrnn import metrics
+from cnnrnn import config as config_lib
+from cnnrnn import metrics, phases
 from cnnrnn.models import network as network_lib
-from cnnrnn.training import train_state
+from cnnrnn.training import losses, train_state
 
-Batch = dict[str, tf.Tensor]  # sequence, image or features, label, index, weight
+# sequence, image or features, label, index, weight; in training also other_label and share, dropout
+Batch = dict[str, tf.Tensor]
 TrainStep = Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]
 EvalStep = Callable[[Batch], dict[str, tf.Tensor]]
 
@@ -23,8 +27,40 @@ EvalStep = Callable[[Batch], dict[str, tf.Tensor]]
 _PACK_BYTES = 32 * 2**20
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a training step computes its gradient.
+
+    Attributes:
+        loss: of each example.
+        clip_norm: largest norm of the gradient over all weights and replicas; 0: any.
+        accumulation_steps: parts in which each replica computes its share of the batch.
+    """
+
+    loss: losses.TrainingLoss = losses.TrainingLoss()
+    clip_norm: float = 0.0
+    accumulation_steps: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        phase: phases.Phase,
+        config: config_lib.Config,
+        class_weights: np.ndarray | None = None,
+    ) -> "Options":
+        """Takes a phase's options from a config; `class_weights` as in `losses.TrainingLoss`."""
+        return cls(
+            losses.TrainingLoss(config.augmentation.label_smoothing, class_weights),
+            config.optimization.clip_norm,
+            config.optimization.accumulation_steps[phase.index],
+        )
+
+
 def make_train_step(
-    state: train_state.TrainState, strategy: tf.distribute.Strategy, global_batch: int
+    state: train_state.TrainState,
+    strategy: tf.distribute.Strategy,
+    global_batch: int,
+    options: Options = Options(),
 ) -> TrainStep:
     """Compiles one training step.
 
@@ -32,6 +68,7 @@ def make_train_step(
         state: updated in place.
         strategy: the one that `state` was created under.
         global_batch: examples per step, summed over all replicas.
+        options: how the gradient is computed.
 
     Returns:
         step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, the number
@@ -39,45 +76,55 @@ def make_train_step(
         such a step is skipped on all replicas, and counted only if the scale is at its minimum: a
         lower one may help the next step.
     """
-    network, optimizer, loss_scale = state.network, state.optimizer, state.loss_scale
-    if strategy.num_replicas_in_sync > 1:
-        _sum_gradients_in_packs(optimizer)
+    optimizer, loss_scale, variables = (
+        state.optimizer,
+        state.loss_scale,
+        state.network.model.trainable_variables,
+    )
+    _set_gradient_sum(optimizer, strategy.num_replicas_in_sync, options.clip_norm)
+    compute = _gradient_function(state, global_batch, options.loss)
 
-    def compute(batch: Batch):
-        """This replica's sums, whether it has a non-finite gradient, and its gradients."""
-        with tf.GradientTape() as tape:
-            logits = network.logits(batch, training=True)
-            scores = metrics.per_example(logits, batch["label"])
-            loss = tf.reduce_sum(scores["loss"] * batch["weight"]) / global_batch
-            if loss_scale is not None:
-                loss *= loss_scale.scale
-        gradients = tape.gradient(loss, network.model.trainable_variables)
+    def check(sums: tf.Tensor, gradients: list[tf.Tensor]):
+        """A replica's sums, whether it has a non-finite gradient, and its unscaled gradients."""
         if loss_scale is not None:
             gradients = [gradient / loss_scale.scale for gradient in gradients]
         # A finite loss can have non-finite gradients: detected here, they stop the run before a
         # checkpoint of the weights that they ruined is written.
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
-        return metrics.sums(scores, batch["weight"]), tf.cast(~finite, tf.float32), gradients
+        return sums, tf.cast(~finite, tf.float32), gradients
 
     def apply(gradients: list[tf.Tensor]) -> None:
-        optimizer.apply(gradients, network.model.trainable_variables)
+        optimizer.apply(gradients, variables)
+        if state.average is not None:
+            state.average.update(optimizer.iterations)
 
     def compute_and_apply(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, non_finite, gradients = compute(batch)
+        sums, non_finite, gradients = check(*compute(batch))
         apply(gradients)
         return sums, non_finite
+
+    def computed(batch: Batch):
+        """What `check` returns for each replica."""
+        if options.accumulation_steps == 1:
+            return strategy.run(lambda batch: check(*compute(batch)), args=(batch,))
+        parts = _accumulate(compute, batch, options.accumulation_steps, strategy, variables)
+        return strategy.run(check, args=parts)
 
     def total(value: tf.Tensor) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
 
     @tf.function
     def train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, non_finite = strategy.run(compute_and_apply, args=(batch,))
+        if options.accumulation_steps == 1:
+            sums, non_finite = strategy.run(compute_and_apply, args=(batch,))
+        else:
+            sums, non_finite, gradients = computed(batch)
+            strategy.run(apply, args=(gradients,))
         return total(sums), total(non_finite)
 
     @tf.function
     def scaled_train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        sums, non_finite, gradients = strategy.run(compute, args=(batch,))
+        sums, non_finite, gradients = computed(batch)
         sums, non_finite = total(sums), total(non_finite)
         if non_finite == 0:  # outside of strategy.run, so that all replicas decide the same
             strategy.run(apply, args=(gradients,))
@@ -88,24 +135,95 @@ def make_train_step(
     return train_step if loss_scale is None else scaled_train_step
 
 
-def _sum_gradients_in_packs(optimizer: keras.optimizers.Optimizer) -> None:
-    """Makes an optimizer sum gradients over replicas in several collectives instead of one.
+def _gradient_function(
+    state: train_state.TrainState, global_batch: int, training_loss: losses.TrainingLoss
+) -> Callable[[Batch], tuple[tf.Tensor, list[tf.Tensor]]]:
+    """Returns f(examples of a replica) -> (4,) sums, gradients times the loss scale."""
+    network, loss_scale = state.network, state.loss_scale
+
+    def compute(batch: Batch) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            logits = network.logits(batch, training=True)
+            scores = metrics.per_example(logits, batch["label"])
+            scores["loss"] = training_loss.per_example(scores["loss"], logits, batch)
+            loss = tf.reduce_sum(scores["loss"] * batch["weight"]) / global_batch
+            if loss_scale is not None:
+                loss *= loss_scale.scale
+        gradients = tape.gradient(loss, network.model.trainable_variables)
+        return metrics.sums(scores, batch["weight"]), gradients
+
+    return compute
+
+
+def _accumulate(
+    compute: Callable[[Batch], tuple[tf.Tensor, list[tf.Tensor]]],
+    batch: Batch,
+    parts: int,
+    strategy: tf.distribute.Strategy,
+    variables: Sequence[keras.Variable],
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Adds up, on each replica, what `compute` returns for the parts of its share of a batch.
+
+    One part is in memory at a time. Part j is every `parts`-th example from the j-th on, so that
+    the parts of all replicas together are the same examples for any number of replicas. The loop is
+    outside of strategy.run, because replicas cannot meet in a loop of their own, and synchronized
+    BatchNorm lets them meet.
+    """
+
+    def zeros() -> tuple[tf.Tensor, list[tf.Tensor]]:
+        return tf.zeros(4), [tf.zeros(variable.shape) for variable in variables]
+
+    def add_part(batch: Batch, number: tf.Tensor, sums: tf.Tensor, gradients: list[tf.Tensor]):
+        part = {
+            name: tf.gather(tf.reshape(value, [-1, parts, *value.shape[1:]]), number, axis=1)
+            for name, value in batch.items()
+        }
+        own_sums, own_gradients = compute(part)
+        added = [total + own for total, own in zip(gradients, own_gradients, strict=True)]
+        return sums + own_sums, added
+
+    def body(number: tf.Tensor, sums: tf.Tensor, gradients: list[tf.Tensor]):
+        return number + 1, *strategy.run(add_part, args=(batch, number, sums, gradients))
+
+    _, sums, gradients = tf.while_loop(
+        lambda number, *_: number < parts,
+        body,
+        (tf.constant(0), *strategy.run(zeros)),
+        parallel_iterations=1,
+    )
+    # Outputs of a loop have no device, by which the sum over replicas would find its replicas.
+    return strategy.run(
+        lambda *outputs: tf.nest.map_structure(tf.identity, outputs), args=(sums, gradients)
+    )
+
+
+def _set_gradient_sum(
+    optimizer: keras.optimizers.Optimizer, replicas: int, clip_norm: float
+) -> None:
+    """Sets how an optimizer sums gradients over replicas: in several collectives; then it clips.
 
     Keras's sums all of them as one tensor, 330 MB in phase 1, which waits for the last gradient
     and for which the first weight waits. A pack waits for its own gradients, and for earlier
     collectives, which are run in the order in which they are traced. In phase 2 with synchronized
     BatchNorm that includes the last one of the backward pass.
 
-    Keras offers no argument for this, hence the private method; if a later version does not call
-    it, the gradients are summed as one tensor again.
+    Keras's global_clipnorm clips each replica's gradient before the sum, which would depend on the
+    number of replicas.
+
+    Keras offers no argument for either, hence the private method.
     """
+    if replicas == 1 and not clip_norm:
+        return
     options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=_PACK_BYTES)
 
     def all_reduce(pairs: list[tuple[tf.Tensor, tf.Variable]]) -> list:
-        gradients, variables = zip(*pairs, strict=True)
-        replica = tf.distribute.get_replica_context()
-        sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients), options=options)
-        return list(zip(sums, variables, strict=True))
+        gradients, variables = map(list, zip(*pairs, strict=True))
+        if replicas > 1:
+            replica = tf.distribute.get_replica_context()
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients, options=options)
+        if clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+        return list(zip(gradients, variables, strict=True))
 
     optimizer._all_reduce_sum_gradients = all_reduce
 

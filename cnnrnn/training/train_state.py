@@ -1,4 +1,4 @@
-"""The network, its optimizer and its loss scale, created for one phase under a strategy."""
+"""What a training step reads and updates, created for one phase under a strategy."""
 
 import dataclasses
 
@@ -10,6 +10,7 @@ from cnnrnn import phases
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.training import loss_scale as loss_scale_lib
+from cnnrnn.training import optimizers, weight_average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +21,18 @@ class TrainState:
         network: frozen and unfrozen as the phase wants it.
         optimizer: built for the network's trainable variables.
         loss_scale: for float16, else None.
+        average: with --ema, else None.
     """
 
     network: network_lib.Network
     optimizer: keras.optimizers.Optimizer
     loss_scale: loss_scale_lib.LossScale | None = None
+    average: weight_average.WeightAverage | None = None
+
+    def trackables(self) -> dict[str, tf.Variable]:
+        """Variables besides those of network and optimizer, by their keys in a checkpoint."""
+        parts = [part for part in (self.loss_scale, self.average) if part is not None]
+        return {key: value for part in parts for key, value in part.trackables().items()}
 
 
 def build_network(
@@ -59,12 +67,27 @@ def create(
     phase: phases.Phase,
     config: config_lib.Config,
     strategy: tf.distribute.Strategy,
+    schedule: phases.Schedule | None = None,
 ) -> TrainState:
-    """Freezes the network for a phase and creates a new optimizer for what is left trainable."""
+    """Freezes the network for a phase and creates a new optimizer for what is left trainable.
+
+    Args:
+        network: built under `strategy`.
+        phase: which phase.
+        config: settings.
+        strategy: what to train on.
+        schedule: the phase's numbers. None: those of a training split of one batch, for
+            measurements, which do not depend on the rate.
+    """
+    if schedule is None:
+        schedule = phases.schedule(phase, config, config.training.batch_size[phase.index])
     phases.set_trainable(network, phase, config)
+    if phase.train_cnn:
+        phases.set_batchnorm_momentum(network, schedule)
+    decay = config.optimization.ema
     with strategy.scope():
-        optimizer = phase.optimizer(config.optimization.learning_rate[phase.index])
-        optimizer.build(network.model.trainable_variables)
+        optimizer = optimizers.create(network, phase, config, schedule)
         uses_float16 = network.precision == "float16"
         loss_scale = loss_scale_lib.LossScale() if uses_float16 else None
-    return TrainState(network, optimizer, loss_scale)
+        average = weight_average.WeightAverage(network, decay) if decay else None
+    return TrainState(network, optimizer, loss_scale, average)

@@ -22,6 +22,7 @@ from cnnrnn.training import (
     epoch_result,
     feature_cache,
     initial_weights,
+    optimizers,
     startup_report,
     steps,
     tensorboard,
@@ -58,17 +59,16 @@ class PhaseTrainer:
         self._preprocessing = views_lib.Preprocessing(config.data.resize_method)
         self._class_weights = class_weights.resolve(config, data)
         self._schedule = phases.schedule(phase, config, len(data.train))
-        self._state = train_state.create(network, phase, config, strategy)
+        self._state = train_state.create(network, phase, config, strategy, self._schedule)
         with strategy.scope():
             self._position = checkpoints.Position(phase)
-        loss_scale = self._state.loss_scale
         self._checkpoints = checkpoints.Checkpoints(
             folder.checkpoints(phase),
             checkpoints.State(
                 network.model,
                 self._state.optimizer,
                 self._position,
-                loss_scale.trackables() if loss_scale else {},
+                self._state.trackables(),
             ),
             data.class_names,
             checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
@@ -168,7 +168,12 @@ class PhaseTrainer:
             self._strategy,
         )
         self._train_step = pipelined.Pipelined(
-            steps.make_train_step(self._state, self._strategy, self._schedule.batch_size)
+            steps.make_train_step(
+                self._state,
+                self._strategy,
+                self._schedule.batch_size,
+                steps.Options.of(self._phase, self._config),
+            )
         )
         evaluator = predictions_lib.Evaluator(
             steps.make_eval_step(self._network, self._strategy),
@@ -303,7 +308,7 @@ class PhaseTrainer:
             position.best = value
         steps_done = epoch * schedule.steps_per_epoch
         rates = {
-            "learning_rate": schedule.learning_rate,
+            "learning_rate": optimizers.rate_at(schedule, steps_done - 1),  # of the last step
             "images_per_second": result.images_per_second,
             "waiting_for_input": result.waiting,
         }

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config, phases
-from cnnrnn.models import fusion, rnn_branch
+from cnnrnn.models import cnn_branch, fusion, rnn_branch
 from cnnrnn.models import network as network_lib
 from tests import small_network
 
@@ -68,6 +68,25 @@ def test_trainable_parameters_of_each_phase(network):
     assert trained() == 103_256_716 - 2 * moving
 
 
+def test_blocks_of_xception(network):
+    """A shortcut is of the block whose output is added to it."""
+    blocks = cnn_branch.blocks(network.cnn)
+    assert [layer for block in blocks for layer in block] == network.cnn.layers
+    assert len(blocks) == 14
+    block_of = {id(layer.output): number for number, block in enumerate(blocks) for layer in block}
+    added = 0
+    for number, block in enumerate(blocks):
+        for layer in block:
+            if layer.name.startswith("block"):
+                assert layer.name.startswith(f"block{number + 1}_")
+            if isinstance(layer, keras.layers.Add):
+                added += 1
+                main, shortcut = (block_of[id(tensor)] for tensor in layer.input)
+                # Four shortcuts have a convolution of their own, the others none.
+                assert main == number and shortcut == number - (number not in (1, 2, 3, 12))
+    assert added == 12
+
+
 def test_the_seed_determines_the_initial_weights():
     """On the branch and the head only: the full network takes ten seconds to initialize."""
 
@@ -98,3 +117,16 @@ def test_the_parts_together_are_the_model():
     weights = {id(v) for v in network.model.weights}
     parts = network.cnn.weights + network.rnn.weights + network.fusion.weights
     assert {id(v) for v in parts} == weights and len(parts) == len(weights)
+
+
+def test_a_dropout_mask_multiplies_the_product_of_the_branches():
+    network = small_network.small_build(3)
+    batch = {
+        "features": tf.random.stateless_uniform((2, 6), (0, 0)),
+        "sequence": tf.random.stateless_uniform((2, 23, 3887), (0, 1), -1),
+        "dropout": tf.constant([[2.0, 0, 2, 0, 0, 2], [0.0, 2, 2, 0, 2, 0]]),
+    }
+    cnn, rnn = network.branches(batch, training=True)
+    kernel, bias = network.model.get_layer("logits").weights
+    expected = tf.matmul(cnn * rnn * batch["dropout"], kernel.value) + bias.value
+    np.testing.assert_allclose(network.logits(batch, training=True), expected, atol=1e-6)

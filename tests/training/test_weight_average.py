@@ -1,0 +1,103 @@
+"""The average of the weights."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import config, phases
+from cnnrnn.training import weight_average
+from tests import (
+    block_network,
+    two_cpus,  # noqa: F401
+)
+
+EMA = config.Config.of(ema=0.2, learning_rate=(0.01, 0.01))
+
+
+def values(variables):
+    return [np.array(variable) for variable in variables]
+
+
+def assert_equal(first, second):
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(params=[1, 2])
+def strategy(request, one_replica, two_replicas):
+    return {1: one_replica, 2: two_replicas}[request.param]
+
+
+def test_it_follows_the_weights_is_swapped_and_starts_again(strategy):
+    training = block_network.Training(strategy, phases.PHASE2, EMA)
+    average = training.state.average
+    weights = weight_average.changing_weights(training.network)
+    assert len(weights) == len(training.network.model.weights)  # trained, or moving statistics
+    expected = values(weights)
+    assert_equal(values(average.trackables().values()), expected)
+    for step, batch in enumerate(block_network.batches(4), start=1):
+        training.step(batch)
+        decay = min(0.2, (1 + step) / (10 + step))  # the second one from the third step on
+        expected = [
+            decay * mean + (1 - decay) * new
+            for mean, new in zip(expected, values(weights), strict=True)
+        ]
+        for mean, value in zip(expected, average.trackables().values(), strict=True):
+            np.testing.assert_allclose(value, mean, atol=1e-6)
+
+    live, means = values(weights), values(average.trackables().values())
+    assert not any(np.array_equal(a, b) for a, b in zip(live, means, strict=True))
+    with pytest.raises(KeyError), average.applied():
+        assert_equal(values(weights), means)
+        assert_equal(values(average.trackables().values()), live)
+        raise KeyError
+    assert_equal(values(weights), live)
+    assert_equal(values(average.trackables().values()), means)
+    for variable in (*average.trackables().values(), *(weight.value for weight in weights)):
+        first, *others = strategy.experimental_local_results(variable)
+        for other in others:  # the copies of the replicas
+            np.testing.assert_array_equal(first, other)
+
+    average.reset()
+    assert_equal(values(average.trackables().values()), live)
+
+
+def test_after_a_swap_neither_changes_with_the_other(one_replica):
+    training = block_network.Training(one_replica, phases.PHASE1, EMA)
+    (batch,) = block_network.batches(1)
+    training.step(batch)
+    average = training.state.average
+    means = values(average.trackables().values())
+    weights = weight_average.changing_weights(training.network)
+    average.exchange()
+    for weight in weights:
+        weight.assign_add(tf.ones_like(weight.value))
+    average.exchange()
+    for mean, value in zip(means, average.trackables().values(), strict=True):
+        np.testing.assert_array_equal(mean + 1, value)
+
+
+def test_only_what_a_phase_changes_is_averaged(one_replica):
+    with one_replica.scope():
+        network = block_network.build()
+    phases.set_trainable(network, phases.PHASE1, EMA)
+    assert len(weight_average.changing_weights(network)) == 5  # of the LSTM and the head
+    frozen = EMA.replace(unfreeze_from="block2_conv2")
+    phases.set_trainable(network, phases.PHASE2, frozen)
+    # Kernel, scale, offset, two moving statistics; kernel and bias of the shortcut.
+    assert len(weight_average.changing_weights(network)) == 5 + 5 + 2
+    phases.set_trainable(network, phases.PHASE2, frozen.replace(phase2_batchnorm="frozen"))
+    assert len(weight_average.changing_weights(network)) == 5 + 1 + 2
+
+
+def test_a_skipped_step_of_float16_does_not_change_it(two_replicas):
+    training = block_network.Training(two_replicas, phases.PHASE2, EMA, precision="float16")
+    good, bad = block_network.batches(2)
+    bad["sequence"][-1, 0, 0] = np.inf  # on the second replica only
+    training.step(good)
+    before = values(training.state.average.trackables().values())
+    training.step(bad)
+    assert_equal(values(training.state.average.trackables().values()), before)
+    training.step(good)
+    after = values(training.state.average.trackables().values())
+    assert not any(np.array_equal(a, b) for a, b in zip(after, before, strict=True))
