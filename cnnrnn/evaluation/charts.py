@@ -190,6 +190,42 @@ def curves_chart(points: dict[str, list[tuple[str, int, float]]], title: str) ->
     return _png(chart)
 
 
+def rate_chart(
+    rate: list[float],
+    loss: list[float],
+    smoothed: list[float],
+    suggestion: float | None,
+    title: str,
+) -> bytes:
+    """Draws the loss of training steps over their learning rates, on a logarithmic axis.
+
+    Args:
+        rate: of each step, growing.
+        loss: of each step.
+        smoothed: of each step.
+        suggestion: a rate to mark; None: there is none.
+        title: heading.
+
+    Returns:
+        A PNG.
+    """
+    chart = figure.Figure(figsize=(8, 4.5), layout="constrained")
+    axes = chart.add_subplot()
+    axes.plot(rate, loss, color="#b8c4d0", linewidth=1, label="loss of the batch")
+    axes.plot(rate, smoothed, color="#3b6fb6", linewidth=2, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(
+            suggestion, color=_RIGHT, linestyle="--", label=f"suggestion: {suggestion:.1e}"
+        )
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title=title)
+    if smoothed:  # after divergence the losses are many times larger than before
+        low, first = min(loss), smoothed[0]
+        axes.set_ylim(low - 0.1 * (first - low), first + 0.5 * (first - low))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return _png(chart)
+
+
 def explanation_figure(
     image: np.ndarray, classes: list[tuple[str, float, np.ndarray, np.ndarray]]
 ) -> bytes:

@@ -64,14 +64,27 @@ def load_for_trial(
         source = xception_weights.load_into(network.cnn, config.training.xception_weights)
         return InitialWeights(source.description, source)
     if config.training.init_from:
-        other = run_folder.RunFolder(pathlib.Path(config.training.init_from).expanduser())
-        best = best_weights.latest(other.best)
+        best = best_weights.latest(_init_from(config).best)
     else:
         best = require_phase1(folder)
     best_weights.load(best, network.model, class_names)
     description = f"{best.weights} (epoch {best.epoch} of {best.phase})"
     logging.info(f"{phase.name}: starts from {description}")
     return InitialWeights(description)
+
+
+def check_available(
+    phase: phases.Phase, config: config_lib.Config, folder: run_folder.RunFolder
+) -> None:
+    """Raises UsageError if a phase has no trained weights to start from and needs them."""
+    if config.training.init_from:
+        best_weights.latest(_init_from(config).best)
+    elif phase is phases.PHASE2:
+        require_phase1(folder)
+
+
+def _init_from(config: config_lib.Config) -> run_folder.RunFolder:
+    return run_folder.RunFolder(pathlib.Path(config.training.init_from).expanduser())
 
 
 def require_phase1(folder: run_folder.RunFolder) -> best_weights.Best:
