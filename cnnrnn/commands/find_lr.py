@@ -24,7 +24,14 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import run_folder
 from cnnrnn.system import atomic_files, progress
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.training import feature_cache, initial_weights, rate_search, steps, train_state
+from cnnrnn.training import (
+    class_weights,
+    feature_cache,
+    initial_weights,
+    rate_search,
+    steps,
+    train_state,
+)
 
 _INTERVAL = 5  # steps between two lines of the table
 
@@ -56,18 +63,19 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     data = dataset_lib.load(config)
     schedule = phases.schedule(phase, config, len(data.train))
     devices_lib.check_batch(schedule.batch_size, strategy)
+    options = steps.Options.of(phase, config, class_weights.resolve(config, data))
     _check_writable(target)
     logging.info("network: building it, about ten seconds")
     network = train_state.build_network(len(data.class_names), config, strategy)
     initial_weights.load_for_trial(phase, config, folder, network, data.class_names)
-    state = train_state.create(network, phase, config, strategy)
+    state = train_state.create(network, phase, config, strategy, schedule)
 
     def set_rate(rate: float) -> None:
         state.optimizer.learning_rate = rate
 
     points = _shown(
         rate_search.search(
-            steps.make_train_step(state, strategy, schedule.batch_size),
+            steps.make_train_step(state, strategy, schedule.batch_size, options),
             set_rate,
             _batches(phase, config, data, state, strategy),
         ),

@@ -9,7 +9,7 @@ import pytest
 from cnnrnn import errors
 from cnnrnn.commands import find_lr
 from cnnrnn.models import network
-from cnnrnn.training import rate_search
+from cnnrnn.training import rate_search, steps
 
 
 def contents(root):
@@ -49,6 +49,26 @@ def test_a_run_stays_as_it_is(small_network, trained, few_steps, capsys, monkeyp
         assert f"--learning_rate={flag}\n" in output
     assert "phase2: starts from" in output
     assert contents(trained.run_dir) == before
+
+
+def test_the_step_is_that_of_the_planned_run(small_network, small_config, monkeypatch):
+    """But for the schedule of the rate and averages of the weights."""
+    made = []
+
+    def make_train_step(state, strategy, global_batch, options):
+        made.extend([state, global_batch, options])
+        raise errors.Stopped(signal.SIGINT)
+
+    monkeypatch.setattr(steps, "make_train_step", make_train_step)
+    settings = {"optimizer": ("sgd", "adam"), "schedule": ("cosine", "cosine"), "ema": 0.9}
+    settings |= {"clip_norm": 2.0, "label_smoothing": 0.1, "class_weights": "balanced"}
+    with pytest.raises(errors.Stopped):
+        find_lr.run((), small_config.replace(**settings))
+    state, global_batch, options = made
+    assert state.optimizer.name == "sgd" and state.average is None and global_batch == 4
+    state.optimizer.learning_rate = 0.25  # of a schedule it could not be set
+    assert options.clip_norm == 2.0 and options.loss.label_smoothing == 0.1
+    assert options.loss.class_weights is not None
 
 
 def test_wrong_use_is_reported_before_the_network_is_built(small_config, monkeypatch):
