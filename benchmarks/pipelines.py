@@ -16,8 +16,7 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
-from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.datasets import input_pipeline, training_samples
 
 BATCH = 32
 CLASSES, PER_CLASS = 4, 500
@@ -103,14 +102,16 @@ class _ConstantFeatures:
 
 
 def _program(root: pathlib.Path, features: input_pipeline.Features | None = None) -> Iterator:
-    data = dataset_lib.load(config_lib.Config.of(dataset=str(root)))
+    config = config_lib.Config.of(dataset=str(root))
+    data = dataset_lib.load(config)
     return iter(
         input_pipeline.training(
             data.train,
+            training_samples.TrainingSamples.of(
+                config, data.train, train_cnn=False, dropout_width=0
+            ),
             batch_size=BATCH,
             start=0,
-            seed=0,
-            preprocessing=views_lib.Preprocessing(),
             features=features,
         )
     )

@@ -64,6 +64,7 @@ TESTED_IN = {
     "models.fusion": "models/test_network.py",
     "models.rnn_branch": "models/test_network.py",
     "models.weights_file": "models/test_xception_weights.py",
+    "preprocessing.random_keys": "preprocessing/test_augmentation.py",
     "settings.augmentation": "test_config.py",
     "settings.averaging": "test_config.py",
     "settings.data": "test_config.py",

@@ -17,10 +17,9 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.evaluation import charts
 from cnnrnn.models import lstm
-from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import run_folder
 from cnnrnn.system import atomic_files, progress
 from cnnrnn.system import devices as devices_lib
@@ -93,23 +92,27 @@ def _batches(
     strategy: tf.distribute.Strategy,
 ) -> Callable[[], steps.Batch]:
     """A function that returns the first batches of a phase, one after another."""
-    batch_size, seed = config.training.batch_size[phase.index], config.run.seed
-    preprocessing = views_lib.Preprocessing(config.data.resize_method)
+    batch_size = config.training.batch_size[phase.index]
+    samples = training_samples.TrainingSamples.of(
+        config,
+        data.train,
+        train_cnn=phase.train_cnn,
+        dropout_width=state.network.model.get_layer("logits").input.shape[-1],
+    )
     features = None
     if not phase.train_cnn and config.training.feature_cache_dir is not None:
         cache = feature_cache.FeatureCache(
-            config.training.feature_cache_dir, state.network, strategy, preprocessing
+            config.training.feature_cache_dir, state.network, strategy, samples.preprocessing
         )
         # Computed only if the steps would pass through the images more than once.
         passes = rate_search.STEPS * batch_size / len(data.train)
-        features = cache.features(data.train, "train", passes)
+        features = cache.features(data.train, "train", passes, samples)
     batches = input_pipeline.distribute(
         input_pipeline.training(
             data.train,
+            samples,
             batch_size=batch_size,
             start=0,
-            seed=seed,
-            preprocessing=preprocessing,
             features=features,
         ),
         strategy,
@@ -122,7 +125,7 @@ def _batches(
             raise
         except tf.errors.OpError as error:
             count = rate_search.STEPS * batch_size
-            indices = input_pipeline.indices_at(0, count, len(data.train), seed)
+            indices = samples.order.indices_at(0, count)
             raise input_pipeline.decoding_error(data.train, indices, error) from error
 
     return next_batch

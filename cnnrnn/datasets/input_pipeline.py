@@ -1,9 +1,7 @@
 """tf.data pipelines: order -> read -> decode -> views -> batch.
 
-The order of training is a pure function of (seed, position): the sample at position p of a run has
-the index `index_shuffle(p mod N)` in permutation p // N. So a resumed run needs two integers and no
-iterator state, skipping costs nothing, and shuffling needs no buffer. When an epoch is shorter than
-the data, or not a multiple of the batch size, the next one continues where it ended.
+Each sample of a run is a pure function of its position: which image it is (see `sampling`), and
+what is drawn for it (see `training_samples`).
 """
 
 import os
@@ -16,6 +14,7 @@ import tensorflow as tf
 from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check
+from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import deletion
 from cnnrnn.system import devices as devices_lib
@@ -29,57 +28,68 @@ class Features(Protocol):
         """Reads features in a pipeline: (B,) int64 indices in the split -> (B, 2048) float32."""
 
 
-def index_at(position: tf.Tensor, size: int, seed: int) -> tf.Tensor:
-    """The index of the sample at a position of a run.
-
-    Args:
-        position: () int64, counted from the run's first sample.
-        size: number of examples, N.
-        seed: the run's seed.
-
-    Returns:
-        () int64 in [0, N).
-    """
-    permutation, offset = position // size, position % size
-    key = tf.stack([tf.constant(seed, tf.int64), permutation])
-    return tf.random.experimental.index_shuffle(offset, key, tf.constant(size - 1, tf.int64))
-
-
-def indices_at(start: int, count: int, size: int, seed: int) -> np.ndarray:
-    """(count,) indices of the samples at `start` and the positions after it; see `index_at`."""
-    with devices_lib.on_cpu():
-        positions = tf.range(start, start + count, dtype=tf.int64)
-        return np.array([index_at(position, size, seed).numpy() for position in positions])
-
-
 def training(
     split: dataset_lib.Split,
+    samples: training_samples_lib.TrainingSamples,
     *,
     batch_size: int,
     start: int,
-    seed: int,
-    preprocessing: views_lib.Preprocessing,
     features: Features | None = None,
 ) -> tf.data.Dataset:
-    """Endless shuffled batches, beginning at position `start` of the run.
+    """Endless batches of training samples, beginning at position `start` of the run.
 
     Args:
         split: the examples.
+        samples: their order, and from a decoded image to the inputs.
         batch_size: B.
         start: number of samples drawn earlier in the run.
-        seed: of the order.
-        preprocessing: from a decoded image to the inputs.
-        features: cached CNN features, which replace the RGB view.
+        features: cached CNN features, which replace the RGB view; of each view of each image, if
+            there are several.
 
     Returns:
-        A dataset of {"image": (B, 299, 299, 3) float32, "sequence": (B, 23, 3887) float32,
+        A dataset of {"image": (B, S, S, 3) float32, "sequence": (B, 23, 3887) float32,
         "label": (B,) int64, "weight": (B,) float32 of ones, "index": (B,) int64 in the split}.
-        With `features`, "features" (B, 2048) float32 replaces "image".
+        With `features`, "features" (B, 2048) float32 replaces "image". With mixing and dropout, in
+        addition what `Mixing.apply` and `TrainingSamples.draws` add.
     """
-    last = tf.int64.max
-    positions = tf.data.Dataset.range(start, last, output_type=tf.int64)
-    samples = positions.map(lambda position: (index_at(position, len(split), seed), 1.0))
-    return _batches(split, samples, batch_size, preprocessing, features)
+    positions = tf.data.Dataset.range(start, tf.int64.max, output_type=tf.int64)
+
+    def sample(position):
+        index = samples.order.index_at(position)
+        sample = {"index": index, "weight": 1.0}
+        if samples.augmentation.changes_anything:
+            sample["view"] = samples.view_at(position, index)
+        if samples.has_draws:  # besides the view
+            sample["position"] = position
+        return sample
+
+    batches = _batches(split, positions.map(sample), samples.example, batch_size, features)
+    if samples.mixing.is_on:
+        batches = batches.map(samples.mixing.apply)
+    return _prefetched(batches)
+
+
+def views(
+    split: dataset_lib.Split,
+    samples: training_samples_lib.TrainingSamples,
+    numbers: np.ndarray,
+    batch_size: int,
+) -> tf.data.Dataset:
+    """Some of the counted views of the images, in order; the last batch is padded with view 0.
+
+    Args:
+        split: the examples.
+        samples: with K views of each image, `TrainingSamples.view_count`.
+        numbers: (n,) int64; v of image i is number i * K + v.
+        batch_size: B.
+
+    Returns:
+        A dataset of batches as those of `training`, without what is drawn for positions.
+    """
+    numbers = np.concatenate([numbers, np.zeros(-len(numbers) % batch_size, np.int64)])
+    data = tf.data.Dataset.from_tensor_slices(numbers)
+    chosen = data.map(lambda n: {"index": n // samples.view_count, "weight": 1.0, "view": n})
+    return _prefetched(_batches(split, chosen, samples.example, batch_size, None))
 
 
 def evaluation(
@@ -107,10 +117,16 @@ def evaluation(
     padding = -len(split) % batch_size
     indices = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
     weights = np.concatenate([np.ones(len(split), np.float32), np.zeros(padding, np.float32)])
-    samples = tf.data.Dataset.from_tensor_slices((indices, weights))
+    chosen = tf.data.Dataset.from_tensor_slices({"index": indices, "weight": weights})
     if repeats:
-        samples = samples.repeat()  # before the images are read, which goes on without a pause
-    return _batches(split, samples, batch_size, preprocessing, features)
+        chosen = chosen.repeat()  # before the images are read, which goes on without a pause
+
+    def example(image, _, *, cached):
+        if cached:
+            return {"sequence": preprocessing.sequence(image)}
+        return preprocessing.inputs(image)
+
+    return _prefetched(_batches(split, chosen, example, batch_size, features))
 
 
 def examples(
@@ -128,25 +144,39 @@ def examples(
         raise decoding_error(split, np.arange(len(split)), error) from error
 
 
-def _batches(split, samples, batch_size, preprocessing, features) -> tf.data.Dataset:
-    """Batches of a dataset of samples: index () int64, weight () float32."""
+def _batches(split, chosen, make_example, batch_size, features) -> tf.data.Dataset:
+    """Batches of chosen samples.
 
-    def views(index, weight):
-        encoded, label = split.fetch(index)
+    Args:
+        split: the examples.
+        chosen: a dataset of samples: "index" () int64, "weight" () float32, and what
+            `make_example` needs.
+        make_example: from a decoded image and its sample to inputs, and `cached`, whether features
+            replace the RGB view.
+        batch_size: B.
+        features: see `training`.
+    """
+    cached = features is not None
+
+    def example(sample):
+        encoded, label = split.fetch(sample["index"])
         image = views_lib.decode(encoded)
-        example = {"label": label, "index": index, "weight": weight}
-        if features is not None:
-            return {"sequence": preprocessing.sequence(image), **example}
-        return {**preprocessing.inputs(image), **example}
+        example = {"label": label, "index": sample["index"], "weight": sample["weight"]}
+        if cached and "view" in sample:
+            example["view"] = sample["view"]
+        return {**make_example(image, sample, cached=cached), **example}
 
     def with_features(batch):
-        return {**batch, "features": features.of(batch["index"])}
+        numbers = batch.pop("view", batch["index"])
+        return {**batch, "features": features.of(numbers)}
 
-    batches = samples.map(views, num_parallel_calls=os.cpu_count()).batch(
+    batches = chosen.map(example, num_parallel_calls=os.cpu_count()).batch(
         batch_size, drop_remainder=True
     )
-    if features is not None:
-        batches = batches.map(with_features)
+    return batches.map(with_features) if cached else batches
+
+
+def _prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.prefetch(2).with_options(options())
 
 

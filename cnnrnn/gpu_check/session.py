@@ -10,8 +10,7 @@ import tensorflow as tf
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
-from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.system import console, pipelined
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import cost, dry_run, steps, train_state
@@ -66,10 +65,11 @@ class Session:
         width = self.state.network.cnn.output.shape[-1]
         batches = input_pipeline.training(
             self.data.train,
+            training_samples.TrainingSamples.of(
+                self.config, self.data.train, train_cnn=self._phase.train_cnn, dropout_width=width
+            ),
             batch_size=size or self.batch_size,
             start=0,
-            seed=self.config.run.seed,
-            preprocessing=views_lib.Preprocessing(self.config.data.resize_method),
             features=dry_run.ConstantFeatures(width) if cached else None,
         )
         return input_pipeline.distribute(batches, self.strategy)

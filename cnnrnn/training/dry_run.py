@@ -11,10 +11,9 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
-from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import console, gpu_memory, memory, pipelined
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
@@ -93,14 +92,24 @@ class _DryRun:
     state: train_state.TrainState
     strategy: tf.distribute.Strategy
 
+    @property
+    def samples(self) -> training_samples.TrainingSamples:
+        return training_samples.TrainingSamples.of(
+            self.config,
+            self.data.train,
+            train_cnn=self.phase.train_cnn,
+            dropout_width=self.state.network.model.get_layer("logits").input.shape[-1],
+        )
+
     def parts(self, schedule: phases.Schedule) -> dict[str, cost.Part | None]:
         """Times the parts of the phase: "features", "training" and "validation"."""
         train, validation = self.data.train, self.data.validation
         images = schedule.steps_per_epoch * schedule.batch_size
         caches = not self.phase.train_cnn and self.config.training.feature_cache_dir is not None
-        cache_train = caches and feature_cache.pays(schedule.epochs * images / len(train))
+        views = self.samples.view_count
+        cache_train = caches and feature_cache.pays(schedule.epochs * images / len(train), views)
         cache_validation = caches and feature_cache.pays(schedule.epochs)
-        cached = len(train) * cache_train + len(validation) * cache_validation
+        cached = views * len(train) * cache_train + len(validation) * cache_validation
         network, strategy = self.state.network, self.strategy
         features = None
         if cached:
@@ -122,14 +131,13 @@ class _DryRun:
 
     def _rate(self, step: Callable, batch_size: int, cached: bool) -> float:
         """Images/s of a step and its pipeline, with or without cached features."""
-        train, seed = self.data.train, self.config.run.seed
+        train = self.data.train
         width = self.state.network.cnn.output.shape[-1]
         batches = input_pipeline.training(
             train,
+            self.samples,
             batch_size=batch_size,
             start=0,
-            seed=seed,
-            preprocessing=views_lib.Preprocessing(self.config.data.resize_method),
             features=ConstantFeatures(width) if cached else None,
         )
         iterator = input_pipeline.distribute(batches, self.strategy)
@@ -141,7 +149,7 @@ class _DryRun:
                 raise
             except tf.errors.OpError as error:
                 count = (1 + _TIMED_STEPS) * batch_size
-                indices = input_pipeline.indices_at(0, count, len(train), seed)
+                indices = self.samples.order.indices_at(0, count)
                 raise input_pipeline.decoding_error(train, indices, error) from error
 
         pipelined.read(step(next_batch()))  # compiles

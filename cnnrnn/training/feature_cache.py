@@ -9,8 +9,11 @@ features of a split are stored in chunks of 512 images:
 
 KEY is derived from all that determines the features: the CNN's weights, the images, their
 preprocessing, the precision, and on GPUs how they round. So runs share features, and a cache never
-becomes stale: other inputs have another key. A randomly augmented image has no fixed features and
-could not be cached.
+becomes stale: other inputs have another key.
+
+A randomly augmented image has no fixed features. With --cached_views=K the training images have K
+fixed views, and the cache holds one row for each: view v of image i is row i * K + v. K, the policy
+and the seed are then part of KEY. Mixed images are not cached.
 
 Training reads images in shuffled order (see `input_pipeline`), so features are looked up by index
 through memory maps: resident memory does not grow with the number of images.
@@ -26,11 +29,13 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from cnnrnn import errors, shapes
+from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
+from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import atomic_files, checksummed, pipelined, progress
 from cnnrnn.system import devices as devices_lib
@@ -42,9 +47,14 @@ _BATCH_PER_REPLICA = 32
 _ALTERNATIVES = "give another folder by --feature_cache=DIR, or disable it by --feature_cache=off."
 
 
-def pays(passes: float) -> bool:
-    """Whether caching a split is worth it for this many more passes; caching costs one."""
-    return passes > 1
+def pays(passes: float, views: int = 1) -> bool:
+    """Whether caching a split is worth it for this many more passes.
+
+    Args:
+        passes: over the images.
+        views: of each image, 0 if they are not counted; caching costs a pass for each.
+    """
+    return 0 < views < passes
 
 
 def batch_size(strategy: tf.distribute.Strategy) -> int:
@@ -84,124 +94,201 @@ class FeatureCache:
     strategy: tf.distribute.Strategy
     preprocessing: views_lib.Preprocessing
 
-    def features(self, split: dataset_lib.Split, name: str, passes: float) -> Features | None:
+    def features(
+        self,
+        split: dataset_lib.Split,
+        name: str,
+        passes: float,
+        samples: training_samples_lib.TrainingSamples | None = None,
+    ) -> Features | None:
         """The features of a split; missing ones are computed if that pays off.
 
         Args:
             split: training or validation images.
             name: of the split, for messages.
             passes: how many more passes over the split there will be.
+            samples: of training; None for images as they are.
 
         Returns:
-            None if features are missing and computing them does not pay off.
+            None if no two views of an image are equal, or if features are missing and computing
+            them does not pay off. The CNN then runs in every step.
 
         Raises:
             RunError: the disk is full or cannot be written, or an image cannot be decoded.
         """
-        folder, missing = self._find(split, name)
-        if missing and not pays(passes):
+        if samples is not None and samples.view_count == 0:
+            logging.info(f"feature cache: not used for {name}: {_why_not_counted(samples)}")
+            return None
+        if samples is not None and samples.augmentation.changes_anything:
+            samples = dataclasses.replace(samples, preprocessing=self.preprocessing)
+        else:
+            samples = None
+        rows = _Rows(split, name, samples)
+        folder, missing = self._find(rows)
+        if missing and not pays(passes, rows.views):
             left = f"{passes:.2g} passes remain" if passes != 1 else "only one pass remains"
-            logging.info(f"feature cache: not written for {name}: {left}, and caching costs one")
+            cost = "one" if rows.views == 1 else rows.views
+            logging.info(f"feature cache: not written for {name}: {left}, and caching costs {cost}")
             return None
         if missing:
-            self._check_free_space(folder, name, len(split), len(missing))
-            self._compute(folder, split, name, missing)
-        chunks = [_chunk(folder, number) for number in range(_chunk_count(split))]
-        logging.info(f"feature cache: {len(split):,} images of {name} from {folder}")
+            self._check_free_space(folder, rows, len(missing))
+            self._compute(folder, rows, missing)
+        chunks = [_chunk(folder, number) for number in range(rows.chunks)]
+        logging.info(f"feature cache: {rows} from {folder}")
         return Features(chunks, self._width)
 
     @property
     def _width(self) -> int:
         return self.network.cnn.output.shape[-1]
 
-    def _find(self, split: dataset_lib.Split, name: str) -> tuple[pathlib.Path, list[int]]:
-        """The folder of a split's features, and the numbers of missing or damaged chunks."""
+    def _find(self, rows: "_Rows") -> tuple[pathlib.Path, list[int]]:
+        """The folder of the features, and the numbers of missing or damaged chunks."""
         key = {
             "format": _FORMAT,
             "weights": xception_weights.tensors_sha256(self.network.cnn.get_weights()),
             # Keys and values are those of existing caches: renaming one would orphan them.
-            "pictures": hashlib.sha256(np.ascontiguousarray(split.digests).tobytes()).hexdigest(),
+            "pictures": rows.pictures_sha256,
             "rgb_view": views_lib.RGB_VERSION,
             "resize_method": self.preprocessing.resize_method,
-            "image_size": shapes.IMAGE_SIZE,
+            "image_size": self.preprocessing.image_size,
             "precision": self.network.precision,
             **devices_lib.arithmetic(),
+            **rows.augmentation,
         }
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         folder = self.directory / digest[:32]
         missing = []
-        for number in range(_chunk_count(split)):
+        for number in range(rows.chunks):
             path = _chunk(folder, number)
             if not path.with_suffix(".sha256").exists():
                 missing.append(number)
-            elif problem := _problem(path, (_chunk_length(number, split), self._width)):
+            elif problem := _problem(path, (rows.chunk_length(number), self._width)):
                 missing.append(number)
                 logging.warning(f"feature cache: {path} {problem}; computing it again")
         try:
             if missing and not (folder / "key.json").exists():
-                atomic_files.write_json(folder / "key.json", {**key, "split": name})
+                atomic_files.write_json(folder / "key.json", {**key, "split": rows.name})
         except OSError as error:
             raise _write_error(folder, error) from error
         return folder, missing
 
-    def _check_free_space(self, folder: pathlib.Path, name: str, images: int, chunks: int) -> None:
+    def _check_free_space(self, folder: pathlib.Path, rows: "_Rows", chunks: int) -> None:
         """Reports the size of a split's features; raises RunError if the missing do not fit."""
-        image_bytes = 4 * self._width
-        total = images * image_bytes
-        need = min(chunks * CHUNK_SIZE * image_bytes, total)
+        row_bytes = 4 * self._width
+        total = len(rows) * row_bytes
+        need = min(chunks * CHUNK_SIZE * row_bytes, total)
         logging.info(
-            f"feature cache: {images:,} images of {name} x {image_bytes / 1024:.0f} KB = "
+            f"feature cache: {rows} x {row_bytes / 1024:.0f} KB = "
             f"{total / 1e6:,.0f} MB in {folder}, {need / 1e6:,.0f} MB of it missing"
         )
         atomic_files.check_free_space(folder, need, "the feature cache", _ALTERNATIVES)
 
-    def _compute(
-        self, folder: pathlib.Path, split: dataset_lib.Split, name: str, missing: list[int]
-    ) -> None:
+    def _compute(self, folder: pathlib.Path, rows: "_Rows", missing: list[int]) -> None:
         """Computes and writes the missing chunks, in order."""
-        indices = np.concatenate(
-            [np.arange(_chunk_length(n, split)) + n * CHUNK_SIZE for n in missing]
+        numbers = np.concatenate(
+            [np.arange(rows.chunk_length(n)) + n * CHUNK_SIZE for n in missing]
         )
         pending = np.empty((0, self._width), np.float32)
         unwritten = list(missing)
-        done = len(split) - len(indices)
-        with progress.Progress(f"features of {name}", len(split), "images", initial=done) as bar:
-            for features in self._batches(split, indices):
+        done = len(rows) - len(numbers)
+        with progress.Progress(
+            f"features of {rows.name}", len(rows), "images", initial=done
+        ) as bar:
+            for features in self._batches(rows, numbers):
                 pending = np.concatenate([pending, features])
-                while unwritten and len(pending) >= (n := _chunk_length(unwritten[0], split)):
+                while unwritten and len(pending) >= (n := rows.chunk_length(unwritten[0])):
                     _write(_chunk(folder, unwritten.pop(0)), pending[:n])
                     pending = pending[n:]
                 done += len(features)
                 bar.update(done)
 
-    def _batches(self, split: dataset_lib.Split, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Computes the features of images, (n,) indices in a split: (B, 2048) arrays, in order."""
+    def _batches(self, rows: "_Rows", numbers: np.ndarray) -> Iterator[np.ndarray]:
+        """Computes the features of rows, (n,) numbers: (B, 2048) arrays, in order."""
         batch = batch_size(self.strategy)
         step = pipelined.Pipelined(steps.make_feature_step(self.network, self.strategy))
-        iterator = input_pipeline.distribute(
-            input_pipeline.evaluation(
-                split.take(indices), batch_size=batch, preprocessing=self.preprocessing
-            ),
-            self.strategy,
-        )
-        for start in range(0, len(indices), batch):
+        images = rows.images(numbers, batch, self.preprocessing)
+        iterator = input_pipeline.distribute(images, self.strategy)
+        for start in range(0, len(numbers), batch):
             try:
                 images = next(iterator)
             except tf.errors.OpError as error:
-                in_batch = indices[start : start + batch]
-                raise input_pipeline.decoding_error(split, in_batch, error) from error
+                in_batch = numbers[start : start + batch] // rows.views
+                raise input_pipeline.decoding_error(rows.split, in_batch, error) from error
             features = step.call(images)
             if features is not None:
                 yield features
-        yield step.drain()[: len(indices) - start]  # without the padding
+        yield step.drain()[: len(numbers) - start]  # without the padding
 
 
-def _chunk_count(split: dataset_lib.Split) -> int:
-    return -(-len(split) // CHUNK_SIZE)
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """What the rows of a split's features are: its images, or the views of each.
+
+    Attributes:
+        split: the images.
+        name: of the split.
+        samples: with several views of each image; None: the images as they are.
+    """
+
+    split: dataset_lib.Split
+    name: str
+    samples: training_samples_lib.TrainingSamples | None
+
+    def __len__(self) -> int:
+        return len(self.split) * self.views
+
+    def __str__(self) -> str:
+        """For messages."""
+        views = f" in {self.views} views each" if self.samples else ""
+        return f"{len(self.split):,} images of {self.name}{views}"
+
+    @property
+    def views(self) -> int:
+        return self.samples.view_count if self.samples else 1
+
+    @property
+    def pictures_sha256(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.split.digests).tobytes()).hexdigest()
+
+    @property
+    def augmentation(self) -> dict[str, int | str]:
+        """What the key has in addition if there are several views."""
+        if self.samples is None:
+            return {}
+        return {
+            "augmentation": self.samples.augmentation.policy,
+            "augmentation_version": augmentation_lib.VERSION,
+            "seed": self.samples.seed,
+            "views": self.views,
+        }
+
+    @property
+    def chunks(self) -> int:
+        return -(-len(self) // CHUNK_SIZE)
+
+    def chunk_length(self, number: int) -> int:
+        return min(CHUNK_SIZE, len(self) - number * CHUNK_SIZE)
+
+    def images(
+        self, numbers: np.ndarray, batch_size: int, preprocessing: views_lib.Preprocessing
+    ) -> tf.data.Dataset:
+        """Batches with "image" for rows, in order; the last batch is padded."""
+        if self.samples is not None:
+            return input_pipeline.views(self.split, self.samples, numbers, batch_size)
+        return input_pipeline.evaluation(
+            self.split.take(numbers), batch_size=batch_size, preprocessing=preprocessing
+        )
 
 
-def _chunk_length(number: int, split: dataset_lib.Split) -> int:
-    return min(CHUNK_SIZE, len(split) - number * CHUNK_SIZE)
+def _why_not_counted(samples: training_samples_lib.TrainingSamples) -> str:
+    """Why no two views of an image are equal, and what follows."""
+    cnn = "so the CNN runs in every step"
+    if samples.mixing.is_on:
+        return f"with --mixup or --cutmix every image is another, {cnn}"
+    return (
+        f"with --augmentation={samples.augmentation.policy} every view of an image is another, "
+        f"{cnn}; with --cached_views=K, K views of each image are cached and used in turn"
+    )
 
 
 def _chunk(folder: pathlib.Path, number: int) -> pathlib.Path:

@@ -10,7 +10,7 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import errors, metrics, phases
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
@@ -58,6 +58,12 @@ class PhaseTrainer:
         self._data, self._network, self._strategy = data, network, strategy
         self._preprocessing = views_lib.Preprocessing(config.data.resize_method)
         self._class_weights = class_weights.resolve(config, data)
+        self._samples = training_samples.TrainingSamples.of(
+            config,
+            data.train,
+            train_cnn=phase.train_cnn,
+            dropout_width=network.model.get_layer("logits").input.shape[-1],
+        )
         self._schedule = phases.schedule(phase, config, len(data.train))
         self._state = train_state.create(network, phase, config, strategy, self._schedule)
         with strategy.scope():
@@ -159,10 +165,9 @@ class PhaseTrainer:
         batches = input_pipeline.distribute(
             input_pipeline.training(
                 self._data.train,
+                self._samples,
                 batch_size=self._schedule.batch_size,
                 start=self._steps_done * self._schedule.batch_size,
-                seed=self._config.run.seed,
-                preprocessing=self._preprocessing,
                 features=train_features,
             ),
             self._strategy,
@@ -265,8 +270,7 @@ class PhaseTrainer:
 
     def _indices(self, start: int, count: int) -> np.ndarray:
         """Indices of the training images drawn as samples `start` to `start + count - 1`."""
-        seed = self._config.run.seed
-        return input_pipeline.indices_at(start, count, len(self._data.train), seed)
+        return self._samples.order.indices_at(start, count)
 
     def _check_finite(self, loss: float, non_finite: float) -> None:
         """Raises RunError if a step must not be kept; see `steps.make_train_step`."""
@@ -345,7 +349,9 @@ class PhaseTrainer:
         train, validation, schedule = self._data.train, self._data.validation, self._schedule
         steps_left = schedule.epochs * schedule.steps_per_epoch - self._steps_done
         return (
-            cache.features(train, "train", steps_left * schedule.batch_size / len(train)),
+            cache.features(
+                train, "train", steps_left * schedule.batch_size / len(train), self._samples
+            ),
             cache.features(validation, "validation", steps_left / schedule.steps_per_epoch),
         )
 

@@ -10,10 +10,9 @@ from tensorflow.python.framework import config as tensorflow_config
 
 from cnnrnn import config, errors
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, sampling, training_samples
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.training import feature_cache
-from tests import two_cpus  # noqa: F401
 
 
 @pytest.fixture
@@ -29,42 +28,15 @@ def digits(tmp_path_factory):
         return dataset_lib.load(config.Config.of(dataset="digits")).train
 
 
+def plain(split, seed=0):
+    """Samples without random changes."""
+    order = sampling.Shuffled(len(split), seed)
+    return training_samples.TrainingSamples(order, views_lib.Preprocessing(), seed)
+
+
 def indices(split, start, batches, batch_size=5, seed=0):
-    dataset = input_pipeline.training(
-        split,
-        batch_size=batch_size,
-        start=start,
-        seed=seed,
-        preprocessing=views_lib.Preprocessing(),
-    )
+    dataset = input_pipeline.training(split, plain(split, seed), batch_size=batch_size, start=start)
     return np.concatenate([b["index"] for b in dataset.take(batches).as_numpy_iterator()])
-
-
-def order_of(positions, n, seed):
-    """The indices at positions 0, 1, ... of a run, in a pipeline as in training."""
-    dataset = tf.data.Dataset.range(positions)
-    dataset = dataset.map(lambda position: input_pipeline.index_at(position, n, seed))
-    return next(dataset.batch(positions).as_numpy_iterator())
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 100, 1000])
-def test_each_pass_is_a_permutation(n):
-    order = order_of(3 * n, n, seed=4)
-    for i in range(3):
-        assert sorted(order[i * n : (i + 1) * n]) == list(range(n))
-    if n >= 100:
-        assert not np.array_equal(order[:n], order[n : 2 * n])
-        assert not np.array_equal(order[:n], np.arange(n))
-
-
-def test_orders_of_different_seeds_and_passes_are_uncorrelated():
-    """With each other, and with the positions."""
-    n = 2000
-    orders = [order_of(2 * n, n, seed) for seed in (0, 1)]
-    series = [orders[0][:n], orders[0][n:], orders[1][:n], orders[1][n:], np.arange(n)]
-    correlations = np.corrcoef(np.array(series, float))
-    off_diagonal = correlations[~np.eye(len(series), dtype=bool)]
-    assert np.abs(off_diagonal).max() < 5 / np.sqrt(n)
 
 
 def test_training_may_start_at_any_position_of_the_same_order(data):
@@ -74,25 +46,10 @@ def test_training_may_start_at_any_position_of_the_same_order(data):
     assert not np.array_equal(indices(data.train, 0, 8, seed=1), order)
 
 
-def test_orders_are_computed_on_the_cpu(monkeypatch):
-    """The second logical CPU is the default device here, as a GPU is where there is one."""
-    index_at, used = input_pipeline.index_at, []
-
-    def recorded(position, size, seed):
-        used.append(index_at(position, size, seed).device)
-        return index_at(position, size, seed)
-
-    monkeypatch.setattr(input_pipeline, "index_at", recorded)
-    with tf.device("/CPU:1"):
-        assert index_at(tf.constant(0, tf.int64), 5, 0).device.endswith("CPU:1")
-        input_pipeline.indices_at(0, 2, 5, seed=0)
-    assert len(used) == 2 and all(device.endswith("CPU:0") for device in used)
-
-
 def test_views_and_labels_are_of_the_same_image(data):
     batch = next(
         input_pipeline.training(
-            data.train, batch_size=9, start=0, seed=0, preprocessing=views_lib.Preprocessing()
+            data.train, plain(data.train), batch_size=9, start=0
         ).as_numpy_iterator()
     )
     assert batch["image"].shape == (9, 299, 299, 3)
@@ -156,9 +113,7 @@ def test_the_error_names_a_bad_image_and_its_class(data, content):
         if content is not None:
             file.truncate(0)
             file.write(content)
-    dataset = input_pipeline.training(
-        data.train, batch_size=18, start=0, seed=0, preprocessing=views_lib.Preprocessing()
-    )
+    dataset = input_pipeline.training(data.train, plain(data.train), batch_size=18, start=0)
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
     error = input_pipeline.decoding_error(data.train, np.arange(18), caught.value)
@@ -170,9 +125,7 @@ def test_the_error_names_a_bad_image_and_its_class(data, content):
 def test_the_error_names_a_missing_image(data):
     path = data.train.path(3)
     os.remove(path)
-    dataset = input_pipeline.training(
-        data.train, batch_size=18, start=0, seed=0, preprocessing=views_lib.Preprocessing()
-    )
+    dataset = input_pipeline.training(data.train, plain(data.train), batch_size=18, start=0)
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
     assert path in str(input_pipeline.decoding_error(data.train, np.arange(18), caught.value))
@@ -214,13 +167,6 @@ def test_no_python_function_in_the_pipeline_is_stateful(cached, digits, tmp_path
     np.save(tmp_path / "features.npy", np.zeros((len(digits), 5), np.float32))
     features = feature_cache.Features([tmp_path / "features.npy"], 5) if cached else None
     ops = ops_of(
-        input_pipeline.training(
-            digits,
-            batch_size=4,
-            start=0,
-            seed=0,
-            preprocessing=views_lib.Preprocessing(),
-            features=features,
-        )
+        input_pipeline.training(digits, plain(digits), batch_size=4, start=0, features=features)
     )
     assert "PyFuncStateless" in ops and not {"PyFunc", "EagerPyFunc"} & ops

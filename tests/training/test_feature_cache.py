@@ -14,9 +14,10 @@ import tensorflow as tf
 from cnnrnn import config, errors, phases
 from cnnrnn.commands import train
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import image_check, input_pipeline
+from cnnrnn.datasets import image_check, input_pipeline, training_samples
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import devices
 from cnnrnn.training import feature_cache, steps
@@ -54,6 +55,10 @@ def make_cache(one_replica, tmp_path, small_chunks):
 def features_of(cache, split, indices=None, passes=2):
     indices = np.arange(len(split)) if indices is None else indices
     return cache.features(split, "train", passes).of(tf.constant(indices, tf.int64)).numpy()
+
+
+def rows_of(split):
+    return feature_cache._Rows(split, "train", None)
 
 
 def chunks(tmp_path) -> list[pathlib.Path]:
@@ -95,7 +100,7 @@ def test_the_key_on_a_cpu_is_that_of_existing_caches(make_cache, data):
     cnn = cache.network.cnn
     cnn.set_weights([np.full(weight.shape, 0.5, np.float32) for weight in cnn.get_weights()])
     infos = [image_check.ImageInfo(f"{number:064x}") for number in range(len(data.train))]
-    folder, _ = cache._find(dataclasses.replace(data.train, infos=np.array(infos)), "train")
+    folder, _ = cache._find(rows_of(dataclasses.replace(data.train, infos=np.array(infos))))
     assert folder.name == "ede63e577197f7a9df4d1b98a180df79"
 
 
@@ -103,7 +108,7 @@ def test_the_key_on_gpus_knows_their_arithmetic(make_cache, data, monkeypatch):
     folders = set()
     for arithmetic in ({}, {"device": "GPU", "tf32": True}, {"device": "GPU", "tf32": False}):
         monkeypatch.setattr(devices, "arithmetic", lambda found=arithmetic: found)
-        folder, _ = make_cache()._find(data.train, "train")
+        folder, _ = make_cache()._find(rows_of(data.train))
         folders.add(folder)
         key = json.loads((folder / "key.json").read_text())
         assert {name: key[name] for name in ("device", "tf32") if name in key} == arithmetic
@@ -191,6 +196,81 @@ def test_all_inputs_of_the_features_are_in_the_key(make_cache, data, tmp_path, m
         assert len(folder(cache, split)) == count
     monkeypatch.setattr(views_lib, "RGB_VERSION", 99)
     assert len(folder(make_cache(), data.train)) == 6
+
+
+def augmented(split, **settings):
+    settings = {"augmentation": "standard", "cached_views": 2, **settings}
+    return training_samples.TrainingSamples.of(
+        config.Config.of(**settings), split, train_cnn=False, dropout_width=6
+    )
+
+
+def test_features_of_views_are_those_of_the_images_in_training(make_cache, data, capsys):
+    cache, samples = make_cache(), augmented(data.train)
+    features = cache.features(data.train, "train", 3, samples)
+    kept, plain = (
+        next(
+            input_pipeline.training(
+                data.train, samples, batch_size=18 * 3, start=0, features=source
+            ).as_numpy_iterator()
+        )
+        for source in (features, None)
+    )
+    expected = cache.network.cnn(plain["image"], training=False)
+    np.testing.assert_allclose(kept["features"], expected, atol=1e-6)
+    np.testing.assert_array_equal(kept["sequence"], plain["sequence"])
+    assert len(np.unique(kept["features"], axis=0)) == 36
+    assert "18 images of train in 2 views each from" in capsys.readouterr().out
+
+
+def test_a_bad_image_is_named_while_features_of_views_are_computed(make_cache, data):
+    path = data.train.source._paths[9]
+    pathlib.Path(path).write_bytes(b"not an image")
+    with pytest.raises(errors.RunError, match=path):
+        make_cache().features(data.train, "train", 3, augmented(data.train))
+
+
+def test_all_that_determines_views_is_in_the_key(make_cache, data, monkeypatch):
+    cache = make_cache()
+
+    def folder(**settings):
+        rows = feature_cache._Rows(data.train, "train", augmented(data.train, **settings))
+        return cache._find(rows)[0]
+
+    folders = [
+        cache._find(rows_of(data.train))[0],
+        folder(),
+        folder(cached_views=3),
+        folder(augmentation="flip"),
+        folder(seed=1),
+    ]
+    monkeypatch.setattr(augmentation_lib, "VERSION", 99)
+    folders.append(folder())
+    assert len(set(folders)) == 6
+
+
+def test_views_are_cached_if_there_are_more_passes_than_views(make_cache, data, tmp_path, capsys):
+    cache = make_cache()
+    assert cache.features(data.train, "train", 2, augmented(data.train)) is None
+    assert "2 passes remain, and caching costs 2" in capsys.readouterr().out
+    assert not chunks(tmp_path)
+    assert cache.features(data.train, "train", 2.1, augmented(data.train)) is not None
+    assert sum(len(np.load(path)) for path in chunks(tmp_path)) == 36
+    assert cache.features(data.train, "train", 0.5, augmented(data.train)) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cached_views": 0}, "--augmentation=standard.*the CNN runs in every.*--cached_views=K"),
+        ({"cached_views": 0, "mixup": 0.2}, "with --mixup or --cutmix .* the CNN runs in every"),
+    ],
+)
+def test_what_cannot_be_cached_is_said(make_cache, data, tmp_path, capsys, settings, message):
+    samples = augmented(data.train, **settings)
+    assert make_cache().features(data.train, "train", 100, samples) is None
+    assert re.search(message, capsys.readouterr().out)
+    assert not chunks(tmp_path)
 
 
 def test_two_replicas_compute_the_same_features_as_one(make_cache, data, two_replicas, tmp_path):
