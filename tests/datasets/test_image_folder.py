@@ -258,3 +258,10 @@ def test_nested_class_folders_that_are_refused(nested):
     shutil.copytree(nested / "train" / "gray" / "one", nested / "train" / "gray-one")
     with pytest.raises(errors.UsageError, match="the same class name 'gray-one': give another"):
         image_folder.build([nested], separator="-")
+
+
+def test_images_of_the_same_name_keep_the_order_of_the_folders(tmp_path):
+    roots = [helpers.write_classes(tmp_path / name, 2) for name in ("z", "a")]
+    merged = [pathlib.Path(path) for path, label in image_folder.build(roots).examples("train")]
+    assert [path.parent.parent.name for path in merged] == ["z", "a"] * 6
+    assert [path.name for path in merged[:4]] == ["black_00.png"] * 2 + ["black_01.png"] * 2
