@@ -20,7 +20,9 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.evaluation import charts
 from cnnrnn.models import lstm
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import run_folder
+from cnnrnn.settings import image_sizes
 from cnnrnn.system import atomic_files, progress
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import (
@@ -40,7 +42,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
     Args:
         arguments: none.
-        config: of the planned run; a schedule and averages of the weights have no effect.
+        config: of the planned run; schedules and averages of the weights have no effect, and of
+            several image sizes the first is used.
 
     Raises:
         UsageError: phase 2 has no weights to start from, or a setting is wrong.
@@ -98,6 +101,10 @@ def _batches(
         data.train,
         train_cnn=phase.train_cnn,
         dropout_width=state.network.model.get_layer("logits").input.shape[-1],
+        preprocessing=views_lib.Preprocessing(
+            config.data.resize_method,
+            image_sizes.parse(config.training.cnn_image_size)[phase.index][0].size,
+        ),
     )
     features = None
     if not phase.train_cnn and config.training.feature_cache_dir is not None:

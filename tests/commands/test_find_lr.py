@@ -56,15 +56,20 @@ def test_the_step_is_that_of_the_planned_run(small_network, small_config, monkey
     made = []
 
     def make_train_step(state, strategy, global_batch, options):
-        made.extend([state, global_batch, options])
-        raise errors.Stopped(signal.SIGINT)
+        def step(batch):
+            made.extend([state, global_batch, options, batch])
+            raise errors.Stopped(signal.SIGINT)
+
+        return step
 
     monkeypatch.setattr(steps, "make_train_step", make_train_step)
     settings = {"optimizer": ("sgd", "adam"), "schedule": ("cosine", "cosine"), "ema": 0.9}
     settings |= {"clip_norm": 2.0, "label_smoothing": 0.1, "class_weights": "balanced"}
+    settings |= {"augmentation": "flip", "mixup": 0.2, "cnn_image_size": "160:0.5,299:0.5"}
     with pytest.raises(errors.Stopped):
         find_lr.run((), small_config.replace(**settings))
-    state, global_batch, options = made
+    state, global_batch, options, batch = made
+    assert batch["image"].shape == (4, 160, 160, 3) and "share" in batch
     assert state.optimizer.name == "sgd" and state.average is None and global_batch == 4
     state.optimizer.learning_rate = 0.25  # of a schedule it could not be set
     assert options.clip_norm == 2.0 and options.loss.label_smoothing == 0.1
