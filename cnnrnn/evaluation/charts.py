@@ -226,6 +226,33 @@ def rate_chart(
     return _png(chart)
 
 
+def training_figure(image: np.ndarray, sequence: np.ndarray, titles: list[str]) -> bytes:
+    """Draws training images as the network sees them: the CNN's view and, smaller, the RNN's.
+
+    Args:
+        image: (B, S, S, 3) in [-1, 1].
+        sequence: (B, 23, 3887) in [-1, 1].
+        titles: B, over each image.
+
+    Returns:
+        A PNG.
+    """
+    columns = min(4, len(image))
+    lines = -(-len(image) // columns)
+    chart = figure.Figure(figsize=(3.7 * columns, 2.75 * lines), layout="constrained")
+    grid = chart.subplots(lines, 2 * columns, squeeze=False, width_ratios=(3, 1.1) * columns)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    gray = sequence.reshape(-1, shapes.IMAGE_SIZE, shapes.IMAGE_SIZE)
+    for i, title in enumerate(titles):
+        cnn, rnn = grid[i // columns, 2 * (i % columns) :][:2]
+        cnn.imshow(rgb_images(image[i]))
+        cnn.set_title("\n".join(_short(line, 34) for line in title.split("\n")), fontsize=9)
+        rnn.imshow(rgb_images(gray[i]), cmap="gray", vmin=0, vmax=1)
+        rnn.set_anchor("SW")
+    return _png(chart)
+
+
 def explanation_figure(
     image: np.ndarray, classes: list[tuple[str, float, np.ndarray, np.ndarray]]
 ) -> bytes:
