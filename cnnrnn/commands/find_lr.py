@@ -64,7 +64,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     lstm.choose(config.training.lstm_kernel, config.training.precision)
     data = dataset_lib.load(config)
     schedule = phases.schedule(phase, config, len(data.train))
-    devices_lib.check_batch(schedule.batch_size, strategy)
+    parts = config.optimization.accumulation_steps[phase.index]
+    devices_lib.check_batch(schedule.batch_size, strategy, parts)
     options = steps.Options.of(phase, config, class_weights.resolve(config, data))
     _check_writable(target)
     logging.info("network: building it, about ten seconds")

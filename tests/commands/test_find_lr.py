@@ -84,6 +84,7 @@ def test_wrong_use_is_reported_before_the_network_is_built(small_config, monkeyp
     for change, message in (
         ({"init_from": "/no-such-run"}, "no trained weights in /no-such-run"),
         ({"batch_size": (64, 64)}, "fewer than one batch of 64"),
+        ({"accumulation_steps": (3, 1)}, "do not go together"),
     ):
         with pytest.raises(errors.UsageError, match=message):
             find_lr.run((), small_config.replace(**change))
