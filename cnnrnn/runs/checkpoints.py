@@ -93,7 +93,8 @@ class State:
         model: all its variables are saved, frozen ones too.
         optimizer: built; TensorFlow silently leaves out the state of an unbuilt one.
         position: how far the phase has come.
-        extra: further variables by their keys in a checkpoint, e.g. the loss scale of float16.
+        extra: further variables by their keys in a checkpoint: the loss scale of float16, the
+            average of the weights.
     """
 
     model: keras.Model
@@ -134,6 +135,7 @@ class Checkpoints:
     ):
         self._directory = directory
         self._position = state.position
+        self._extra = tuple(state.extra.values())
         self._checkpoint = tf.train.Checkpoint(
             model=state.model,
             optimizer=state.optimizer,
@@ -290,7 +292,7 @@ class Checkpoints:
     def _bytes(self) -> int:
         """Size of a checkpoint, at four bytes per number."""
         model, optimizer = self._checkpoint.model, self._checkpoint.optimizer
-        variables = [*model.variables, *optimizer.variables]
+        variables = [*model.variables, *optimizer.variables, *self._extra]
         return 4 * sum(int(np.prod(variable.shape)) for variable in variables)
 
 

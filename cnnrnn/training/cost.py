@@ -147,23 +147,31 @@ def shared_evenly(batch_size: int, devices: int) -> int:
     return -(-batch_size // devices) * devices
 
 
-def phase2_memory(batch_size: int, parameters: int, *, half: bool, replicas: int = 1) -> float:
+def phase2_memory(
+    batch_size: int, parameters: int, *, half: bool, replicas: int = 1, more_arrays: int = 0
+) -> float:
     """Estimated peak memory of phase 2 on a CPU, in bytes.
 
     Args:
-        batch_size: images per step, summed over all replicas.
+        batch_size: images computed at once, summed over all replicas.
         parameters: of the network.
         half: whether products are computed in 16 bits.
         replicas: each has its own copy of the parameters, gradients and moments.
+        more_arrays: of the size of all parameters, which --ema and --accumulation_steps need.
     """
     # In 16 bits an image takes half as much, and the weights exist as 16-bit copies, too.
-    bytes_per_parameter = _PARAMETER_ARRAYS * 4 + (2 if half else 0)
+    bytes_per_parameter = (_PARAMETER_ARRAYS + more_arrays) * 4 + (2 if half else 0)
     images = batch_size * _IMAGE_BYTES / (2 if half else 1)
     return bytes_per_parameter * parameters * replicas + _PROGRAM_BYTES + images
 
 
-def largest_phase2_batch(size: float, parameters: int, *, half: bool, replicas: int = 1) -> int:
+def largest_phase2_batch(
+    size: float, parameters: int, *, half: bool, replicas: int = 1, more_arrays: int = 0
+) -> int:
     """The largest batch size whose estimate stays below `size` bytes; 0 if there is none."""
-    fixed = phase2_memory(0, parameters, half=half, replicas=replicas)
-    per_image = phase2_memory(1, parameters, half=half, replicas=replicas) - fixed
+    fixed, one = (
+        phase2_memory(count, parameters, half=half, replicas=replicas, more_arrays=more_arrays)
+        for count in (0, 1)
+    )
+    per_image = one - fixed
     return max(int((size - fixed) / (per_image * replicas)), 0) * replicas

@@ -135,12 +135,15 @@ def report_phase2_memory(
         return
     available += memory.resident()  # what phase 1 uses is free again for phase 2
     batch_size = config.training.batch_size[phases.PHASE2.index]
+    settings = config.optimization
+    parts = settings.accumulation_steps[phases.PHASE2.index]
     size = {
         "parameters": network.model.count_params(),
         "half": network.precision != "float32",
         "replicas": strategy.num_replicas_in_sync,
+        "more_arrays": (settings.ema > 0) + (parts > 1),
     }
-    need = cost.phase2_memory(batch_size, **size)
+    need = cost.phase2_memory(batch_size // parts, **size)
     estimate = (
         f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate); "
         f"{memory.text(available)} are available"
@@ -148,7 +151,7 @@ def report_phase2_memory(
     if need <= available:
         logging.info(f"memory: {estimate}")
         return
-    largest = cost.largest_phase2_batch(available, **size)
+    largest = cost.largest_phase2_batch(available, **size) * parts
     phase1_batch = config.training.batch_size[phases.PHASE1.index]
     fix = f"give --batch_size={phase1_batch},{largest} at most"
     logging.warning(

@@ -156,6 +156,9 @@ def test_a_batch_must_be_a_multiple_of_the_replicas():
     devices.check_batch(4, two_replicas)
     with pytest.raises(errors.UsageError, match="--batch_size=5 .* multiple of 2"):
         devices.check_batch(5, two_replicas)
+    devices.check_batch(8, two_replicas, parts=4)
+    with pytest.raises(errors.UsageError, match="4 images, cannot be divided into 3 equal parts"):
+        devices.check_batch(8, two_replicas, parts=3)
 
 
 def test_gpus_are_hidden_from_tests_that_are_not_marked():

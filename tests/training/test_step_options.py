@@ -1,5 +1,7 @@
 """Options of the training step: two replicas against one, parts of a batch, clipping, resume."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -35,31 +37,69 @@ def strategies(one_replica, two_replicas):
     return {1: one_replica, 2: two_replicas}
 
 
-OPTIONS = {
-    "clip_norm": {"clip_norm": 0.1},
-    "accumulation_steps": {"accumulation_steps": (2, 2)},
-    "cosine": {"schedule": ("cosine", "cosine"), "warmup_epochs": (1.0, 1.0)},
-    "all": ALL,
-}
+def begin(strategy, settings, root):
+    """Phase 2, and the saver of its checkpoints in a folder."""
+    training = block_network.Training(
+        strategy, phases.PHASE2, settings, class_weights=CLASS_WEIGHTS
+    )
+    state = checkpoints.State(
+        training.network.model,
+        training.state.optimizer,
+        checkpoints.Position(phases.PHASE2),
+        training.state.trackables(),
+    )
+    policy = checkpoints.SavePolicy(minutes=10.0, on_failure="stop")
+    return training, checkpoints.Checkpoints(root, state, ("a", "b", "c"), policy)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_two_replicas_equal_one(name, strategies):
-    settings = SETTINGS.replace(**OPTIONS[name])
-    data = block_network.batches(4, mixed=name == "all")
-    sums, results = [], []
-    for replicas in (1, 2):
-        training = block_network.Training(
-            strategies[replicas], phases.PHASE2, settings, class_weights=CLASS_WEIGHTS
-        )
-        before = training.network.model.get_weights()
-        sums.append([training.step(batch) for batch in data])
-        results.append(training)
-    np.testing.assert_allclose(*sums, rtol=1e-4)
-    for a, b in zip(*(training.variables() for training in results), strict=True):
+@pytest.fixture(scope="module")
+def with_all_options(two_replicas, tmp_path_factory):
+    """Four steps on two replicas, the folder of a checkpoint after two of them, and the sums."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    training, saver = begin(two_replicas, SETTINGS.replace(**ALL), root)
+    data = block_network.batches(4, mixed=True)
+    sums = [training.step(batch) for batch in data[:2]]
+    saver.save()
+    sums += [training.step(batch) for batch in data[2:]]
+    return training, root, sums
+
+
+def assert_near(one, two, before):
+    for a, b in zip(one.variables(), two.variables(), strict=True):
         np.testing.assert_allclose(a, b, atol=3e-5)
-    after = results[0].network.model.get_weights()
+    after = one.network.model.get_weights()
     assert max(np.abs(a - b).max() for a, b in zip(before, after, strict=True)) > 1e-2
+
+
+def test_two_replicas_equal_one_with_all_options(with_all_options, one_replica, tmp_path):
+    two, _, sums_of_two = with_all_options
+    one, _ = begin(one_replica, SETTINGS.replace(**ALL), tmp_path)
+    before = one.network.model.get_weights()
+    sums = [one.step(batch) for batch in block_network.batches(4, mixed=True)]
+    np.testing.assert_allclose(sums, sums_of_two, rtol=1e-4)
+    assert_near(one, two, before)
+
+
+def test_two_replicas_equal_one_in_parts(strategies):
+    """With SGD, whose steps are proportional to the gradient; BatchNorm is trained."""
+    settings = SETTINGS.replace(accumulation_steps=(2, 2))
+    one, two = (
+        block_network.Training(strategies[count], phases.PHASE2, settings) for count in (1, 2)
+    )
+    before = one.network.model.get_weights()
+    data = block_network.batches(4)
+    sums = [[training.step(batch) for batch in data] for training in (one, two)]
+    np.testing.assert_allclose(*sums, rtol=1e-4)
+    assert_near(one, two, before)
+
+
+def test_a_run_with_all_options_resumes_to_the_bit(with_all_options, two_replicas):
+    uninterrupted, root, _ = with_all_options
+    resumed, saver = begin(two_replicas, SETTINGS.replace(**ALL), root)
+    assert saver.restore() is not None
+    resumed.step(*block_network.batches(4, mixed=True)[2:])
+    for a, b in zip(uninterrupted.variables(), resumed.variables(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def trained(strategy, phase, settings, data):
@@ -71,12 +111,11 @@ def trained(strategy, phase, settings, data):
 def test_parts_of_a_batch_equal_the_whole_where_batchnorm_is_frozen(one_replica):
     data = block_network.batches(3, mixed=True)
     weights, sums = trained(one_replica, phases.PHASE1, SETTINGS, data)
-    for parts in (2, 8):
-        settings = SETTINGS.replace(accumulation_steps=(parts, 1))
-        in_parts, sums_in_parts = trained(one_replica, phases.PHASE1, settings, data)
-        np.testing.assert_allclose(sums, sums_in_parts, rtol=1e-5)
-        for a, b in zip(weights, in_parts, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-6)
+    settings = SETTINGS.replace(accumulation_steps=(4, 1))
+    in_parts, sums_in_parts = trained(one_replica, phases.PHASE1, settings, data)
+    np.testing.assert_allclose(sums, sums_in_parts, rtol=1e-5)
+    for a, b in zip(weights, in_parts, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_a_part_is_every_kth_example(one_replica):
@@ -92,58 +131,37 @@ def test_a_part_is_every_kth_example(one_replica):
     np.testing.assert_allclose(moving, 0.25 * means[0] + 0.5 * means[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_the_gradient_of_all_replicas_is_clipped(replicas, precision, strategies):
-    """With plain SGD at a rate of 1 the change of the weights is the gradient."""
-    settings = SETTINGS.replace(learning_rate=(1.0, 1.0), momentum=0.0)
-    (batch,) = block_network.batches(1)
+@pytest.fixture(scope="module")
+def change(strategies):
+    """The change of all weights in a step of plain SGD at a rate of 1, i.e. the gradient."""
 
-    def change(clip_norm):
+    @functools.cache
+    def changed(clip_norm, replicas=1, precision="float32"):
+        settings = SETTINGS.replace(learning_rate=(1.0, 1.0), momentum=0.0, clip_norm=clip_norm)
         training = block_network.Training(
-            strategies[replicas],
-            phases.PHASE1,
-            settings.replace(clip_norm=clip_norm),
-            precision=precision,
+            strategies[replicas], phases.PHASE1, settings, precision=precision
         )
         variables = training.network.model.trainable_variables
         before = [np.array(variable) for variable in variables]
-        training.step(batch)
+        training.step(*block_network.batches(1))
         changes = [np.array(new) - old for new, old in zip(variables, before, strict=True)]
         return np.concatenate([change.ravel() for change in changes])
 
-    free = change(0.0)
-    norm = np.linalg.norm(free)
-    np.testing.assert_allclose(change(norm / 4), free / 4, atol=1e-6)
-    np.testing.assert_allclose(change(norm * 2), free, atol=1e-7)
+    return changed
 
 
-def test_a_run_with_all_options_resumes_to_the_bit(strategies, tmp_path):
-    settings = SETTINGS.replace(**ALL)
-    data = block_network.batches(4, mixed=True)
+@pytest.mark.parametrize("replicas, precision", [(1, "float32"), (2, "float32"), (2, "float16")])
+def test_the_gradient_of_all_replicas_is_clipped(replicas, precision, change):
+    gradient = change(0.0)
+    norm = np.linalg.norm(gradient)
+    clipped = change(norm / 4, replicas, precision)
+    assert np.linalg.norm(clipped) == pytest.approx(norm / 4, rel=1e-4)
+    np.testing.assert_allclose(clipped, gradient / 4, atol=1e-6 if precision == "float32" else 1e-4)
 
-    def begin():
-        training = block_network.Training(
-            strategies[2], phases.PHASE2, settings, class_weights=CLASS_WEIGHTS
-        )
-        state = checkpoints.State(
-            training.network.model,
-            training.state.optimizer,
-            checkpoints.Position(phases.PHASE2),
-            training.state.trackables(),
-        )
-        policy = checkpoints.SavePolicy(minutes=10.0, on_failure="stop")
-        return training, checkpoints.Checkpoints(tmp_path, state, ("a", "b", "c"), policy)
 
-    first, saver = begin()
-    first.step(*data[:2])
-    saver.save()
-    first.step(*data[2:])
-    second, saver = begin()
-    assert saver.restore() is not None
-    second.step(*data[2:])
-    for a, b in zip(first.variables(), second.variables(), strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_a_small_gradient_is_not_clipped(change):
+    gradient = change(0.0)
+    np.testing.assert_allclose(change(2 * np.linalg.norm(gradient)), gradient, atol=1e-7)
 
 
 def test_options_come_from_the_settings_of_the_phase():
