@@ -86,9 +86,11 @@ class Training:
 
     def variables(self) -> list[np.ndarray]:
         """Everything that decides the next step."""
-        extra = [value.numpy() for value in self.state.trackables().values()]
-        parts = [*self.network.model.variables, *self.state.optimizer.variables]
-        return [np.array(variable) for variable in parts] + extra
+        network, state = self.network, self.state
+        variables = [*network.model.variables, *state.optimizer.variables]
+        for part in (state.average, state.loss_scale):
+            variables += part.trackables().values() if part else ()
+        return [np.array(variable) for variable in variables]
 
 
 def distributed(strategy, batch):
