@@ -65,6 +65,7 @@ def test_a_sample_is_the_same_whatever_start_batch_size_and_parallelism(split, m
     assert set(whole) == {
         "image", "sequence", "label", "index", "weight", "dropout", "other_label", "share",
     }  # fmt: skip
+    assert len(np.unique(whole["share"])) > 10 and len(np.unique(whole["dropout"], axis=0)) > 6
     other_seed = drawn(split, samples_of(split, seed=1, **EVERYTHING), 0, 12, batch_size=12)
     for name in ("image", "dropout", "share", "index"):
         assert not np.array_equal(other_seed[name], whole[name])
