@@ -84,7 +84,9 @@ TESTED_IN = {
     "training.initial_weights": "training/test_trainer.py",
     "training.loss_scale": "training/test_precision.py",
     "training.tensorboard": "training/test_trainer.py",
+    "training.stopping": "training/test_trainer_options.py",
     "training.train_state": "training/test_steps.py",
+    "training.training_batches": "training/test_trainer_options.py",
 }
 # Functions with more than six parameters, and why.
 LONG_SIGNATURES = {}

@@ -244,6 +244,8 @@ def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
         train_per_class=min(config.data.train_per_class or per_class, per_class),
         validation_per_class=1,
         epochs=(2, 2),
+        patience=(0, 0),
+        max_minutes=(0.0, 0.0),  # which depend on the speed
         samples_per_epoch=(3 * batch_size[0], 2 * batch_size[1]),
         batch_size=batch_size,
         checkpoint_minutes=1e-9,

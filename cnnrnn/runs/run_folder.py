@@ -10,6 +10,7 @@ runs/NAME/
   evaluation/      report, tables, charts
   export/          files that work without this program
   explanations/    images with the regions and timesteps that support each class
+  train_batch_*.png  the first training images of each phase as the network sees them
   results.json     figures of the evaluation
 """
 
@@ -95,6 +96,9 @@ class RunFolder:
 
     def checkpoints(self, phase: phases.Phase) -> pathlib.Path:
         return self.root / "checkpoints" / phase.name
+
+    def train_batch(self, phase: phases.Phase) -> pathlib.Path:
+        return self.root / f"train_batch_{phase.name}.png"
 
     @property
     def best(self) -> pathlib.Path:

@@ -11,7 +11,7 @@ from cnnrnn import phases
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, memory, progress
-from cnnrnn.training import cost, optimizers
+from cnnrnn.training import cost, optimizers, size_schedule
 
 _TIMED_STEPS = 3
 _MIN_SHARE = 16  # images per GPU and step, below which a warning is given
@@ -68,6 +68,7 @@ class SpeedReport:
     Args:
         phase: for the message.
         schedule: its numbers.
+        sizes: image sizes of the CNN over its steps.
         steps_done: steps of the phase done by earlier processes.
         validation_images: images evaluated after each epoch.
     """
@@ -76,11 +77,12 @@ class SpeedReport:
         self,
         phase: phases.Phase,
         schedule: phases.Schedule,
+        sizes: size_schedule.SizeSchedule,
         *,
         steps_done: int,
         validation_images: int,
     ):
-        self._phase, self._schedule = phase, schedule
+        self._phase, self._schedule, self._sizes = phase, schedule, sizes
         self._steps_done, self._validation_images = steps_done, validation_images
         self._timed = -1  # steps since `_since`; -1: the clock has not been started
         self._since = 0.0
@@ -105,7 +107,8 @@ class SpeedReport:
 
     def _line(self, rate: float) -> str:
         schedule = self._schedule
-        steps_left = schedule.epochs * schedule.steps_per_epoch - self._steps_done
+        done = self._steps_done
+        steps_left = self._sizes.cost(done, schedule.epochs * schedule.steps_per_epoch, done)
         epochs_left = schedule.epochs - (self._steps_done - 1) // schedule.steps_per_epoch
         validation = epochs_left * self._validation_images * _VALIDATION_COST
         left = (steps_left * schedule.batch_size + validation) / rate

@@ -1,20 +1,22 @@
 """The training loop: one phase of a run, from its initial weights to its last epoch."""
 
+import contextlib
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors, metrics, phases
+from cnnrnn import errors, metrics, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline, training_samples
+from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
+from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.training import (
@@ -23,14 +25,16 @@ from cnnrnn.training import (
     feature_cache,
     initial_weights,
     optimizers,
+    size_schedule,
     startup_report,
     steps,
+    stopping,
     tensorboard,
     train_state,
+    training_batches,
 )
 
 _BATCH_LOSS_INTERVAL = 10  # steps between two points of TensorBoard's batch_loss
-_INPUT_IMAGES = 4  # shown in TensorBoard
 
 
 class PhaseTrainer:
@@ -56,15 +60,12 @@ class PhaseTrainer:
     ):
         self._phase, self._config, self._folder = phase, config, folder
         self._data, self._network, self._strategy = data, network, strategy
-        self._preprocessing = views_lib.Preprocessing(config.data.resize_method)
         self._class_weights = class_weights.resolve(config, data)
-        self._samples = training_samples.TrainingSamples.of(
-            config,
-            data.train,
-            train_cnn=phase.train_cnn,
-            dropout_width=network.model.get_layer("logits").input.shape[-1],
-        )
         self._schedule = phases.schedule(phase, config, len(data.train))
+        self._sizes = size_schedule.SizeSchedule(
+            image_sizes.parse(config.training.cnn_image_size)[phase.index],
+            self._schedule.total_steps,
+        )
         self._state = train_state.create(network, phase, config, strategy, self._schedule)
         with strategy.scope():
             self._position = checkpoints.Position(phase)
@@ -79,6 +80,7 @@ class PhaseTrainer:
             data.class_names,
             checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
         )
+        self._stopping = stopping.Stopping(phase, config, folder, self._position)
 
     def train(self) -> bool:
         """Trains, validates and saves, epoch after epoch.
@@ -94,12 +96,8 @@ class PhaseTrainer:
         """
         self._restore()
         schedule, position = self._schedule, self._position
-        if position.epoch >= schedule.epochs:
-            logging.info(
-                f"{self._phase.name}: all {schedule.epochs} epochs are done in "
-                f"{self._folder.root}. Give more --epochs to continue, or another --run=NAME to "
-                "start again."
-            )
+        if reason := self._stopping.reason:
+            logging.info(reason)
             return False
         startup_report.report_phase(self._phase, schedule, self._network, self._config)
         gpu_memory.reset()
@@ -144,6 +142,8 @@ class PhaseTrainer:
             )
             return
         initial = initial_weights.load(phase, config, folder, self._network, self._data.class_names)
+        if self._state.average is not None:
+            self._state.average.reset()
         folder.record(phase, config, self._data, content)
         folder.write_manifest(
             phase,
@@ -159,83 +159,110 @@ class PhaseTrainer:
         initial_weights.mark_start(folder, phase)
 
     def _run_epochs(self) -> None:
-        train_features, validation_features = self._features()
-        if self._steps_done == 0:
-            self._summaries.start(self._config, self._network, self._first_examples())
-        batches = input_pipeline.distribute(
-            input_pipeline.training(
+        config, schedule, network = self._config, self._schedule, self._network
+        self._batches = training_batches.TrainingBatches(
+            self._data.train,
+            training_samples_lib.TrainingSamples.of(
+                config,
                 self._data.train,
-                self._samples,
-                batch_size=self._schedule.batch_size,
-                start=self._steps_done * self._schedule.batch_size,
-                features=train_features,
+                train_cnn=self._phase.train_cnn,
+                dropout_width=network.fusion.get_layer("logits").input.shape[-1],
             ),
+            self._sizes,
+            schedule.batch_size,
             self._strategy,
+            self._features_of if self._caches_features else lambda *_: None,
         )
+        if self._steps_done == 0:
+            first = self._batches.first()
+            self._summaries.start(config, network, first)
+        preprocessing = views_lib.Preprocessing(
+            config.data.resize_method, config.data.eval_image_size or shapes.IMAGE_SIZE
+        )
+        self._batches.start_at(self._steps_done)
+        validation_features = None
+        if self._caches_features:
+            epochs_left = schedule.epochs - self._steps_done / schedule.steps_per_epoch
+            validation_features = self._feature_cache(preprocessing).features(
+                self._data.validation, "validation", epochs_left
+            )
         self._train_step = pipelined.Pipelined(
             steps.make_train_step(
                 self._state,
                 self._strategy,
-                self._schedule.batch_size,
-                steps.Options.of(self._phase, self._config),
+                schedule.batch_size,
+                steps.Options.of(self._phase, config, self._class_weights),
             )
         )
         evaluator = predictions_lib.Evaluator(
-            steps.make_eval_step(self._network, self._strategy),
+            steps.make_eval_step(network, self._strategy),
             self._strategy,
-            self._schedule.batch_size,
-            self._preprocessing,
-        )
-        speed = startup_report.SpeedReport(
-            self._phase,
-            self._schedule,
-            steps_done=self._steps_done,
-            validation_images=len(self._data.validation),
+            schedule.batch_size,
+            preprocessing,
         )
         try:
             with stop_signals.held():
-                while self._position.epoch < self._schedule.epochs:
-                    result = self._train_epoch(batches, speed)
-                    predictions = evaluator.predict(
-                        self._data.validation,
-                        label=f"{self._label} validation",
-                        features=validation_features,
-                    )
-                    self._end_epoch(result, predictions)
+                self._stopping.measure()
+                while not self._stopping.reason:
+                    result = self._train_epoch()
+                    with self._averaged_weights():
+                        predictions = evaluator.predict(
+                            self._data.validation,
+                            label=f"{self._label} validation",
+                            features=validation_features,
+                        )
+                        is_best = self._keep_if_best(predictions.means)
+                    self._end_epoch(result, predictions, preprocessing, is_best)
         except errors.Stopped:
             self._save()
             raise
+        if self._position.epoch < schedule.epochs:
+            logging.info(self._stopping.reason)
+
+    def _averaged_weights(self) -> contextlib.AbstractContextManager:
+        """A context in which the network has the averaged weights of --ema, if given."""
+        average = self._state.average
+        return contextlib.nullcontext() if average is None else average.applied()
 
     @property
     def _label(self) -> str:
         return f"{self._phase.name} epoch {self._position.epoch + 1}/{self._schedule.epochs}"
 
-    def _train_epoch(
-        self, batches: Iterator[steps.Batch], speed: startup_report.SpeedReport
-    ) -> epoch_result.EpochResult:
-        """Trains to the end of the current epoch.
+    def _train_epoch(self) -> epoch_result.EpochResult:
+        """Trains to the end of the current epoch, or of the phase's time.
 
         Each step is launched before the results of the previous one are read and checked. A step
         whose results have not been read is not part of the position, and `_save` reads them first.
         """
         schedule, position = self._schedule, self._position
         images = schedule.steps_per_epoch * schedule.batch_size
-        later = (schedule.epochs - position.epoch - 1) * images
+        following = (position.epoch + 1) * schedule.steps_per_epoch
+        later = self._sizes.cost(following, schedule.total_steps, self._steps_done)
         waited, start = 0.0, time.monotonic()
+        part = speed = None
         with progress.Progress(
-            self._label, images, "images", initial=position.step * schedule.batch_size, later=later
+            self._label,
+            images,
+            "images",
+            initial=position.step * schedule.batch_size,
+            later=round(later * schedule.batch_size),
         ) as bar:
             while position.step + self._train_step.pending < schedule.steps_per_epoch:
                 asked = time.monotonic()
-                batch = self._next(batches)
+                batch = next(self._batches)
                 asking = time.monotonic() - asked
+                if self._batches.part is not part:
+                    part, speed = self._batches.part, self._speed_report()
                 self._count(self._train_step.call(batch))
                 waited += asking * self._train_step.was_idle  # a GPU was at work otherwise
                 speed.step_launched()
                 self._show(bar)
                 stop_signals.check()
+                self._stopping.measure()
                 if self._checkpoints.is_due:
                     self._save()
+                if self._stopping.is_out_of_time:
+                    break
             self._count(self._train_step.drain())
             self._show(bar)
         seconds = max(time.monotonic() - start, 1e-9)
@@ -259,19 +286,6 @@ class PhaseTrainer:
             means = metrics.Means.of_sums(position.totals)
             bar.update(position.step * self._schedule.batch_size, str(means))
 
-    def _next(self, batches: Iterator[steps.Batch]) -> steps.Batch:
-        try:
-            return next(batches)
-        except tf.errors.OpError as error:
-            count = self._schedule.batch_size
-            launched = self._steps_done + self._train_step.pending
-            indices = self._indices(launched * count, count)
-            raise input_pipeline.decoding_error(self._data.train, indices, error) from error
-
-    def _indices(self, start: int, count: int) -> np.ndarray:
-        """Indices of the training images drawn as samples `start` to `start + count - 1`."""
-        return self._samples.order.indices_at(start, count)
-
     def _check_finite(self, loss: float, non_finite: float) -> None:
         """Raises RunError if a step must not be kept; see `steps.make_train_step`."""
         if np.isfinite(loss) and non_finite == 0:
@@ -285,17 +299,14 @@ class PhaseTrainer:
             "lower --learning_rate, with another --run, usually fixes it."
         )
 
-    def _end_epoch(
-        self, result: epoch_result.EpochResult, predictions: predictions_lib.Predictions
-    ) -> None:
-        """Saves the weights if they are the best so far, writes summaries, saves a checkpoint."""
-        phase, schedule, position = self._phase, self._schedule, self._position
-        epoch, validation = position.epoch + 1, predictions.means
+    def _keep_if_best(self, validation: metrics.Means) -> bool:
+        """Saves the weights if they are the best so far; returns whether they are."""
+        phase, position = self._phase, self._position
         if not np.isfinite(validation.loss):
             raise errors.RunError(
-                f"the validation loss after epoch {epoch} of {phase.name} is not finite. The "
-                "epoch was not saved. A lower --learning_rate, with another --run, usually "
-                "fixes it."
+                f"the validation loss after epoch {position.epoch + 1} of {phase.name} is not "
+                "finite. The epoch was not saved. A lower --learning_rate, with another --run, "
+                "usually fixes it."
             )
         value = getattr(validation, phase.best_by)
         is_best = phase.is_better(value, position.best) and self._checkpoints.attempt(
@@ -304,25 +315,44 @@ class PhaseTrainer:
                 phase,
                 self._network.model,
                 self._data.class_names,
-                epoch,
+                position.epoch + 1,
                 validation,
             )
         )
         if is_best:
             position.best = value
-        steps_done = epoch * schedule.steps_per_epoch
+        return is_best
+
+    def _end_epoch(
+        self,
+        result: epoch_result.EpochResult,
+        predictions: predictions_lib.Predictions,
+        preprocessing: views_lib.Preprocessing,
+        is_best: bool,
+    ) -> None:
+        """Writes summaries and saves a checkpoint.
+
+        The epoch may have been cut off by --max_minutes; it is then continued by the next process.
+        """
+        schedule, position = self._schedule, self._position
+        steps_done, label = self._steps_done, self._label
         rates = {
             "learning_rate": optimizers.rate_at(schedule, steps_done - 1),  # of the last step
             "images_per_second": result.images_per_second,
             "waiting_for_input": result.waiting,
         }
-        self._summaries.epoch(result.means, validation, rates, steps_done)
-        self._summaries.predictions(self._data, predictions, self._preprocessing, steps_done)
-        position.end_epoch()
+        self._summaries.epoch(result.means, predictions.means, rates, steps_done)
+        self._summaries.predictions(self._data, predictions, preprocessing, steps_done)
+        if position.step == schedule.steps_per_epoch:
+            position.end_epoch()
+        else:
+            label += f", {position.step:,} of {schedule.steps_per_epoch:,} steps"
+        self._stopping.measure()
         self._save()
         logging.info(
-            f"{phase.name} epoch {epoch}/{schedule.epochs}: train {result}\n"
-            f"{'':>{len(phase.name)}} validation {validation}{'  best so far' if is_best else ''}"
+            f"{label}: train {result}\n"
+            f"{'':>{len(self._phase.name)}} validation {predictions.means}"
+            f"{'  best so far' if is_best else ''}"
         )
 
     def _save(self) -> None:
@@ -336,27 +366,29 @@ class PhaseTrainer:
         self._checkpoints.save()
         initial_weights.mark_checkpoint(self._folder, self._phase)
 
-    def _features(
-        self,
-    ) -> tuple[feature_cache.Features | None, feature_cache.Features | None]:
-        """Cached features of the frozen CNN for training and validation, where they pay off."""
-        directory = self._config.training.feature_cache_dir
-        if self._phase.train_cnn or directory is None:
-            return None, None
-        cache = feature_cache.FeatureCache(
-            directory, self._network, self._strategy, self._preprocessing
-        )
-        train, validation, schedule = self._data.train, self._data.validation, self._schedule
-        steps_left = schedule.epochs * schedule.steps_per_epoch - self._steps_done
-        return (
-            cache.features(
-                train, "train", steps_left * schedule.batch_size / len(train), self._samples
-            ),
-            cache.features(validation, "validation", steps_left / schedule.steps_per_epoch),
+    def _speed_report(self) -> startup_report.SpeedReport:
+        return startup_report.SpeedReport(
+            self._phase,
+            self._schedule,
+            self._sizes,
+            steps_done=self._steps_done,
+            validation_images=len(self._data.validation),
         )
 
-    def _first_examples(self) -> dict[str, np.ndarray]:
-        """The first training examples, with the inputs of both branches."""
+    def _features_of(
+        self, samples: training_samples_lib.TrainingSamples, part: size_schedule.Part
+    ) -> input_pipeline.Features | None:
+        """Cached features of the frozen CNN for a part of the phase, where they pay off."""
+        images = (part.end - self._steps_done) * self._schedule.batch_size
         train = self._data.train
-        first = train.take(self._indices(0, min(_INPUT_IMAGES, len(train))))
-        return input_pipeline.examples(first, self._preprocessing)
+        return self._feature_cache(samples.preprocessing).features(
+            train, "train", images / len(train), samples
+        )
+
+    @property
+    def _caches_features(self) -> bool:
+        return not (self._phase.train_cnn or self._config.training.feature_cache_dir is None)
+
+    def _feature_cache(self, preprocessing: views_lib.Preprocessing) -> feature_cache.FeatureCache:
+        directory = self._config.training.feature_cache_dir
+        return feature_cache.FeatureCache(directory, self._network, self._strategy, preprocessing)

@@ -4,8 +4,9 @@ import pytest
 
 from cnnrnn import config, phases
 from cnnrnn.commands import train
+from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices, gpu_memory, memory
-from cnnrnn.training import cost, startup_report, trainer
+from cnnrnn.training import cost, size_schedule, startup_report, trainer
 from tests import small_network
 
 
@@ -25,6 +26,7 @@ def report(clock, capsys):
         speed = startup_report.SpeedReport(
             phases.PHASE1,
             phases.Schedule(epochs, 10, 1e-3, steps_per_epoch),
+            size_schedule.SizeSchedule(image_sizes.parse("299")[0], epochs * steps_per_epoch),
             steps_done=steps_done,
             validation_images=30,
         )

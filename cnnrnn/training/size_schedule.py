@@ -1,0 +1,55 @@
+"""The sizes of the CNN's input over the steps of a phase."""
+
+import dataclasses
+
+from cnnrnn.settings import image_sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Consecutive steps with one size: from step `start` up to, but not including, step `end`."""
+
+    size: int
+    start: int
+    end: int
+
+
+class SizeSchedule:
+    """Divides the steps of a phase into parts of one size each.
+
+    Args:
+        shares: sizes and their shares of the steps, in order.
+        total_steps: of the phase.
+    """
+
+    def __init__(self, shares: tuple[image_sizes.SizeShare, ...], total_steps: int):
+        ends, done = [], 0.0
+        for each in shares:
+            done += each.share
+            ends.append(round(done * total_steps))
+        starts = [0, *ends[:-1]]
+        self._parts = [
+            Part(each.size, start, end)
+            for each, start, end in zip(shares, starts, ends, strict=True)
+            if start < end  # a share of less than half a step
+        ]
+
+    @property
+    def parts(self) -> list[Part]:
+        return self._parts
+
+    def at(self, step: int) -> Part:
+        """The part that a step belongs to; the last one for steps after the end."""
+        return next((part for part in self._parts if step < part.end), self._parts[-1])
+
+    def cost(self, start: int, end: int, step: int) -> float:
+        """The cost of the steps from `start` to `end - 1`, in steps of the size at `step`.
+
+        The CNN's cost, which is most of it where sizes change, is proportional to the number of
+        pixels.
+        """
+        size = self.at(step).size
+        return sum(
+            max(min(part.end, end) - max(part.start, start), 0) * (part.size / size) ** 2
+            for part in self._parts
+        )

@@ -1,0 +1,69 @@
+"""When a phase ends: after its epochs, for lack of progress, or after its time."""
+
+import time
+
+from cnnrnn import config as config_lib
+from cnnrnn import phases
+from cnnrnn.runs import best_weights, checkpoints, run_folder
+
+
+class Stopping:
+    """Decides whether a phase goes on, and measures its time.
+
+    Args:
+        phase: of the limits.
+        config: the limits: epochs, --patience, --max_minutes.
+        folder: its record of the phase's best weights says which epoch was best.
+        position: its seconds are advanced by `measure`.
+    """
+
+    def __init__(
+        self,
+        phase: phases.Phase,
+        config: config_lib.Config,
+        folder: run_folder.RunFolder,
+        position: checkpoints.Position,
+    ):
+        self._phase, self._folder, self._position = phase, folder, position
+        self._epochs = config.training.epochs[phase.index]
+        self._patience = config.training.patience[phase.index]
+        self._minutes = config.training.max_minutes[phase.index]
+        self._measured_at: float | None = None
+
+    def measure(self) -> None:
+        """Adds the seconds since the last call to those of the phase; starts at the first call."""
+        now = time.monotonic()
+        if self._measured_at is not None:
+            self._position.seconds += now - self._measured_at
+        self._measured_at = now
+
+    @property
+    def is_out_of_time(self) -> bool:
+        return self._minutes > 0 and self._position.seconds >= 60 * self._minutes
+
+    @property
+    def reason(self) -> str:
+        """Why no further epoch is trained, as a sentence; '' if one is."""
+        name, position = self._phase.name, self._position
+        if position.epoch >= self._epochs:
+            return (
+                f"{name}: all {self._epochs} epochs are done. Give more --epochs to continue, or "
+                "another --run=NAME to start again."
+            )
+        left = f"{position.epoch} of {self._epochs} epochs"
+        if position.step:
+            left += f" and {position.step:,} steps"
+        if self.is_out_of_time:
+            return (
+                f"{name} has used its --max_minutes={self._minutes:g} after {left}: give more to "
+                "continue."
+            )
+        if self._patience:
+            best = best_weights.find(self._folder.best, self._phase)
+            without = position.epoch - best.epoch if best else 0
+            if without >= self._patience:
+                return (
+                    f"{name} has had no better validation result for {without} epochs "
+                    f"(--patience={self._patience}) after {left}: give a higher one to continue."
+                )
+        return ""

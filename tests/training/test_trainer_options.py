@@ -1,0 +1,222 @@
+"""The training loop with its options: exact resume, replicas, image sizes, early stops."""
+
+import json
+import pathlib
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import phases, shapes
+from cnnrnn.commands import evaluate, export, train
+from cnnrnn.export import loader
+from cnnrnn.runs import best_weights, classifier, run_folder
+from cnnrnn.training import steps, stopping
+from tests import (
+    small_network,
+    two_cpus,  # noqa: F401
+)
+
+# Every option of the trainer at once, in the two combinations that are possible.
+CACHED = {
+    "augmentation": "standard",  # "strong" takes long to trace
+    "cached_views": 2,
+    "label_smoothing": 0.1,
+    "dropout": 0.3,
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "cosine"),
+    "warmup_epochs": (0.5, 0.5),
+    "clip_norm": 0.5,
+    "accumulation_steps": (2, 2),
+    "ema": 0.9,
+    "cnn_image_size": "160:0.5,299:0.5",
+    "eval_image_size": 224,
+    "class_weights": "balanced",
+    "sampling": "balanced",
+}
+MIXED = CACHED | {
+    "cached_views": 0,
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("onecycle", "onecycle"),
+    "warmup_epochs": (0.0, 0.0),
+    "layer_decay": 0.5,
+    "batchnorm_momentum": "auto",
+}
+OPTIONS = {"cached": CACHED, "mixed": MIXED}
+PHASES = {"phase1": phases.PHASE1, "phase2": phases.PHASE2}
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+def run(phase, config, strategy=None):
+    train.train((phase,), config, strategy=strategy, build=small_network.small_build)
+
+
+def results_of(config, phase):
+    """Best weights, and the last checkpoint's variables."""
+    folder = run_folder.RunFolder(config.run_dir)
+    best = best_weights.find(folder.best, phase)
+    last = max(folder.checkpoints(phase).glob("[0-9]*"))
+    reader = tf.train.load_checkpoint(str(last / "variables"))
+    variables = {
+        key: reader.get_tensor(key)
+        for key in reader.get_variable_to_shape_map()
+        if not key.startswith("_")
+    }
+    return best.sha256, variables
+
+
+@pytest.mark.parametrize(
+    "phase, options, augmentation, kills",
+    [
+        ("phase1", "cached", "standard", (5,)),
+        ("phase2", "mixed", "standard", (5,)),
+        pytest.param("phase1", "cached", "strong", (1, 4, 7), marks=pytest.mark.slow),
+        pytest.param("phase2", "mixed", "strong", (1, 4, 7), marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_run_with_all_options_resumes_to_the_bit(
+    phase, options, augmentation, kills, trained, monkeypatch
+):
+    phase = PHASES[phase]
+    settings = OPTIONS[options] | {"augmentation": augmentation, "init_from": str(trained.run_dir)}
+    config = trained.replace(**settings, run="whole", batch_size=(4, 4))
+    run(phase, config)
+    killed = config.replace(run="killed", checkpoint_minutes=1e-9)  # after every step
+    make, done = steps.make_train_step, []
+
+    def make_that_dies(*arguments):
+        step = make(*arguments)
+
+        def counted(batch):
+            if len(done) in kills:
+                done.append(None)
+                raise Killed
+            done.append(batch)
+            return step(batch)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "make_train_step", make_that_dies)
+        for _ in kills:
+            with pytest.raises(Killed):
+                run(phase, killed)
+    run(phase, killed)
+    (expected_best, expected), (best, variables) = (results_of(c, phase) for c in (config, killed))
+    assert expected_best == best and expected.keys() == variables.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(value, variables[key], err_msg=key)
+    assert any("average_" in key for key in expected)
+
+
+@pytest.mark.parametrize("options", ["mixed", pytest.param("cached", marks=pytest.mark.slow)])
+def test_two_replicas_with_all_options_equal_one(options, trained, one_replica, two_replicas):
+    settings = OPTIONS[options] | {"batch_size": (4, 4), "init_from": str(trained.run_dir)}
+    weights = []
+    for name, strategy in (("one", one_replica), ("two", two_replicas)):
+        config = trained.replace(**settings, run=name)
+        run(phases.PHASE2, config, strategy)
+        best = best_weights.find(run_folder.RunFolder(config.run_dir).best, phases.PHASE2)
+        model = small_network.small_build(3).model
+        model.load_weights(best.weights)
+        weights.append((best.epoch, model.get_weights()))
+    assert weights[0][0] == weights[1][0]
+    for one, two in zip(weights[0][1], weights[1][1], strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-5)
+
+
+def test_an_export_with_all_options_equals_the_evaluated_network(
+    trained, small_network, monkeypatch
+):
+    config = trained.replace(**MIXED, run="options", init_from=str(trained.run_dir))
+    train.train((phases.PHASE2,), config)
+    evaluate.run((), config)
+    results = json.loads((config.run_dir / "results.json").read_text())
+    best = best_weights.latest(run_folder.RunFolder(config.run_dir).best)
+    # The average of the weights was validated, and is what is kept and evaluated.
+    assert results["validation"]["loss"] == pytest.approx(best.validation.loss, abs=1e-5)
+    loaded = classifier.load(config.run_dir)
+    assert loaded.preprocessing.image_size == 224
+    monkeypatch.setattr(export.bundle.keras_and_litert, "litert", lambda *_: b"")
+    export.run((), config)
+    signature = loader.load(config.run_dir / "export").signatures["serving_default"]
+    files = sorted(pathlib.Path(config.data.dataset, "val").rglob("*.png"))
+    contents = [path.read_bytes() for path in files[:3]]
+    outputs = signature(image_bytes=contents)
+    for index, content in enumerate(contents):
+        views = {name: view[None] for name, view in loaded.views(content).items()}
+        expected = np.sort(loaded.probabilities(views).numpy()[0])[::-1]
+        np.testing.assert_allclose(outputs["probabilities"][index], expected, atol=1e-5)
+
+
+def test_each_part_of_a_phase_trains_at_its_size(trained, monkeypatch):
+    sizes = []
+    make = steps.make_train_step
+
+    def spy(*arguments):
+        step = make(*arguments)
+        return lambda batch: sizes.append(batch["image"].shape[1:3]) or step(batch)
+
+    monkeypatch.setattr(steps, "make_train_step", spy)
+    config = trained.replace(
+        cnn_image_size="299/100:0.25,200:0.5,299:0.25", batch_size=(4, 4), feature_cache="off"
+    )
+    run(phases.PHASE2, config)
+    assert sizes == [(100, 100)] * 2 + [(200, 200)] * 4 + [(299, 299)] * 2
+
+
+def test_phase1_caches_features_at_its_own_image_size(trained, tmp_path, capsys):
+    config = trained.replace(
+        run="small", cnn_image_size="160", feature_cache=str(tmp_path / "features")
+    )
+    run(phases.PHASE1, config)
+    keys = [json.loads(p.read_text()) for p in (tmp_path / "features").rglob("key.json")]
+    sizes = {key["split"]: key["image_size"] for key in keys}
+    assert sizes == {"train": 160, "validation": shapes.IMAGE_SIZE}
+    assert "images of train from" in capsys.readouterr().out
+
+
+def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, capsys):
+    config = trained.replace(
+        run="patient", learning_rate=(1e-30, 1e-30), epochs=(5, 5), patience=(2, 2)
+    )
+    message = "phase1 has had no better validation result for 2 epochs"
+    for _ in range(2):  # the second time nothing is trained
+        run(phases.PHASE1, config)
+        assert f"{message} (--patience=2) after 3 of 5 epochs" in capsys.readouterr().out
+    assert last_position(config) == (3, 0)
+    run(phases.PHASE1, config.replace(patience=(0, 0)))
+    assert last_position(config) == (5, 0)
+
+
+def test_a_phase_out_of_time_is_saved_and_evaluated_and_resumes(trained, monkeypatch, capsys):
+    config = trained.replace(run="timed", max_minutes=(1.0, 1.0), init_from=str(trained.run_dir))
+    clock = iter(range(0, 10**6, 10))  # ten seconds between two steps
+    times = types.SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(stopping, "time", times)
+    for _ in range(2):  # the second time nothing is trained
+        run(phases.PHASE2, config)
+        output = capsys.readouterr().out
+        assert "phase2 has used its --max_minutes=1 after 0 of 2 epochs and 6 steps" in output
+    assert last_position(config, phases.PHASE2) == (0, 6)
+    assert best_weights.find(run_folder.RunFolder(config.run_dir).best, phases.PHASE2).epoch == 1
+    run(phases.PHASE2, config.replace(max_minutes=(0.0, 0.0)))
+    whole = config.replace(run="whole", max_minutes=(0.0, 0.0))
+    run(phases.PHASE2, whole)
+    (_, continued), (_, expected) = (results_of(c, phases.PHASE2) for c in (config, whole))
+    for key in expected:
+        if key.startswith(("model", "optimizer")):
+            np.testing.assert_array_equal(continued[key], expected[key], err_msg=key)
+
+
+def last_position(config, phase=phases.PHASE1):
+    """(epoch, step) of the last checkpoint."""
+    _, variables = results_of(config, phase)
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    return int(variables[f"epoch{suffix}"]), int(variables[f"step{suffix}"])
