@@ -101,7 +101,7 @@ def _batches(
         config,
         data.train,
         train_cnn=phase.train_cnn,
-        dropout_width=state.network.model.get_layer("logits").input.shape[-1],
+        dropout_width=state.network.fused_width,
         preprocessing=views_lib.Preprocessing(
             config.data.resize_method,
             image_sizes.parse(config.training.cnn_image_size)[phase.index][0].size,

@@ -46,6 +46,11 @@ class Network:
         """The kernel of the LSTM layers, "ours" or "cudnn"."""
         return self.rnn.get_layer("rnn_features").lstm_kernel
 
+    @property
+    def fused_width(self) -> int:
+        """The number of fused features, which the last layer classifies."""
+        return self.fusion.get_layer("logits").input.shape[-1]
+
     def branches(self, batch: dict[str, tf.Tensor], training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """The outputs of both branches, (B, 2048) each.
 

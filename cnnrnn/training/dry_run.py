@@ -9,15 +9,17 @@ import tensorflow as tf
 from absl import logging
 
 from cnnrnn import config as config_lib
-from cnnrnn import phases
+from cnnrnn import phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.settings import image_sizes
 from cnnrnn.system import console, gpu_memory, memory, pipelined
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import cost, feature_cache, steps, train_state
+from cnnrnn.training import cost, feature_cache, size_schedule, steps, train_state
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
 
@@ -92,50 +94,66 @@ class _DryRun:
     state: train_state.TrainState
     strategy: tf.distribute.Strategy
 
-    @property
-    def samples(self) -> training_samples.TrainingSamples:
-        return training_samples.TrainingSamples.of(
-            self.config,
-            self.data.train,
-            train_cnn=self.phase.train_cnn,
-            dropout_width=self.state.network.model.get_layer("logits").input.shape[-1],
-        )
-
     def parts(self, schedule: phases.Schedule) -> dict[str, cost.Part | None]:
         """Times the parts of the phase: "features", "training" and "validation"."""
-        train, validation = self.data.train, self.data.validation
+        config, train, validation = self.config, self.data.train, self.data.validation
+        network, strategy = self.state.network, self.strategy
         images = schedule.steps_per_epoch * schedule.batch_size
-        caches = not self.phase.train_cnn and self.config.training.feature_cache_dir is not None
-        views = self.samples.view_count
+        sizes = size_schedule.SizeSchedule(
+            image_sizes.parse(config.training.cnn_image_size)[self.phase.index],
+            schedule.total_steps,
+        )
+        samples = training_samples.TrainingSamples.of(
+            config,
+            train,
+            train_cnn=self.phase.train_cnn,
+            dropout_width=network.fused_width,
+        )
+        evaluated = training_samples.TrainingSamples(
+            samples.order, _of_size(samples, config.data.eval_image_size or shapes.IMAGE_SIZE)
+        )
+        caches = not self.phase.train_cnn and config.training.feature_cache_dir is not None
+        views = samples.view_count
         cache_train = caches and feature_cache.pays(schedule.epochs * images / len(train), views)
         cache_validation = caches and feature_cache.pays(schedule.epochs)
         cached = views * len(train) * cache_train + len(validation) * cache_validation
-        network, strategy = self.state.network, self.strategy
         features = None
         if cached:
             step = steps.make_feature_step(network, strategy)
-            batch_size = feature_cache.batch_size(strategy)
-            rate = self._rate(step, batch_size, cached=False)
+            rate = self._rate(step, feature_cache.batch_size(strategy), evaluated, cached=False)
             features = cost.Part(rate, images=cached, passes=1)
         train_step = steps.make_train_step(
-            self.state, strategy, schedule.batch_size, steps.Options.of(self.phase, self.config)
+            self.state, strategy, schedule.batch_size, steps.Options.of(self.phase, config)
         )
-        train_rate = self._rate(train_step, schedule.batch_size, cached=cache_train)
+        seconds = 0.0  # of the phase's steps
+        for part in sizes.parts:
+            sized = dataclasses.replace(samples, preprocessing=_of_size(samples, part.size))
+            rate = self._rate(train_step, schedule.batch_size, sized, cached=cache_train)
+            seconds += (part.end - part.start) * schedule.batch_size / rate
         eval_step = steps.make_eval_step(network, strategy)
-        eval_rate = self._rate(eval_step, schedule.batch_size, cached=cache_validation)
+        eval_rate = self._rate(eval_step, schedule.batch_size, evaluated, cached=cache_validation)
         return {
             "features": features,
-            "training": cost.Part(train_rate, images, passes=schedule.epochs),
+            "training": cost.Part(
+                images * schedule.epochs / seconds, images, passes=schedule.epochs
+            ),
             "validation": cost.Part(eval_rate, len(validation), passes=schedule.epochs),
         }
 
-    def _rate(self, step: Callable, batch_size: int, cached: bool) -> float:
+    def _rate(
+        self,
+        step: Callable,
+        batch_size: int,
+        samples: training_samples.TrainingSamples,
+        *,
+        cached: bool,
+    ) -> float:
         """Images/s of a step and its pipeline, with or without cached features."""
         train = self.data.train
         width = self.state.network.cnn.output.shape[-1]
         batches = input_pipeline.training(
             train,
-            self.samples,
+            samples,
             batch_size=batch_size,
             start=0,
             features=ConstantFeatures(width) if cached else None,
@@ -149,7 +167,7 @@ class _DryRun:
                 raise
             except tf.errors.OpError as error:
                 count = (1 + _TIMED_STEPS) * batch_size
-                indices = self.samples.order.indices_at(0, count)
+                indices = samples.order.indices_at(0, count)
                 raise input_pipeline.decoding_error(train, indices, error) from error
 
         pipelined.read(step(next_batch()))  # compiles
@@ -157,3 +175,7 @@ class _DryRun:
         for _ in range(_TIMED_STEPS):
             pipelined.read(step(next_batch()))
         return _TIMED_STEPS * batch_size / (time.monotonic() - start)
+
+
+def _of_size(samples: training_samples.TrainingSamples, image_size: int) -> views_lib.Preprocessing:
+    return dataclasses.replace(samples.preprocessing, image_size=image_size)

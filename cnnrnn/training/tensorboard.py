@@ -65,7 +65,11 @@ class Summaries:
         self._validation.close()
 
     def start(
-        self, config: config_lib.Config, network: network_lib.Network, batch: dict[str, np.ndarray]
+        self,
+        config: config_lib.Config,
+        network: network_lib.Network,
+        batch: dict[str, np.ndarray],
+        picture: np.ndarray,
     ) -> None:
         """Writes the flags, the graph, and the inputs of both branches for some images.
 
@@ -73,6 +77,7 @@ class Summaries:
             config: settings of the run.
             network: its inference graph is written.
             batch: training examples from `input_pipeline`.
+            picture: of these with their labels, from `train_batch`.
         """
         with self._train.as_default(step=0):
             lines = "".join(
@@ -81,6 +86,7 @@ class Summaries:
             )
             tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{lines}")
             tf.summary.graph(_inference_graph(network))
+            tf.summary.image("input/train_batch", picture)
             tf.summary.image(
                 "input/rgb", charts.rgb_images(batch["image"][:_INPUTS]), max_outputs=_INPUTS
             )

@@ -30,6 +30,7 @@ from cnnrnn.training import (
     steps,
     stopping,
     tensorboard,
+    train_batch,
     train_state,
     training_batches,
 )
@@ -166,7 +167,7 @@ class PhaseTrainer:
                 config,
                 self._data.train,
                 train_cnn=self._phase.train_cnn,
-                dropout_width=network.fusion.get_layer("logits").input.shape[-1],
+                dropout_width=network.fused_width,
             ),
             self._sizes,
             schedule.batch_size,
@@ -175,7 +176,9 @@ class PhaseTrainer:
         )
         if self._steps_done == 0:
             first = self._batches.first()
-            self._summaries.start(config, network, first)
+            path = self._folder.train_batch(self._phase)
+            picture = train_batch.write(path, first, self._data.class_names)
+            self._summaries.start(config, network, first, picture)
         preprocessing = views_lib.Preprocessing(
             config.data.resize_method, config.data.eval_image_size or shapes.IMAGE_SIZE
         )
