@@ -55,25 +55,7 @@ class Config:
     def __post_init__(self):
         for _, field, value in self._settings():
             _check(field, value)
-        if self.data.archive and self.data.dataset != "tiny_imagenet_100":
-            raise errors.UsageError(
-                f"--archive={self.data.archive} needs --dataset=tiny_imagenet_100. "
-                f"Received: --dataset={self.data.dataset}."
-            )
-        mixes = self.augmentation.mixup or self.augmentation.cutmix
-        if self.training.cached_views and (mixes or self.augmentation.augmentation == "none"):
-            raise errors.UsageError(
-                f"--cached_views={self.training.cached_views} needs --augmentation without --mixup "
-                "and --cutmix: the features of mixed images cannot be cached."
-            )
-        for schedule, epochs in zip(
-            self.optimization.schedule, self.optimization.warmup_epochs, strict=True
-        ):
-            if schedule == "onecycle" and epochs:
-                raise errors.UsageError(
-                    f"--warmup_epochs={epochs} does not go with --schedule=onecycle, which has a "
-                    "warm-up of its own."
-                )
+        self._check_combinations()
 
     @classmethod
     def of(cls, **settings: Any) -> "Config":
@@ -126,6 +108,42 @@ class Config:
             for group, field, value in self._settings()
             if group in RECORDED
         }
+
+    def _check_combinations(self) -> None:
+        """Raises UsageError for settings that contradict each other."""
+        if self.data.archive and self.data.dataset != "tiny_imagenet_100":
+            raise errors.UsageError(
+                f"--archive={self.data.archive} needs --dataset=tiny_imagenet_100. "
+                f"Received: --dataset={self.data.dataset}."
+            )
+        mixes = self.augmentation.mixup or self.augmentation.cutmix
+        if self.training.cached_views and (mixes or self.augmentation.augmentation == "none"):
+            raise errors.UsageError(
+                f"--cached_views={self.training.cached_views} needs --augmentation without --mixup "
+                "and --cutmix: the features of mixed images cannot be cached."
+            )
+        for schedule, epochs in zip(
+            self.optimization.schedule, self.optimization.warmup_epochs, strict=True
+        ):
+            if schedule == "onecycle" and epochs:
+                raise errors.UsageError(
+                    f"--warmup_epochs={epochs} does not go with --schedule=onecycle, which has a "
+                    "warm-up of its own."
+                )
+        if mixes and 1 in self.training.batch_size:
+            raise errors.UsageError(
+                "--mixup and --cutmix mix the images of a batch, so they need a --batch_size of at "
+                "least 2."
+            )
+        for name, value, optimizer in (
+            ("weight_decay", self.optimization.weight_decay, "adamw"),
+            ("momentum", self.optimization.momentum, "sgd"),
+        ):
+            default = getattr(optimization_settings.OptimizationSettings, name)
+            if value != default and optimizer not in self.optimization.optimizer:
+                raise errors.UsageError(
+                    f"--{name}={value:g} has no effect without --optimizer={optimizer}."
+                )
 
     def _settings(self) -> Iterator[tuple[str, dataclasses.Field, Any]]:
         """Yields (name of the group, field, value) of each setting."""

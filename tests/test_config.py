@@ -103,10 +103,13 @@ def test_image_sizes_are_a_schedule_for_each_phase():
         {"cached_views": 2},
         {"cached_views": 2, "augmentation": "flip", "mixup": 0.2},
         {"schedule": ("constant", "onecycle"), "warmup_epochs": (1.0, 1.0)},
+        {"mixup": 0.2, "batch_size": (2, 1)},
+        {"weight_decay": 0.1},
+        {"momentum": 0.5, "optimizer": ("adamw", "adam")},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings):
-    with pytest.raises(errors.UsageError, match="needs|does not go with"):
+    with pytest.raises(errors.UsageError, match="needs?|does not go with|has no effect"):
         config.Config.of(**settings)
 
 

@@ -108,14 +108,14 @@ def _settings(
     original: run_folder.RunFolder, phase: phases.Phase, root: pathlib.Path
 ) -> config_lib.Config:
     """The recorded settings of a phase, for a run folder at `root`; on GPUs --deterministic."""
-    config = recorded_settings(original, phase)
-    if config.training.max_minutes[phase.index]:
+    recorded = recorded_settings(original, phase)
+    if recorded.training.max_minutes[phase.index]:
         raise errors.UsageError(
             f"{phase.name} of {original.root} was limited by --max_minutes, so where it ended "
             "depends on the speed of the machine: it cannot be reproduced."
         )
-    deterministic = config.run.deterministic or bool(tf.config.list_physical_devices("GPU"))
-    return config.replace(runs_dir=str(root.parent), run=root.name, deterministic=deterministic)
+    deterministic = recorded.run.deterministic or bool(tf.config.list_physical_devices("GPU"))
+    return recorded.replace(runs_dir=str(root.parent), run=root.name, deterministic=deterministic)
 
 
 def _today(
