@@ -41,13 +41,26 @@ def save(
     class_names: tuple[str, ...],
     epoch: int,
     validation: metrics.Means,
+    *,
+    step: int = 0,
 ) -> None:
     """Replaces a phase's best weights.
+
+    Args:
+        directory: of the best weights of a run.
+        phase: that trained them.
+        model: has the weights.
+        class_names: the classes of its outputs, in order.
+        epoch: from 1.
+        validation: their figures.
+        step: finished steps of the epoch, 0 if it is complete. The complete epoch has a file of its
+            own, because a killed process must not leave a file that its record does not describe.
 
     Raises:
         RunError: they cannot be written; the previous ones stay.
     """
-    weights = directory / f"{phase.name}-epoch{epoch:04d}.weights.h5"
+    within = f"-step{step:06d}" if step else ""
+    weights = directory / f"{phase.name}-epoch{epoch:04d}{within}.weights.h5"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         atomic_files.check_free_space(

@@ -335,9 +335,15 @@ def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
     identity = {name: settings[name] for name in (*_SHARED, *own)}
     identity |= {name: settings[name][phase.index] for name in _PAIRS}
     identity["cnn_image_size"] = image_sizes.text(sizes)
-    if identity["schedule"] != "constant" or len(sizes) > 1:
+    if not epochs_can_grow(phase, settings):
         identity["epochs"] = settings["epochs"][phase.index]
     return identity
+
+
+def epochs_can_grow(phase: phases.Phase, settings: dict[str, Any]) -> bool:
+    """Whether more epochs continue a phase: its rate and its image size are constant."""
+    sizes = image_sizes.parse(settings["cnn_image_size"])[phase.index]
+    return settings["schedule"][phase.index] == "constant" and len(sizes) == 1
 
 
 def _shown(value: Any) -> str:

@@ -37,7 +37,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import atomic_files, checksummed, pipelined, progress
+from cnnrnn.system import atomic_files, checksummed, pipelined, progress, stop_signals
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import steps
 
@@ -201,6 +201,7 @@ class FeatureCache:
                     pending = pending[n:]
                 done += len(features)
                 bar.update(done)
+                stop_signals.check()
 
     def _batches(self, rows: "_Rows", numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Computes the features of rows, (n,) numbers: (B, 2048) arrays, in order."""

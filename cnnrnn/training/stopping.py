@@ -28,6 +28,7 @@ class Stopping:
         self._epochs = config.training.epochs[phase.index]
         self._patience = config.training.patience[phase.index]
         self._minutes = config.training.max_minutes[phase.index]
+        self._can_grow = run_folder.epochs_can_grow(phase, config.to_json())
         self._measured_at: float | None = None
 
     def measure(self) -> None:
@@ -46,9 +47,11 @@ class Stopping:
         """Why no further epoch is trained, as a sentence; '' if one is."""
         name, position = self._phase.name, self._position
         if position.epoch >= self._epochs:
-            return (
-                f"{name}: all {self._epochs} epochs are done. Give more --epochs to continue, or "
-                "another --run=NAME to start again."
+            return f"{name}: all {self._epochs} epochs are done. " + (
+                "Give more --epochs to continue, or another --run=NAME to start again."
+                if self._can_grow
+                else "Their number is part of its schedule: to train on, give --init_from="
+                f"{self._folder.root} and another --run=NAME."
             )
         left = f"{position.epoch} of {self._epochs} epochs"
         if position.step:

@@ -10,7 +10,6 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import errors, metrics, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
@@ -22,9 +21,9 @@ from cnnrnn.system import gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.training import (
     class_weights,
     epoch_result,
-    feature_cache,
     initial_weights,
     optimizers,
+    phase_features,
     size_schedule,
     startup_report,
     steps,
@@ -161,7 +160,9 @@ class PhaseTrainer:
 
     def _run_epochs(self) -> None:
         config, schedule, network = self._config, self._schedule, self._network
-        self._batches = training_batches.TrainingBatches(
+        features = phase_features.PhaseFeatures(self._phase, config, network, self._strategy)
+        # Not an attribute: what a phase holds is to be free again when the next one starts.
+        batches = training_batches.TrainingBatches(
             self._data.train,
             training_samples_lib.TrainingSamples.of(
                 config,
@@ -172,23 +173,21 @@ class PhaseTrainer:
             self._sizes,
             schedule.batch_size,
             self._strategy,
-            self._features_of if self._caches_features else lambda *_: None,
+            features,
         )
         if self._steps_done == 0:
-            first = self._batches.first()
+            first = batches.first()
             path = self._folder.train_batch(self._phase)
             picture = train_batch.write(path, first, self._data.class_names)
             self._summaries.start(config, network, first, picture)
         preprocessing = views_lib.Preprocessing(
             config.data.resize_method, config.data.eval_image_size or shapes.IMAGE_SIZE
         )
-        self._batches.start_at(self._steps_done)
-        validation_features = None
-        if self._caches_features:
-            epochs_left = schedule.epochs - self._steps_done / schedule.steps_per_epoch
-            validation_features = self._feature_cache(preprocessing).features(
-                self._data.validation, "validation", epochs_left
-            )
+        batches.start_at(self._steps_done)
+        epochs_left = schedule.epochs - self._steps_done / schedule.steps_per_epoch
+        validation_features = features.of_validation(
+            self._data.validation, preprocessing, epochs_left
+        )
         self._train_step = pipelined.Pipelined(
             steps.make_train_step(
                 self._state,
@@ -206,8 +205,9 @@ class PhaseTrainer:
         try:
             with stop_signals.held():
                 self._stopping.measure()
+                self._speed = self._speed_report()
                 while not self._stopping.reason:
-                    result = self._train_epoch()
+                    result = self._train_epoch(batches)
                     with self._averaged_weights():
                         predictions = evaluator.predict(
                             self._data.validation,
@@ -228,10 +228,14 @@ class PhaseTrainer:
         return contextlib.nullcontext() if average is None else average.applied()
 
     @property
+    def _updates(self) -> int:
+        return int(self._state.optimizer.iterations.numpy())
+
+    @property
     def _label(self) -> str:
         return f"{self._phase.name} epoch {self._position.epoch + 1}/{self._schedule.epochs}"
 
-    def _train_epoch(self) -> epoch_result.EpochResult:
+    def _train_epoch(self, batches: training_batches.TrainingBatches) -> epoch_result.EpochResult:
         """Trains to the end of the current epoch, or of the phase's time.
 
         Each step is launched before the results of the previous one are read and checked. A step
@@ -242,7 +246,6 @@ class PhaseTrainer:
         following = (position.epoch + 1) * schedule.steps_per_epoch
         later = self._sizes.cost(following, schedule.total_steps, self._steps_done)
         waited, start = 0.0, time.monotonic()
-        part = speed = None
         with progress.Progress(
             self._label,
             images,
@@ -251,14 +254,16 @@ class PhaseTrainer:
             later=round(later * schedule.batch_size),
         ) as bar:
             while position.step + self._train_step.pending < schedule.steps_per_epoch:
+                if batches.begins_a_part:  # which can take long
+                    self._save()
+                    batches.begin_part()
+                    self._speed = self._speed_report()
                 asked = time.monotonic()
-                batch = next(self._batches)
+                batch = next(batches)
                 asking = time.monotonic() - asked
-                if self._batches.part is not part:
-                    part, speed = self._batches.part, self._speed_report()
                 self._count(self._train_step.call(batch))
                 waited += asking * self._train_step.was_idle  # a GPU was at work otherwise
-                speed.step_launched()
+                self._speed.step_launched()
                 self._show(bar)
                 stop_signals.check()
                 self._stopping.measure()
@@ -320,6 +325,7 @@ class PhaseTrainer:
                 self._data.class_names,
                 position.epoch + 1,
                 validation,
+                step=position.step % self._schedule.steps_per_epoch,
             )
         )
         if is_best:
@@ -340,7 +346,8 @@ class PhaseTrainer:
         schedule, position = self._schedule, self._position
         steps_done, label = self._steps_done, self._label
         rates = {
-            "learning_rate": optimizers.rate_at(schedule, steps_done - 1),  # of the last step
+            # Of the last update: with float16 some steps are skipped.
+            "learning_rate": optimizers.rate_at(schedule, max(self._updates - 1, 0)),
             "images_per_second": result.images_per_second,
             "waiting_for_input": result.waiting,
         }
@@ -377,21 +384,3 @@ class PhaseTrainer:
             steps_done=self._steps_done,
             validation_images=len(self._data.validation),
         )
-
-    def _features_of(
-        self, samples: training_samples_lib.TrainingSamples, part: size_schedule.Part
-    ) -> input_pipeline.Features | None:
-        """Cached features of the frozen CNN for a part of the phase, where they pay off."""
-        images = (part.end - self._steps_done) * self._schedule.batch_size
-        train = self._data.train
-        return self._feature_cache(samples.preprocessing).features(
-            train, "train", images / len(train), samples
-        )
-
-    @property
-    def _caches_features(self) -> bool:
-        return not (self._phase.train_cnn or self._config.training.feature_cache_dir is None)
-
-    def _feature_cache(self, preprocessing: views_lib.Preprocessing) -> feature_cache.FeatureCache:
-        directory = self._config.training.feature_cache_dir
-        return feature_cache.FeatureCache(directory, self._network, self._strategy, preprocessing)

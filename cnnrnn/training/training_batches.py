@@ -1,7 +1,7 @@
 """The batches of a phase, in order, each part of the phase in its own image size."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -10,11 +10,9 @@ from absl import logging
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.datasets import training_samples as training_samples_lib
-from cnnrnn.training import size_schedule
+from cnnrnn.training import phase_features, size_schedule
 
 Samples = training_samples_lib.TrainingSamples
-# The cached features of the samples of a part of the phase, None if there are none.
-FeaturesOf = Callable[[Samples, size_schedule.Part], input_pipeline.Features | None]
 
 _SHOWN = 16  # images of the first batch
 
@@ -28,7 +26,7 @@ class TrainingBatches:
         sizes: image sizes of the CNN over the steps.
         batch_size: images per step, over all replicas.
         strategy: each batch is divided among its replicas.
-        features_of: called when a part begins.
+        features: cached ones are used where they pay off for a part.
     """
 
     def __init__(
@@ -38,23 +36,23 @@ class TrainingBatches:
         sizes: size_schedule.SizeSchedule,
         batch_size: int,
         strategy: tf.distribute.Strategy,
-        features_of: FeaturesOf,
+        features: phase_features.PhaseFeatures,
     ):
         self._split, self._samples, self._sizes = split, samples, sizes
-        self._batch_size, self._strategy, self._features_of = batch_size, strategy, features_of
+        self._batch_size, self._strategy, self._features = batch_size, strategy, features
         self._step = 0
         self._part: size_schedule.Part | None = None
         self._iterator: Iterator[dict[str, tf.Tensor]] = iter(())
 
     def start_at(self, step: int) -> None:
-        """Makes `step` the next one, and prepares its part of the phase."""
-        self._step, self._part = step, None
-        self._open(self._sizes.at(step))
+        """Makes `step` the next one, and begins its part of the phase."""
+        self._step = step
+        self.begin_part()
 
     @property
-    def part(self) -> size_schedule.Part:
-        """The part of the phase that the last batch belongs to."""
-        return self._part
+    def begins_a_part(self) -> bool:
+        """Whether `begin_part` is to be called before the next batch."""
+        return self._part != self._sizes.at(self._step)
 
     def __iter__(self) -> "TrainingBatches":
         return self
@@ -65,9 +63,6 @@ class TrainingBatches:
         Raises:
             RunError: an image cannot be decoded.
         """
-        part = self._sizes.at(self._step)
-        if part is not self._part:
-            self._open(part)
         try:
             batch = next(self._iterator)
         except tf.errors.OpError as error:
@@ -92,22 +87,28 @@ class TrainingBatches:
             indices = self._samples.order.indices_at(0, count)
             raise input_pipeline.decoding_error(self._split, indices, error) from error
 
-    def _open(self, part: size_schedule.Part) -> None:
-        """Starts the pipeline of a part; the previous one ends first, with its threads."""
-        self._iterator = iter(())
-        self._part = part
+    def begin_part(self) -> None:
+        """Starts the pipeline of the part of the next step; in phase 1 this may compute features.
+
+        Raises:
+            RunError: an image cannot be decoded, or features cannot be written.
+            Stopped: by a signal.
+        """
+        self._iterator = iter(())  # the previous pipeline ends first, with its threads
+        self._part = part = self._sizes.at(self._step)
         if len(self._sizes.parts) > 1:
             logging.info(
                 f"images of {part.size}x{part.size} for the CNN in steps {part.start + 1:,} to "
                 f"{part.end:,}"
             )
         samples = self._samples_of(part)
+        passes = (part.end - self._step) * self._batch_size / len(self._split)
         batches = input_pipeline.training(
             self._split,
             samples,
             batch_size=self._batch_size,
             start=self._step * self._batch_size,
-            features=self._features_of(samples, part),
+            features=self._features.of_training(self._split, samples, passes),
         )
         self._iterator = input_pipeline.distribute(batches, self._strategy)
 

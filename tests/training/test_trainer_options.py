@@ -1,18 +1,20 @@
 """The training loop with its options: exact resume, replicas, image sizes, early stops."""
 
+import gc
 import json
 import pathlib
 import types
+import weakref
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import phases, shapes
+from cnnrnn import errors, phases, shapes
 from cnnrnn.commands import evaluate, export, train
 from cnnrnn.export import loader
 from cnnrnn.runs import best_weights, classifier, run_folder
-from cnnrnn.training import steps, stopping
+from cnnrnn.training import steps, stopping, trainer
 from tests import (
     small_network,
     two_cpus,  # noqa: F401
@@ -43,6 +45,7 @@ MIXED = CACHED | {
     "schedule": ("onecycle", "onecycle"),
     "warmup_epochs": (0.0, 0.0),
     "layer_decay": 0.5,
+    "unfreeze_from": "bn",
     "batchnorm_momentum": "auto",
 }
 OPTIONS = {"cached": CACHED, "mixed": MIXED}
@@ -180,6 +183,39 @@ def test_phase1_caches_features_at_its_own_image_size(trained, tmp_path, capsys)
     sizes = {key["split"]: key["image_size"] for key in keys}
     assert sizes == {"train": 160, "validation": shapes.IMAGE_SIZE}
     assert "images of train from" in capsys.readouterr().out
+
+
+def test_nothing_of_phase1_is_held_when_phase2_starts(small_config, monkeypatch):
+    trainers, alive = [], []
+
+    class Recorded(trainer.PhaseTrainer):
+        def __init__(self, *arguments):
+            alive.extend(reference() for reference in trainers)
+            super().__init__(*arguments)
+            trainers.append(weakref.ref(self))
+
+    monkeypatch.setattr(trainer, "PhaseTrainer", Recorded)
+    gc.disable()  # memory is needed at once
+    try:
+        train.train(tuple(PHASES.values()), small_config, build=small_network.small_build)
+    finally:
+        gc.enable()
+    assert alive == [None]
+
+
+def test_the_speed_is_reported_once_for_each_size(trained, capsys):
+    config = trained.replace(cnn_image_size="299/80:0.5,100:0.5", batch_size=(4, 2))
+    run(phases.PHASE2, config)
+    assert capsys.readouterr().out.count("images/s, peak memory") == 2
+
+
+def test_a_complete_phase_with_a_falling_rate_is_not_continued(trained, capsys):
+    config = trained.replace(run="cosine", schedule=("cosine", "cosine"))
+    for _ in range(2):
+        run(phases.PHASE1, config)
+    assert "give --init_from=" in capsys.readouterr().out
+    with pytest.raises(errors.UsageError, match="--epochs=2 .now 3."):
+        run(phases.PHASE1, config.replace(epochs=(3, 3)))
 
 
 def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, capsys):
