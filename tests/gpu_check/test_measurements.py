@@ -80,6 +80,7 @@ def test_replicas_are_told_from_those_that_do_not_synchronize(settings, one_repl
     assert separate[0] != pytest.approx(alone[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_digest_tells_different_trainings_apart(settings):
     first, second = (determinism.measure(settings).figures for _ in range(2))
     assert first == second and list(first) == ["float32"]

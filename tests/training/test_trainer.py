@@ -108,7 +108,8 @@ def test_tensorboard_gets_its_curves_and_images(small_config):
     for tag in ("loss", "top1", "top5"):
         assert [step for step, _ in validation[tag]] == [4, 8]
     assert training["learning_rate"][0][1] == pytest.approx(1e-3)
-    assert {"flags", "input/rgb", "input/gray_sequence"} <= set(training)
+    assert {"flags", "input/train_batch", "input/rgb", "input/gray_sequence"} <= set(training)
+    assert folder.train_batch(phases.PHASE1).read_bytes().startswith(b"\x89PNG")
     assert "predictions" in validation
     events = next(folder.events(phases.PHASE1, "train").glob("*"))
     graphs = [
