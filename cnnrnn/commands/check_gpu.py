@@ -202,7 +202,8 @@ def run(
 
     Args:
         arguments: names of checks; none: all.
-        config: names the images, and --logical_cpus.
+        config: names the images, and --logical_cpus. Of the training options, those of the recipe
+            are used instead.
         program: the command line of the checks that run commands, up to the command word.
         measure: makes a measurement in a child process.
 
@@ -210,8 +211,7 @@ def run(
         UsageError: there is no GPU and no --logical_cpus, or no such check.
         RunError: a check failed.
     """
-    # Random weights need no download, and BatchNorm is trained as in the recipe.
-    config = config.replace(xception_weights="none", phase2_batchnorm="train")
+    config = _recipe(config)
     with tempfile.TemporaryDirectory(prefix="cnnrnn-check-gpu-") as folder:
         commands = command_line.Program(program, pathlib.Path(folder))
         checks = Checks(config, commands, measure)
@@ -241,6 +241,24 @@ def run(
     print(f"\n{_table(devices, results)}")
     if failed:
         raise errors.RunError(f"{len(failed)} of {len(todo)} checks failed: {', '.join(failed)}.")
+
+
+def _recipe(config: config_lib.Config) -> config_lib.Config:
+    """The settings without the options of training, so that the recipe is what is measured."""
+    defaults = config_lib.Config()
+    config = config.replace(
+        xception_weights="none",  # random ones need no download
+        **{
+            name: getattr(defaults.training, name)
+            for name in ("cnn_image_size", "cached_views", "sampling", "class_weights")
+        },
+    )
+    return dataclasses.replace(
+        config,
+        **{
+            name: getattr(defaults, name) for name in ("augmentation", "optimization", "finetuning")
+        },
+    )
 
 
 def _shown(losses: np.ndarray) -> str:

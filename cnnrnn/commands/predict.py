@@ -122,6 +122,7 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
     """Functions that classify with an export, which decodes images itself."""
     logging.warning(f"loading the export {folder}. {loader.WARNING}")
     export = loader.load(folder, trusted=config.prediction.trust_export)
+    loader.check_image_size(export, folder, config.data.eval_image_size)
     exported, top = export.metadata["top"], config.prediction.top
     if top > exported and export.metadata["classes"] > exported:
         raise errors.UsageError(

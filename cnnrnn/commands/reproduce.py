@@ -111,8 +111,8 @@ def _settings(
     recorded = recorded_settings(original, phase)
     if recorded.training.max_minutes[phase.index]:
         raise errors.UsageError(
-            f"{phase.name} of {original.root} was limited by --max_minutes, so where it ended "
-            "depends on the speed of the machine: it cannot be reproduced."
+            f"{phase.name} of {original.root} may have been ended by --max_minutes, so its length "
+            "may depend on the speed of the machine: it cannot be reproduced."
         )
     deterministic = recorded.run.deterministic or bool(tf.config.list_physical_devices("GPU"))
     return recorded.replace(runs_dir=str(root.parent), run=root.name, deterministic=deterministic)

@@ -33,10 +33,11 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
     Args:
         arguments: none.
-        config: `model`, `trust_export` and the serving group are used.
+        config: `model`, `trust_export`, `eval_image_size` and the serving group are used.
 
     Raises:
-        UsageError: if there is no export, the port is in use, or the web server is not installed.
+        UsageError: if there is no export, or one for another image size, the port is in use, or the
+            web server is not installed.
         RunError: if the export is damaged.
     """
     try:  # here, because these packages are an extra
@@ -53,6 +54,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     folder = root / "export" if (root / "export").is_dir() else root
     logging.info(f"serve: loading {folder}. {loader.WARNING}")
     export = loader.load(folder, trusted=config.prediction.trust_export)
+    loader.check_image_size(export, folder, config.data.eval_image_size)
     predict = functools.partial(_predict, export.signatures)
     preprocessing = views_lib.Preprocessing(export.metadata["resize_method"])
     explain = functools.partial(_explain, export.signatures, preprocessing)

@@ -29,7 +29,8 @@ from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import cost
 
 _IMAGES = 64  # in training, or one of each class
-_BATCH_SIZE = (16, 4)  # of each phase, rounded up to a multiple of the number of devices
+_BATCH_SIZE = (16, 4)  # of each phase, rounded up so that all devices get equal parts
+_WARMUP_EPOCHS = 0.5  # at most, of two epochs
 _KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
 _KILLS_DURING_START = 0.2  # the fraction of kills before training starts
 _POLL_SECONDS = 0.1
@@ -237,9 +238,13 @@ def _compare(expected: Digests, actual: Digests) -> None:
 
 def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
     """The recipe in a few steps: two epochs of each phase, a checkpoint after every step."""
-    per_class = math.ceil(_IMAGES / classes)
     devices = devices_lib.count(config.run.logical_cpus)
-    batch_size = tuple(cost.shared_evenly(size, devices) for size in _BATCH_SIZE)
+    settings = config.optimization
+    batch_size = tuple(
+        cost.shared_evenly(size, devices * parts)
+        for size, parts in zip(_BATCH_SIZE, settings.accumulation_steps, strict=True)
+    )
+    per_class = math.ceil(max(_IMAGES, *batch_size) / classes)
     return config.replace(
         train_per_class=min(config.data.train_per_class or per_class, per_class),
         validation_per_class=1,
@@ -248,6 +253,7 @@ def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
         max_minutes=(0.0, 0.0),  # which depend on the speed
         samples_per_epoch=(3 * batch_size[0], 2 * batch_size[1]),
         batch_size=batch_size,
+        warmup_epochs=tuple(min(epochs, _WARMUP_EPOCHS) for epochs in settings.warmup_epochs),
         checkpoint_minutes=1e-9,
         init_from="",
         deterministic=True,

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from cnnrnn import errors
+from cnnrnn import errors, shapes
 from cnnrnn.system import checksummed
 from cnnrnn.system import text as text_lib
 
@@ -39,6 +39,25 @@ class Export:
 
     signatures: Mapping[str, Callable[..., dict[str, tf.Tensor]]]
     metadata: dict[str, Any]
+
+
+def check_image_size(export: Export, folder: pathlib.Path, asked: int) -> None:
+    """Checks that an export classifies images at the size that was asked for.
+
+    Args:
+        export: loaded from `folder`.
+        folder: for the message.
+        asked: --eval_image_size, 0 if it was not given.
+
+    Raises:
+        UsageError: its size is another one, which is part of its graph.
+    """
+    size = export.metadata.get("cnn_image_size", shapes.IMAGE_SIZE)  # missing: an earlier version
+    if asked not in (0, size):
+        raise errors.UsageError(
+            f"--eval_image_size={asked}: the export {folder} was made for {size}. Run "
+            f"{text_lib.program()} export with --eval_image_size={asked}, or leave out the flag."
+        )
 
 
 def is_export(folder: pathlib.Path) -> bool:

@@ -209,8 +209,9 @@ class RunFolder:
         current = _identity(phase, config.to_json())
         with self._incomplete_config():
             before = _identity(phase, recorded[phase.name])
+        empty = "''"
         differences = [
-            f"--{name}={_shown(before[name])} (now {_shown(current[name])})"
+            f"--{name}={str(before[name]) or empty} (now {str(current[name]) or empty})"
             for name in current
             if before[name] != current[name]
         ]
@@ -260,7 +261,7 @@ class RunFolder:
         """Turns errors of the lookup of recorded settings into UsageError."""
         try:
             yield
-        except (LookupError, TypeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise errors.UsageError(
                 f"{self.root / 'config.json'} is incomplete or damaged ({error!r}): restore it "
                 "from a copy, or give another --run=NAME."
@@ -328,13 +329,16 @@ def _read_objects(path: pathlib.Path) -> dict[str, dict[str, Any]]:
 
 
 def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that determine what a phase computes."""
+    """The settings that determine what a phase computes; equal ones are written in one way."""
     settings = _ADDED | settings
     own = _PHASE2 if phase.train_cnn else _PHASE1
     sizes = image_sizes.parse(settings["cnn_image_size"])[phase.index]
     identity = {name: settings[name] for name in (*_SHARED, *own)}
     identity |= {name: settings[name][phase.index] for name in _PAIRS}
     identity["cnn_image_size"] = image_sizes.text(sizes)
+    identity["eval_image_size"] = identity["eval_image_size"] or shapes.IMAGE_SIZE
+    if identity.get("batchnorm_momentum", "auto") != "auto":
+        identity["batchnorm_momentum"] = str(float(identity["batchnorm_momentum"]))
     if not epochs_can_grow(phase, settings):
         identity["epochs"] = settings["epochs"][phase.index]
     return identity
@@ -344,7 +348,3 @@ def epochs_can_grow(phase: phases.Phase, settings: dict[str, Any]) -> bool:
     """Whether more epochs continue a phase: its rate and its image size are constant."""
     sizes = image_sizes.parse(settings["cnn_image_size"])[phase.index]
     return settings["schedule"][phase.index] == "constant" and len(sizes) == 1
-
-
-def _shown(value: Any) -> str:
-    return "''" if value == "" else str(value)

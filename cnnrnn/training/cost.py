@@ -6,6 +6,7 @@ Needs no TensorFlow: preflight's parent process leaves the memory to its childre
 import dataclasses
 from collections.abc import Callable
 
+from cnnrnn import shapes
 from cnnrnn.system import memory, progress
 
 PHASES = ("phase1", "phase2")
@@ -21,7 +22,8 @@ PHASE_STARTS = "parameters train"
 _PARAMETER_ARRAYS = 4
 _PROGRAM_BYTES = 1.35e9
 # Per image: the outputs of all layers of the CNN, kept for the backward pass, and the temporaries
-# of that pass and of the pipeline. In bfloat16 3.5 GB were measured at batch size 2.
+# of that pass and of the pipeline, for images of 299x299. In bfloat16 3.5 GB were measured at batch
+# size 2.
 _IMAGE_BYTES = 0.29e9
 
 
@@ -148,7 +150,13 @@ def shared_evenly(batch_size: int, devices: int) -> int:
 
 
 def phase2_memory(
-    batch_size: int, parameters: int, *, half: bool, replicas: int = 1, more_arrays: int = 0
+    batch_size: int,
+    parameters: int,
+    *,
+    half: bool,
+    replicas: int = 1,
+    more_arrays: int = 0,
+    image_size: int = shapes.IMAGE_SIZE,
 ) -> float:
     """Estimated peak memory of phase 2 on a CPU, in bytes.
 
@@ -158,20 +166,26 @@ def phase2_memory(
         half: whether products are computed in 16 bits.
         replicas: each has its own copy of the parameters, gradients and moments.
         more_arrays: of the size of all parameters, which --ema and --accumulation_steps need.
+        image_size: the largest one of the CNN.
     """
     # In 16 bits an image takes half as much, and the weights exist as 16-bit copies, too.
     bytes_per_parameter = (_PARAMETER_ARRAYS + more_arrays) * 4 + (2 if half else 0)
-    images = batch_size * _IMAGE_BYTES / (2 if half else 1)
+    pixels = (image_size / shapes.IMAGE_SIZE) ** 2
+    images = batch_size * _IMAGE_BYTES * pixels / (2 if half else 1)
     return bytes_per_parameter * parameters * replicas + _PROGRAM_BYTES + images
 
 
 def largest_phase2_batch(
-    size: float, parameters: int, *, half: bool, replicas: int = 1, more_arrays: int = 0
+    size: float, parameters: int, *, replicas: int = 1, **settings: int | bool
 ) -> int:
-    """The largest batch size whose estimate stays below `size` bytes; 0 if there is none."""
+    """The largest batch size whose estimate stays below `size` bytes; 0 if there is none.
+
+    Args:
+        size: bytes.
+        parameters, replicas, settings: as for `phase2_memory`.
+    """
     fixed, one = (
-        phase2_memory(count, parameters, half=half, replicas=replicas, more_arrays=more_arrays)
-        for count in (0, 1)
+        phase2_memory(count, parameters, replicas=replicas, **settings) for count in (0, 1)
     )
     per_image = one - fixed
     return max(int((size - fixed) / (per_image * replicas)), 0) * replicas

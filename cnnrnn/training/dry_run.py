@@ -14,12 +14,18 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
-from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.settings import image_sizes
 from cnnrnn.system import console, gpu_memory, memory, pipelined
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import cost, feature_cache, size_schedule, steps, train_state
+from cnnrnn.training import (
+    class_weights,
+    cost,
+    feature_cache,
+    size_schedule,
+    steps,
+    train_state,
+)
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
 
@@ -61,13 +67,15 @@ def measure(
     with contextlib.nullcontext() if phase is phases.PHASE1 else console.captured():
         config = config.replace(precision=devices_lib.precision(config.training.precision))
         data = dataset_lib.load(config)
+    weights = class_weights.resolve(config, data)
     schedule = phases.schedule(phase, config, len(data.train))
     parts = config.optimization.accumulation_steps[phase.index]
     devices_lib.check_batch(schedule.batch_size, strategy, parts)
     logging.info(f"{phase_name}: timing a few steps, about a minute at full size")
     network = train_state.build_network(len(data.class_names), config, strategy, build)
     state = train_state.create(network, phase, config, strategy, schedule)
-    run = _DryRun(phase, config, data, state, strategy)
+    options = steps.Options.of(phase, config, weights)
+    run = _DryRun(phase, config, data, state, strategy, options)
     try:
         parts = run.parts(schedule)
     except tf.errors.ResourceExhaustedError as error:
@@ -93,12 +101,13 @@ class _DryRun:
     data: dataset_lib.Dataset
     state: train_state.TrainState
     strategy: tf.distribute.Strategy
+    options: steps.Options
 
     def parts(self, schedule: phases.Schedule) -> dict[str, cost.Part | None]:
         """Times the parts of the phase: "features", "training" and "validation"."""
         config, train, validation = self.config, self.data.train, self.data.validation
-        network, strategy = self.state.network, self.strategy
-        images = schedule.steps_per_epoch * schedule.batch_size
+        network, strategy, batch_size = self.state.network, self.strategy, schedule.batch_size
+        images = schedule.steps_per_epoch * batch_size
         sizes = size_schedule.SizeSchedule(
             image_sizes.parse(config.training.cnn_image_size)[self.phase.index],
             schedule.total_steps,
@@ -109,36 +118,52 @@ class _DryRun:
             train_cnn=self.phase.train_cnn,
             dropout_width=network.fused_width,
         )
-        evaluated = training_samples.TrainingSamples(
-            samples.order, _of_size(samples, config.data.eval_image_size or shapes.IMAGE_SIZE)
-        )
+        eval_size = config.data.eval_image_size or shapes.IMAGE_SIZE
         caches = not self.phase.train_cnn and config.training.feature_cache_dir is not None
         views = samples.view_count
-        cache_train = caches and feature_cache.pays(schedule.epochs * images / len(train), views)
+        computed = []  # (image size, number of images) of each call that computes features
         cache_validation = caches and feature_cache.pays(schedule.epochs)
-        cached = views * len(train) * cache_train + len(validation) * cache_validation
-        features = None
-        if cached:
-            step = steps.make_feature_step(network, strategy)
-            rate = self._rate(step, feature_cache.batch_size(strategy), evaluated, cached=False)
-            features = cost.Part(rate, images=cached, passes=1)
-        train_step = steps.make_train_step(
-            self.state, strategy, schedule.batch_size, steps.Options.of(self.phase, config)
-        )
+        if cache_validation:
+            computed.append((eval_size, len(validation)))
+        train_step = steps.make_train_step(self.state, strategy, batch_size, self.options)
         seconds = 0.0  # of the phase's steps
+        cached_sizes = set()
         for part in sizes.parts:
-            sized = dataclasses.replace(samples, preprocessing=_of_size(samples, part.size))
-            rate = self._rate(train_step, schedule.batch_size, sized, cached=cache_train)
-            seconds += (part.end - part.start) * schedule.batch_size / rate
+            part_images = (part.end - part.start) * batch_size
+            pays = feature_cache.pays(part_images / len(train), views)
+            if caches and pays and part.size not in cached_sizes:
+                cached_sizes.add(part.size)
+                computed.append((part.size, views * len(train)))
+            cached = part.size in cached_sizes
+            rate = self._rate(train_step, batch_size, _of_size(samples, part.size), cached=cached)
+            seconds += part_images / rate
         eval_step = steps.make_eval_step(network, strategy)
-        eval_rate = self._rate(eval_step, schedule.batch_size, evaluated, cached=cache_validation)
+        plain = training_samples.TrainingSamples(samples.order, samples.preprocessing)
+        evaluated = _of_size(plain, eval_size)
+        eval_rate = self._rate(eval_step, batch_size, evaluated, cached=cache_validation)
         return {
-            "features": features,
+            "features": self._features(plain, computed),
             "training": cost.Part(
                 images * schedule.epochs / seconds, images, passes=schedule.epochs
             ),
             "validation": cost.Part(eval_rate, len(validation), passes=schedule.epochs),
         }
+
+    def _features(
+        self, samples: training_samples.TrainingSamples, computed: list[tuple[int, int]]
+    ) -> cost.Part | None:
+        """The features that are computed: numbers of images with their sizes; None: none."""
+        if not computed:
+            return None
+        step = steps.make_feature_step(self.state.network, self.strategy)
+        batch_size = feature_cache.batch_size(self.strategy)
+        rates = {
+            size: self._rate(step, batch_size, _of_size(samples, size), cached=False)
+            for size in sorted({size for size, _ in computed})
+        }
+        images = sum(count for _, count in computed)
+        seconds = sum(count / rates[size] for size, count in computed)
+        return cost.Part(images / seconds, images, passes=1)
 
     def _rate(
         self,
@@ -177,5 +202,8 @@ class _DryRun:
         return _TIMED_STEPS * batch_size / (time.monotonic() - start)
 
 
-def _of_size(samples: training_samples.TrainingSamples, image_size: int) -> views_lib.Preprocessing:
-    return dataclasses.replace(samples.preprocessing, image_size=image_size)
+def _of_size(
+    samples: training_samples.TrainingSamples, image_size: int
+) -> training_samples.TrainingSamples:
+    preprocessing = dataclasses.replace(samples.preprocessing, image_size=image_size)
+    return dataclasses.replace(samples, preprocessing=preprocessing)

@@ -9,6 +9,7 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.models import network as network_lib
+from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, memory, progress
 from cnnrnn.training import cost, optimizers, size_schedule
@@ -140,11 +141,13 @@ def report_phase2_memory(
     batch_size = config.training.batch_size[phases.PHASE2.index]
     settings = config.optimization
     parts = settings.accumulation_steps[phases.PHASE2.index]
+    sizes = image_sizes.parse(config.training.cnn_image_size)[phases.PHASE2.index]
     size = {
         "parameters": network.model.count_params(),
         "half": network.precision != "float32",
         "replicas": strategy.num_replicas_in_sync,
         "more_arrays": (settings.ema > 0) + (parts > 1),
+        "image_size": max(each.size for each in sizes),
     }
     need = cost.phase2_memory(batch_size // parts, **size)
     estimate = (

@@ -72,16 +72,17 @@ def make_train_step(
 
     Returns:
         step(batch) -> (4,) sums as in `metrics.sums`, over all replicas; and () float32, the number
-        of replicas with a gradient that is not finite, which ruins the weights. With a loss scale
-        such a step is skipped on all replicas, and counted only if the scale is at its minimum: a
-        lower one may help the next step.
+        of replicas with a gradient that is not finite, or too large to be clipped, which ruins the
+        weights. With a loss scale such a step is skipped on all replicas, and counted only if the
+        scale is at its minimum: a lower one may help the next step.
     """
     optimizer, loss_scale, variables = (
         state.optimizer,
         state.loss_scale,
         state.network.model.trainable_variables,
     )
-    _set_gradient_sum(optimizer, strategy.num_replicas_in_sync, options.clip_norm)
+    replicas = strategy.num_replicas_in_sync
+    _set_gradient_sum(optimizer, replicas, options.clip_norm)
     compute = _gradient_function(state, global_batch, options.loss)
 
     def check(sums: tf.Tensor, gradients: list[tf.Tensor]):
@@ -90,7 +91,7 @@ def make_train_step(
             gradients = [gradient / loss_scale.scale for gradient in gradients]
         # A finite loss can have non-finite gradients: detected here, they stop the run before a
         # checkpoint of the weights that they ruined is written.
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        finite = _are_finite(gradients, replicas if options.clip_norm else 0)
         return sums, tf.cast(~finite, tf.float32), gradients
 
     def apply(gradients: list[tf.Tensor]) -> None:
@@ -133,6 +134,20 @@ def make_train_step(
         return sums, fatal
 
     return train_step if loss_scale is None else scaled_train_step
+
+
+def _are_finite(gradients: list[tf.Tensor], clipped_over: int) -> tf.Tensor:
+    """() bool, whether a replica's gradients are finite, and stay so when they are clipped.
+
+    Args:
+        gradients: of one replica.
+        clipped_over: the number of replicas whose gradients are summed and clipped; 0: not clipped.
+    """
+    if not clipped_over:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+    # Clipping makes NaN of finite gradients if the squared norm of their sum overflows. That norm
+    # is at most the number of replicas times the largest one of a replica.
+    return tf.math.is_finite(tf.square(tf.linalg.global_norm(gradients) * clipped_over))
 
 
 def _gradient_function(

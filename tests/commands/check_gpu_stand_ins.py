@@ -5,6 +5,7 @@ import math
 import os
 import sys
 
+from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.gpu_check.measurement import Measurement
 
@@ -27,6 +28,15 @@ def without_gpu(name, config, *arguments):
 
 def with_one_gpu(name, config, *arguments):
     return Measurement(True, "1 GPU", {"devices": 1})
+
+
+def of_the_recipe(name, config, *arguments):
+    """Fails if an option of training differs from the recipe."""
+    same = {"runs_dir": config.run.runs_dir, "dataset": config.data.dataset}
+    same |= {"logical_cpus": config.run.logical_cpus, "precision": config.training.precision}
+    if config != config_lib.Config.of(xception_weights="none", **same):
+        raise errors.RunError(f"other settings: {config.to_flags()}")
+    return passing(name, config, *arguments)
 
 
 def failing(name, config, *arguments):

@@ -68,6 +68,25 @@ def test_the_checks_that_are_named_are_run(settings, capsys):
         check_gpu.run(["repliacs"], settings, STAND_IN, check_gpu_stand_ins.passing)
 
 
+def test_the_recipe_is_measured_whatever_the_options_of_training(settings):
+    options = {
+        "mixup": 0.2,
+        "accumulation_steps": (4, 4),
+        "phase2_batchnorm": "frozen",
+        "cnn_image_size": "160",
+        "sampling": "balanced",
+        "class_weights": "balanced",
+    }
+    check_gpu.run(
+        ["phase1-float32"],
+        settings.replace(**options, dataset="/photos", logical_cpus=2),
+        STAND_IN,
+        check_gpu_stand_ins.of_the_recipe,
+    )
+    cached = settings.replace(augmentation="standard", cached_views=3)
+    check_gpu.run(["images"], cached, STAND_IN, check_gpu_stand_ins.of_the_recipe)
+
+
 def test_one_gpu_has_no_replicas_to_compare(settings):
     check_gpu.run(["replicas"], settings, STAND_IN, check_gpu_stand_ins.with_one_gpu)
     assert results(settings)[0] == {"replicas": ("SKIP", "there is one device only")}

@@ -152,6 +152,8 @@ def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, m
             assert one["probability"] == pytest.approx(two["probability"], abs=1e-6)
     with pytest.raises(errors.UsageError, match="returns 2 classes"):
         predict.run(["x.jpg"], trained.replace(model=folder, top=3))
+    with pytest.raises(errors.UsageError, match="size=160: the export .* was made for 299"):
+        predict.run(["x.jpg"], trained.replace(model=folder, top=2, eval_image_size=160))
     settings = trained.replace(model=folder, top=2)
     (trained.run_dir / "export" / "classes.txt").write_text("other\n")
     with pytest.raises(errors.RunError, match="damaged"):

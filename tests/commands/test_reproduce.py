@@ -39,6 +39,15 @@ def test_on_gpus_operations_are_deterministic(trained, monkeypatch, gpus, determ
     assert settings.run.deterministic is deterministic
 
 
+def test_a_phase_that_time_may_have_ended_is_not_reproduced(trained):
+    path = trained.run_dir / "config.json"
+    record = json.loads(path.read_text())
+    record["phase1"]["max_minutes"] = [60.0, 0.0]
+    path.write_text(json.dumps(record))
+    with pytest.raises(errors.UsageError, match="phase1 of .* may have been ended by --max_min"):
+        reproduce.run([str(trained.run_dir)], trained, ("false",))
+
+
 def test_differences_of_the_machine_and_of_the_weights_are_reported(trained, capsys):
     root = trained.run_dir
     for name, change in (

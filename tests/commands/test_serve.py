@@ -141,6 +141,13 @@ def test_the_page_shows_the_classes_of_an_image(address, browser, tmp_path):
     assert "not an image" in state.text and not figure.is_displayed()
 
 
+def test_another_image_size_than_that_of_the_export_is_refused(export, monkeypatch):
+    monkeypatch.setattr(serve, "_listen", lambda _: pytest.fail("it serves"))
+    settings = config_lib.Config.of(model=str(export), eval_image_size=160)
+    with pytest.raises(errors.UsageError, match="size=160: the export .* was made for 299"):
+        serve.run((), settings)
+
+
 def test_a_missing_web_server_is_reported_in_one_sentence():
     program = (
         "import sys\n"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cnnrnn import config, errors
+from cnnrnn import config, errors, phases
 from cnnrnn.commands import verify_resume
 from cnnrnn.system import child_process
 from cnnrnn.training import cost
@@ -35,6 +35,19 @@ def test_batches_can_be_shared_by_any_number_of_devices(devices, sizes):
     assert short.training.batch_size == sizes
     assert short.training.samples_per_epoch == (3 * sizes[0], 2 * sizes[1])
     assert short.run.deterministic
+
+
+def test_a_recipe_with_parts_of_batches_and_a_warmup_is_shortened():
+    settings = config.Config.of(
+        accumulation_steps=(8, 40), schedule=("cosine", "constant"), warmup_epochs=(3, 0.2),
+        logical_cpus=2,
+    )  # fmt: skip
+    short = verify_resume._shortened(settings, classes=2)
+    assert short.training.batch_size == (16, 80)
+    assert short.optimization.warmup_epochs == (0.5, 0.2)
+    images = 2 * short.data.train_per_class
+    for phase in phases.BY_NAME.values():
+        phases.schedule(phase, short, images)
 
 
 def test_a_run_that_fails_is_reported_with_its_last_message(images):

@@ -102,3 +102,12 @@ def test_a_truncated_trusted_export_is_refused(export, name):
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(errors.RunError, match="is damaged: .*run.sh export again"):
         loader.load(export, trusted=True)
+
+
+@pytest.mark.parametrize("metadata, size", [({}, 299), ({"cnn_image_size": 160}, 160)])
+def test_another_image_size_is_refused(metadata, size, tmp_path):
+    export = loader.Export({}, metadata)
+    for asked in (0, size):
+        loader.check_image_size(export, tmp_path, asked)
+    with pytest.raises(errors.UsageError, match=f"size=224: .* for {size}. .*leave out the flag"):
+        loader.check_image_size(export, tmp_path, 224)

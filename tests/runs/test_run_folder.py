@@ -151,6 +151,26 @@ def test_the_same_settings_and_images_are_accepted(begun):
     begun.check(phases.PHASE2, CONFIG.replace(batch_size=(8, 8)), DATA)  # it has not begun
 
 
+@pytest.mark.parametrize(
+    "flag, values", [("eval_image_size", (0, 299)), ("batchnorm_momentum", ("0.99", "0.990"))]
+)
+def test_other_ways_to_write_a_setting_are_accepted(folder, flag, values):
+    for recorded, given in (values, values[::-1]):
+        folder.record(phases.PHASE2, CONFIG.replace(**{flag: recorded}), DATA)
+        (folder.checkpoints(phases.PHASE2) / "00000001").mkdir(parents=True, exist_ok=True)
+        folder.check(phases.PHASE2, CONFIG.replace(**{flag: given}), DATA)
+
+
+@pytest.mark.parametrize("sizes", ["wide", 299, None, "160:0.5:x"])
+def test_a_damaged_image_size_is_one_sentence(begun, sizes):
+    path = begun.root / "config.json"
+    recorded = json.loads(path.read_text())
+    recorded["phase1"]["cnn_image_size"] = sizes
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(errors.UsageError, match="config.json is incomplete or damaged"):
+        begun.check(phases.PHASE1, CONFIG, DATA)
+
+
 def test_settings_of_earlier_versions_are_ignored(begun):
     path = begun.root / "config.json"
     recorded = json.loads(path.read_text())

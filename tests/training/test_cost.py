@@ -19,6 +19,13 @@ def test_each_replica_has_its_own_parameters():
     assert memory(16, replicas=2) - memory(16) == pytest.approx(1.6e9)
 
 
+def test_images_take_memory_by_their_pixels():
+    of_images = memory(16) - memory(0)
+    assert memory(16, image_size=598) - memory(0) == pytest.approx(4 * of_images)
+    largest = cost.largest_phase2_batch(8e9, 10**8, half=False, image_size=160)
+    assert memory(largest, image_size=160) <= 8e9 < memory(largest + 1, image_size=160)
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_largest_batch_fits_and_the_next_does_not(replicas):
     largest = cost.largest_phase2_batch(8e9, 10**8, half=False, replicas=replicas)

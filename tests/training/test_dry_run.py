@@ -110,6 +110,54 @@ def test_the_data_set_is_reported_for_phase1_only(measure, small_config, capsys)
         assert output.count("\ndata: ") == output.count("precision: ") == lines
 
 
+@pytest.mark.parametrize(
+    "sizes, computed, passes",
+    [
+        # 8 steps of 4 images: parts of 4, 2 and 6 of them are 0.9, 0.4 and 1.3 passes.
+        ("160:0.5,299:0.5", {299: 9}, {160: False, 299: False}),
+        ("160:0.25,299:0.75", {299: 18 + 9}, {160: False, 299: True}),
+        ("160:0.75,299:0.25", {160: 18, 299: 9}, {160: True, 299: False}),
+    ],
+)
+def test_features_pay_off_in_each_part_of_the_phase(
+    measure, small_config, monkeypatch, sizes, computed, passes
+):
+    rates, parts = {160: 20.0, 299: 5.0}, {}
+
+    def rate(self, step, batch_size, samples, *, cached):
+        size = samples.preprocessing.image_size
+        if step is train_step:
+            parts[size] = cached
+        return rates[size]
+
+    train_step = object()
+    monkeypatch.setattr(steps, "make_train_step", lambda *_: train_step)
+    monkeypatch.setattr(dry_run._DryRun, "_rate", rate)
+    found = measure("phase1", small_config.replace(cnn_image_size=sizes)).features
+    assert parts == passes
+    assert found.images == sum(computed.values())
+    seconds = sum(images / rates[size] for size, images in computed.items())
+    assert found.seconds == pytest.approx(seconds)
+
+
+def test_class_weights_are_checked_and_used(measure, small_config, monkeypatch, tmp_path):
+    path = tmp_path / "weights.json"
+    path.write_text('{"no such class": 2}')
+    with pytest.raises(errors.UsageError, match="there is no class 'no such class'"):
+        measure("phase2", small_config.replace(class_weights=str(path)))
+    path.write_text('{"gray": 2}')
+    seen = []
+
+    def make_train_step(state, strategy, global_batch, options):
+        seen.append(options.loss.class_weights)
+        raise StopIteration
+
+    monkeypatch.setattr(steps, "make_train_step", make_train_step)
+    with pytest.raises(StopIteration):
+        measure("phase2", small_config.replace(class_weights=str(path)))
+    assert sorted(seen[0]) == [1, 1, 2]
+
+
 @pytest.mark.slow
 def test_phase2_takes_the_estimated_memory(small_config):
     """The real network, in a process of its own as ./run.sh preflight does it."""

@@ -147,3 +147,16 @@ def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch,
     assert lines[0].startswith("warning: ")
     assert lines[0].endswith(f"It will not fit: give --batch_size=8,{largest} at most.")
     assert lines[1].startswith("memory: ") and "will not fit" not in lines[1]
+
+
+@pytest.mark.parametrize(
+    "sizes, words",
+    [("160", "memory: "), ("299/160", "memory: "), ("160/71:0.5,299:0.5", "warning: ")],
+)
+def test_the_largest_image_size_of_phase2_decides(one_replica, monkeypatch, capsys, sizes, words):
+    """32 images take 9.3 GB at 299x299, 2.7 GB at 160x160."""
+    monkeypatch.setattr(memory, "available", lambda: 6 * 10**9)
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    settings = config.Config.of(batch_size=(8, 32), cnn_image_size=sizes)
+    startup_report.report_phase2_memory(settings, small_network.small_build(3), one_replica)
+    assert capsys.readouterr().out.startswith(words)

@@ -1,5 +1,6 @@
 """Options of the training step: two replicas against one, parts of a batch, clipping, resume."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from cnnrnn import config, phases
 from cnnrnn.runs import checkpoints
+from cnnrnn.training import loss_scale as loss_scale_lib
 from cnnrnn.training import steps
 from tests import (
     block_network,
@@ -162,6 +164,37 @@ def test_the_gradient_of_all_replicas_is_clipped(replicas, precision, change):
 def test_a_small_gradient_is_not_clipped(change):
     gradient = change(0.0)
     np.testing.assert_allclose(change(2 * np.linalg.norm(gradient)), gradient, atol=1e-7)
+
+
+@pytest.mark.parametrize("clip_norm, loss_scale", [(0.0, False), (1.0, False), (1.0, True)])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_gradient_whose_norm_overflows_cannot_be_clipped(
+    strategies, replicas, clip_norm, loss_scale
+):
+    """Gradients near 1e24 are finite; their squares are not."""
+    strategy = strategies[replicas]
+    settings = SETTINGS.replace(clip_norm=clip_norm)
+    training = block_network.Training(strategy, phases.PHASE1, settings)
+    state = training.state
+    if loss_scale:  # at its minimum; the network stays in float32, in which nothing else overflows
+        with strategy.scope():
+            state = dataclasses.replace(state, loss_scale=loss_scale_lib.LossScale())
+        state.loss_scale.scale.assign(loss_scale_lib.MINIMUM)
+    options = steps.Options.of(phases.PHASE1, settings)
+    step = steps.make_train_step(state, strategy, block_network.BATCH, options)
+    before = training.network.model.get_weights()
+    (batch,) = block_network.batches(1)
+    # Only in the second half, so that one of two replicas decides.
+    batch["weight"][block_network.BATCH // 2 :] = 1e25
+    sums, non_finite = step(block_network.distributed(strategy, batch))
+    assert np.isfinite(sums[0])
+    after = np.concatenate([w.ravel() for w in training.network.model.get_weights()])
+    if not clip_norm:
+        assert non_finite.numpy() == 0 and np.isfinite(after).all()
+        return
+    assert non_finite.numpy() == 1
+    if loss_scale:
+        np.testing.assert_array_equal(after, np.concatenate([w.ravel() for w in before]))
 
 
 def test_options_come_from_the_settings_of_the_phase():
