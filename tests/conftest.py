@@ -8,6 +8,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -90,12 +91,13 @@ def small_network(monkeypatch):
 
 
 def _write_curves_only(patch):
-    import tensorflow as tf
+    from cnnrnn.training import tensorboard, train_batch, training_batches
 
-    from cnnrnn.training import tensorboard
-
-    patch.setattr(tensorboard.Summaries, "predictions", lambda *_: None)
-    patch.setattr(tensorboard, "_inference_graph", lambda _: tf.Graph())
+    # They are drawn from a pipeline of their own, which takes as long to trace as that of training.
+    patch.setattr(training_batches.TrainingBatches, "first", lambda _: {})
+    patch.setattr(train_batch, "write", lambda *_: None)
+    for name in ("start", "predictions"):
+        patch.setattr(tensorboard.Summaries, name, lambda *_: None)
 
 
 def _small_config(images: pathlib.Path, runs_dir: pathlib.Path) -> config.Config:
@@ -129,7 +131,7 @@ def _trace_decode_once(patch):
 
 @pytest.fixture
 def complete_summaries() -> bool:
-    """Whether runs write pictures and the graph for TensorBoard, a fifth of their time."""
+    """Whether runs write pictures and the graph for TensorBoard, a third of their time."""
     return False
 
 
@@ -142,27 +144,34 @@ def small_config(images, tmp_path, monkeypatch, complete_summaries) -> config.Co
     return _small_config(images, tmp_path / "runs")
 
 
+@contextlib.contextmanager
+def fast_runs(cache: pathlib.Path):
+    """For fixtures of a wider scope: the small network, as in runs with `small_config`."""
+    from cnnrnn.models import network
+    from tests.small_network import small_build
+
+    with pytest.MonkeyPatch.context() as patch, console.captured():
+        patch.setenv("CNNRNN_CACHE", str(cache))
+        patch.setattr(network, "build", small_build)
+        _trace_decode_once(patch)
+        _write_curves_only(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_run(tmp_path_factory, one_replica) -> config.Config:
     """The settings of a run with phase 1, and its evaluation. Tests change copies of its folder."""
     from cnnrnn import phases
     from cnnrnn.commands import evaluate, train
-    from cnnrnn.models import network
-    from tests.small_network import small_build
 
     root = tmp_path_factory.mktemp("shared_run")
     helpers.write_classes(root / "images" / "train", 6, seed=1)
     helpers.write_classes(root / "images" / "val", 3, seed=2)
     settings = _small_config(root / "images", root / "runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CNNRNN_CACHE", str(root / "cache"))
-        patch.setattr(network, "build", small_build)
-        _trace_decode_once(patch)
-        _write_curves_only(patch)
-        with console.captured():
-            train.train((phases.PHASE1,), settings)
-            shutil.copytree(settings.run_dir, root / "evaluated" / settings.run.name)
-            evaluate.run((), settings.replace(runs_dir=str(root / "evaluated")))
+    with fast_runs(root / "cache"):
+        train.train((phases.PHASE1,), settings)
+        shutil.copytree(settings.run_dir, root / "evaluated" / settings.run.name)
+        evaluate.run((), settings.replace(runs_dir=str(root / "evaluated")))
     return settings
 
 

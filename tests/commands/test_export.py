@@ -90,9 +90,12 @@ def test_litert_predictions_match_the_network(size, quantized, tolerance, networ
 
 
 def test_the_command_writes_all_files(small_network, trained, monkeypatch, capsys):
-    for _ in range(2):  # an earlier export is replaced
-        export.run((), trained)
     folder = trained.run_dir / "export"
+    with monkeypatch.context() as patch:
+        patch.setattr(keras_and_litert, "litert", lambda *_: b"earlier")
+        export.run((), trained)
+    export.run((), trained)  # the earlier export is replaced
+    assert {path.read_bytes() == b"earlier" for path in folder.glob("*.tflite")} == {False}
     metadata = checksummed.read_metadata(folder)
     assert metadata["classes"] == 3 and metadata["run"] == "test"
     assert (folder / "classes.txt").read_text().splitlines() == list(helpers.CLASSES)

@@ -37,9 +37,18 @@ def values_and_gradients(layer, x, upstream):
     return [value.numpy() for value in run(x)]
 
 
+SHAPES = [(3, 4), (1, 4), (6, 1), (1, 1), (2, 23)]
+
+
 @pytest.mark.parametrize("sequences", [True, False])
-@pytest.mark.parametrize("batch, timesteps", [(3, 4), (1, 4), (6, 1), (1, 1), (2, 23)])
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 1e-5)])
+@pytest.mark.parametrize(
+    "dtype, tolerance, batch, timesteps",
+    [
+        *[("float64", 1e-10, *shape) for shape in SHAPES],
+        ("float32", 1e-5, *SHAPES[0]),
+        *[pytest.param("float32", 1e-5, *s, marks=pytest.mark.slow) for s in SHAPES[1:]],
+    ],
+)
 def test_values_and_gradients_match_keras(dtype, tolerance, batch, timesteps, sequences):
     ours, theirs = pair(dtype, sequences=sequences)
     rng = np.random.default_rng(1)

@@ -154,8 +154,14 @@ def _provide(source: str, monkeypatch, folder: pathlib.Path, cnn: keras.Model) -
 
 # --- Files -----------------------------------------------------------------------------------
 
+FULL_SIZE = [
+    "x.weights.h5",
+    pytest.param("nested.keras", marks=pytest.mark.slow),
+    pytest.param("legacy.h5", marks=pytest.mark.slow),
+]
 
-@pytest.mark.parametrize("name", ["x.weights.h5", "nested.keras", "legacy.h5"])
+
+@pytest.mark.parametrize("name", FULL_SIZE)
 def test_full_size_round_trip(xception, name):
     arrays = _randomize(xception)
     assert sum(array.size for array in arrays) == 20_861_480

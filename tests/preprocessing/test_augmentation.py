@@ -11,6 +11,9 @@ from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import rand_augment, random_keys
 from cnnrnn.preprocessing import views as views_lib
 
+# Takes long to trace; what it adds has tests of its own.
+STRONG = pytest.param("strong", marks=pytest.mark.slow)
+
 
 @pytest.fixture(scope="module")
 def photograph() -> tf.Tensor:
@@ -62,7 +65,7 @@ def test_half_of_the_images_are_flipped_and_not_changed_otherwise():
     assert abs(flipped - 200) < 5 * 10  # five standard deviations
 
 
-@pytest.mark.parametrize("policy", ["standard", "strong"])
+@pytest.mark.parametrize("policy", ["standard", STRONG])
 def test_crops_are_within_their_bounds_and_anywhere(policy):
     height, width = 90, 120
     y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
@@ -116,7 +119,7 @@ def test_strong_also_augments_and_erases_a_quarter(rgb, monkeypatch):
     assert 0.015 < erased.min() < 0.08 and 0.2 < erased.max() < 0.35
 
 
-@pytest.mark.parametrize("policy", ["flip", "standard", "strong"])
+@pytest.mark.parametrize("policy", ["flip", "standard", STRONG])
 def test_the_key_alone_decides(photograph, policy):
     def augmented(number, seed=0):
         image = traced("geometry", policy)(photograph, key(number, seed))

@@ -152,7 +152,10 @@ def change(strategies):
     return changed
 
 
-@pytest.mark.parametrize("replicas, precision", [(1, "float32"), (2, "float32"), (2, "float16")])
+@pytest.mark.parametrize(
+    "replicas, precision",
+    [(1, "float32"), pytest.param(2, "float32", marks=pytest.mark.slow), (2, "float16")],
+)
 def test_the_gradient_of_all_replicas_is_clipped(replicas, precision, change):
     gradient = change(0.0)
     norm = np.linalg.norm(gradient)

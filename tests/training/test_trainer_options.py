@@ -1,8 +1,10 @@
 """The training loop with its options: exact resume, replicas, image sizes, early stops."""
 
+import functools
 import gc
 import json
 import pathlib
+import shutil
 import types
 import weakref
 
@@ -16,6 +18,7 @@ from cnnrnn.export import loader
 from cnnrnn.runs import best_weights, classifier, run_folder
 from cnnrnn.training import steps, stopping, trainer
 from tests import (
+    conftest,
     small_network,
     two_cpus,  # noqa: F401
 )
@@ -74,6 +77,23 @@ def results_of(config, phase):
     return best.sha256, variables
 
 
+@pytest.fixture(scope="module")
+def whole_run(shared_run, tmp_path_factory):
+    """The settings of an uninterrupted run by its phase and options; equal ones train once."""
+
+    @functools.cache
+    def trained_with(phase, options, augmentation="standard"):
+        settings = OPTIONS[options] | {"augmentation": augmentation, "batch_size": (4, 4)}
+        root = tmp_path_factory.mktemp("whole")
+        start = {"runs_dir": str(root / "runs"), "init_from": str(shared_run.run_dir)}
+        config = shared_run.replace(**settings, **start, run="whole")
+        with conftest.fast_runs(root / "cache"):
+            run(PHASES[phase], config)
+        return config
+
+    return trained_with
+
+
 @pytest.mark.parametrize(
     "phase, options, augmentation, kills",
     [
@@ -84,12 +104,10 @@ def results_of(config, phase):
     ],
 )
 def test_a_killed_run_with_all_options_resumes_to_the_bit(
-    phase, options, augmentation, kills, trained, monkeypatch
+    phase, options, augmentation, kills, whole_run, small_config, monkeypatch
 ):
+    config = whole_run(phase, options, augmentation)
     phase = PHASES[phase]
-    settings = OPTIONS[options] | {"augmentation": augmentation, "init_from": str(trained.run_dir)}
-    config = trained.replace(**settings, run="whole", batch_size=(4, 4))
-    run(phase, config)
     killed = config.replace(run="killed", checkpoint_minutes=1e-9)  # after every step
     make, done = steps.make_train_step, []
 
@@ -119,12 +137,12 @@ def test_a_killed_run_with_all_options_resumes_to_the_bit(
 
 
 @pytest.mark.parametrize("options", ["mixed", pytest.param("cached", marks=pytest.mark.slow)])
-def test_two_replicas_with_all_options_equal_one(options, trained, one_replica, two_replicas):
-    settings = OPTIONS[options] | {"batch_size": (4, 4), "init_from": str(trained.run_dir)}
+def test_two_replicas_with_all_options_equal_one(options, whole_run, small_config, two_replicas):
+    alone = whole_run("phase2", options)
+    together = alone.replace(run="two")
+    run(phases.PHASE2, together, two_replicas)
     weights = []
-    for name, strategy in (("one", one_replica), ("two", two_replicas)):
-        config = trained.replace(**settings, run=name)
-        run(phases.PHASE2, config, strategy)
+    for config in (alone, together):
         best = best_weights.find(run_folder.RunFolder(config.run_dir).best, phases.PHASE2)
         model = small_network.small_build(3).model
         model.load_weights(best.weights)
@@ -135,10 +153,11 @@ def test_two_replicas_with_all_options_equal_one(options, trained, one_replica, 
 
 
 def test_an_export_with_all_options_equals_the_evaluated_network(
-    trained, small_network, monkeypatch
+    whole_run, small_config, small_network, monkeypatch
 ):
-    config = trained.replace(**MIXED, run="options", init_from=str(trained.run_dir))
-    train.train((phases.PHASE2,), config)
+    whole = whole_run("phase2", "mixed")
+    config = whole.replace(runs_dir=small_config.run.runs_dir)
+    shutil.copytree(whole.run_dir, config.run_dir)
     evaluate.run((), config)
     results = json.loads((config.run_dir / "results.json").read_text())
     best = best_weights.latest(run_folder.RunFolder(config.run_dir).best)
