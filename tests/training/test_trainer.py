@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import multiprocessing
+import pathlib
 import shutil
 import signal
 import types
@@ -145,7 +146,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(small_config):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("steps_before_the_kill", [1, 4, 6])
+@pytest.mark.parametrize("steps_before_the_kill", [pytest.param(1, marks=pytest.mark.slow), 4, 6])
 def test_a_run_killed_in_an_epoch_resumes_from_its_checkpoint(
     trained, monkeypatch, steps_before_the_kill
 ):
@@ -389,8 +390,15 @@ def damage_file(path):
     path.write_bytes(path.read_bytes()[:60])
 
 
-@pytest.mark.parametrize("damage", [damage_file, lambda path: path.unlink()])
-@pytest.mark.parametrize("place", ["train/gray", "val/white"])
+@pytest.mark.parametrize(
+    "place, damage",
+    [
+        ("train/gray", damage_file),
+        ("val/white", pathlib.Path.unlink),
+        pytest.param("train/gray", pathlib.Path.unlink, marks=pytest.mark.slow),
+        pytest.param("val/white", damage_file, marks=pytest.mark.slow),
+    ],
+)
 def test_an_image_damaged_after_the_check_stops_the_run_and_is_named(
     small_config, images, monkeypatch, place, damage
 ):
