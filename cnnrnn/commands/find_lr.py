@@ -9,7 +9,7 @@ The run itself is read, for the weights that the phase starts from, and not chan
 import csv
 import io
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
@@ -17,21 +17,22 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline, training_samples
+from cnnrnn.datasets import training_samples
 from cnnrnn.evaluation import charts
 from cnnrnn.models import lstm
-from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import run_folder
 from cnnrnn.settings import image_sizes
 from cnnrnn.system import atomic_files, progress
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import (
     class_weights,
-    feature_cache,
     initial_weights,
+    phase_features,
     rate_search,
+    size_schedule,
     steps,
     train_state,
+    training_batches,
 )
 
 _INTERVAL = 5  # steps between two lines of the table
@@ -94,49 +95,27 @@ def _batches(
     data: dataset_lib.Dataset,
     state: train_state.TrainState,
     strategy: tf.distribute.Strategy,
-) -> Callable[[], steps.Batch]:
-    """A function that returns the first batches of a phase, one after another."""
-    batch_size = config.training.batch_size[phase.index]
-    samples = training_samples.TrainingSamples.of(
-        config,
+) -> training_batches.TrainingBatches:
+    """The first batches of a phase, in its first image size.
+
+    Features are computed only if the steps would pass through the images more than once.
+    """
+    first = image_sizes.parse(config.training.cnn_image_size)[phase.index][0]
+    batches = training_batches.TrainingBatches(
         data.train,
-        train_cnn=phase.train_cnn,
-        dropout_width=state.network.fused_width,
-        preprocessing=views_lib.Preprocessing(
-            config.data.resize_method,
-            image_sizes.parse(config.training.cnn_image_size)[phase.index][0].size,
-        ),
-    )
-    features = None
-    if not phase.train_cnn and config.training.feature_cache_dir is not None:
-        cache = feature_cache.FeatureCache(
-            config.training.feature_cache_dir, state.network, strategy, samples.preprocessing
-        )
-        # Computed only if the steps would pass through the images more than once.
-        passes = rate_search.STEPS * batch_size / len(data.train)
-        features = cache.features(data.train, "train", passes, samples)
-    batches = input_pipeline.distribute(
-        input_pipeline.training(
+        training_samples.TrainingSamples.of(
+            config,
             data.train,
-            samples,
-            batch_size=batch_size,
-            start=0,
-            features=features,
+            train_cnn=phase.train_cnn,
+            dropout_width=state.network.fused_width,
         ),
+        size_schedule.SizeSchedule((image_sizes.SizeShare(first.size, 1.0),), rate_search.STEPS),
+        config.training.batch_size[phase.index],
         strategy,
+        phase_features.PhaseFeatures(phase, config, state.network, strategy),
     )
-
-    def next_batch() -> steps.Batch:
-        try:
-            return next(batches)
-        except tf.errors.ResourceExhaustedError:
-            raise
-        except tf.errors.OpError as error:
-            count = rate_search.STEPS * batch_size
-            indices = samples.order.indices_at(0, count)
-            raise input_pipeline.decoding_error(data.train, indices, error) from error
-
-    return next_batch
+    batches.start_at(0)
+    return batches
 
 
 def _shown(found, phase: phases.Phase) -> list[rate_search.Point]:

@@ -69,6 +69,11 @@ class TrainingSamples:
             dropout_width=dropout_width,
         )
 
+    def of_size(self, image_size: int) -> "TrainingSamples":
+        """The same samples with another size of the CNN's input."""
+        preprocessing = dataclasses.replace(self.preprocessing, image_size=image_size)
+        return dataclasses.replace(self, preprocessing=preprocessing)
+
     @property
     def view_count(self) -> int:
         """How many views of each image there are, 1 without augmentation; 0: no two are equal.

@@ -14,7 +14,6 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
-from cnnrnn.settings import image_sizes
 from cnnrnn.system import console, gpu_memory, memory, pipelined
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
@@ -108,10 +107,7 @@ class _DryRun:
         config, train, validation = self.config, self.data.train, self.data.validation
         network, strategy, batch_size = self.state.network, self.strategy, schedule.batch_size
         images = schedule.steps_per_epoch * batch_size
-        sizes = size_schedule.SizeSchedule(
-            image_sizes.parse(config.training.cnn_image_size)[self.phase.index],
-            schedule.total_steps,
-        )
+        sizes = size_schedule.SizeSchedule.of(self.phase, config, schedule)
         samples = training_samples.TrainingSamples.of(
             config,
             train,
@@ -135,11 +131,11 @@ class _DryRun:
                 cached_sizes.add(part.size)
                 computed.append((part.size, views * len(train)))
             cached = part.size in cached_sizes
-            rate = self._rate(train_step, batch_size, _of_size(samples, part.size), cached=cached)
+            rate = self._rate(train_step, batch_size, samples.of_size(part.size), cached=cached)
             seconds += part_images / rate
         eval_step = steps.make_eval_step(network, strategy)
         plain = training_samples.TrainingSamples(samples.order, samples.preprocessing)
-        evaluated = _of_size(plain, eval_size)
+        evaluated = plain.of_size(eval_size)
         eval_rate = self._rate(eval_step, batch_size, evaluated, cached=cache_validation)
         return {
             "features": self._features(plain, computed),
@@ -158,7 +154,7 @@ class _DryRun:
         step = steps.make_feature_step(self.state.network, self.strategy)
         batch_size = feature_cache.batch_size(self.strategy)
         rates = {
-            size: self._rate(step, batch_size, _of_size(samples, size), cached=False)
+            size: self._rate(step, batch_size, samples.of_size(size), cached=False)
             for size in sorted({size for size, _ in computed})
         }
         images = sum(count for _, count in computed)
@@ -200,10 +196,3 @@ class _DryRun:
         for _ in range(_TIMED_STEPS):
             pipelined.read(step(next_batch()))
         return _TIMED_STEPS * batch_size / (time.monotonic() - start)
-
-
-def _of_size(
-    samples: training_samples.TrainingSamples, image_size: int
-) -> training_samples.TrainingSamples:
-    preprocessing = dataclasses.replace(samples.preprocessing, image_size=image_size)
-    return dataclasses.replace(samples, preprocessing=preprocessing)

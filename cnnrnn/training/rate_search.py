@@ -32,14 +32,14 @@ class Point:
 def search(
     train_step: steps.TrainStep,
     set_rate: Callable[[float], None],
-    next_batch: Callable[[], steps.Batch],
+    batches: Iterator[steps.Batch],
 ) -> Iterator[Point]:
     """Trains at growing rates until the smoothed loss has diverged or a loss is not finite.
 
     Args:
         train_step: from `steps.make_train_step`; it changes the weights.
         set_rate: sets the learning rate of the next step.
-        next_batch: the next training batch.
+        batches: of training, at least STEPS.
 
     Yields:
         The point of each step, STEPS of them at most.
@@ -47,7 +47,7 @@ def search(
     average, lowest = 0.0, np.inf
     for number, rate in enumerate(np.geomspace(LOWEST, HIGHEST, STEPS).tolist(), 1):
         set_rate(rate)
-        sums, non_finite = train_step(next_batch())
+        sums, non_finite = train_step(next(batches))
         loss = float(sums[0]) / float(sums[3])
         if not np.isfinite(loss) or float(non_finite) > 0:
             return

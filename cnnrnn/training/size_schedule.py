@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from cnnrnn import config as config_lib
+from cnnrnn import phases
 from cnnrnn.settings import image_sizes
 
 
@@ -33,6 +35,14 @@ class SizeSchedule:
             for each, start, end in zip(shares, starts, ends, strict=True)
             if start < end  # a share of less than half a step
         ]
+
+    @classmethod
+    def of(
+        cls, phase: phases.Phase, config: config_lib.Config, schedule: phases.Schedule
+    ) -> "SizeSchedule":
+        """The sizes that --cnn_image_size gives a phase."""
+        shares = image_sizes.parse(config.training.cnn_image_size)[phase.index]
+        return cls(shares, schedule.total_steps)
 
     @property
     def parts(self) -> list[Part]:

@@ -69,7 +69,7 @@ class Summaries:
         config: config_lib.Config,
         network: network_lib.Network,
         batch: dict[str, np.ndarray],
-        picture: np.ndarray,
+        drawn: np.ndarray,
     ) -> None:
         """Writes the flags, the graph, and the inputs of both branches for some images.
 
@@ -77,7 +77,7 @@ class Summaries:
             config: settings of the run.
             network: its inference graph is written.
             batch: training examples from `input_pipeline`.
-            picture: of these with their labels, from `train_batch`.
+            drawn: these with their labels as one image, from `train_batch`.
         """
         with self._train.as_default(step=0):
             lines = "".join(
@@ -86,7 +86,7 @@ class Summaries:
             )
             tf.summary.text("flags", f"| flag | value |\n| --- | --- |\n{lines}")
             tf.summary.graph(_inference_graph(network))
-            tf.summary.image("input/train_batch", picture)
+            tf.summary.image("input/train_batch", drawn)
             tf.summary.image(
                 "input/rgb", charts.rgb_images(batch["image"][:_INPUTS]), max_outputs=_INPUTS
             )

@@ -15,7 +15,6 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
-from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.training import (
@@ -62,10 +61,7 @@ class PhaseTrainer:
         self._data, self._network, self._strategy = data, network, strategy
         self._class_weights = class_weights.resolve(config, data)
         self._schedule = phases.schedule(phase, config, len(data.train))
-        self._sizes = size_schedule.SizeSchedule(
-            image_sizes.parse(config.training.cnn_image_size)[phase.index],
-            self._schedule.total_steps,
-        )
+        self._sizes = size_schedule.SizeSchedule.of(phase, config, self._schedule)
         self._state = train_state.create(network, phase, config, strategy, self._schedule)
         with strategy.scope():
             self._position = checkpoints.Position(phase)
@@ -178,8 +174,8 @@ class PhaseTrainer:
         if self._steps_done == 0:
             first = batches.first()
             path = self._folder.train_batch(self._phase)
-            picture = train_batch.write(path, first, self._data.class_names)
-            self._summaries.start(config, network, first, picture)
+            drawn = train_batch.write(path, first, self._data.class_names)
+            self._summaries.start(config, network, first, drawn)
         preprocessing = views_lib.Preprocessing(
             config.data.resize_method, config.data.eval_image_size or shapes.IMAGE_SIZE
         )

@@ -1,6 +1,5 @@
 """The batches of a phase, in order, each part of the phase in its own image size."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,8 +10,6 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.training import phase_features, size_schedule
-
-Samples = training_samples_lib.TrainingSamples
 
 _SHOWN = 16  # images of the first batch
 
@@ -32,7 +29,7 @@ class TrainingBatches:
     def __init__(
         self,
         split: dataset_lib.Split,
-        samples: Samples,
+        samples: training_samples_lib.TrainingSamples,
         sizes: size_schedule.SizeSchedule,
         batch_size: int,
         strategy: tf.distribute.Strategy,
@@ -65,6 +62,8 @@ class TrainingBatches:
         """
         try:
             batch = next(self._iterator)
+        except tf.errors.ResourceExhaustedError:  # out of memory, which no image is to blame for
+            raise
         except tf.errors.OpError as error:
             start = self._step * self._batch_size
             indices = self._samples.order.indices_at(start, self._batch_size)
@@ -79,7 +78,7 @@ class TrainingBatches:
             RunError: an image cannot be decoded.
         """
         count = min(_SHOWN, self._batch_size)
-        samples = self._samples_of(self._sizes.at(0))
+        samples = self._samples.of_size(self._sizes.at(0).size)
         batches = input_pipeline.training(self._split, samples, batch_size=count, start=0)
         try:
             return next(batches.as_numpy_iterator())
@@ -101,7 +100,7 @@ class TrainingBatches:
                 f"images of {part.size}x{part.size} for the CNN in steps {part.start + 1:,} to "
                 f"{part.end:,}"
             )
-        samples = self._samples_of(part)
+        samples = self._samples.of_size(part.size)
         passes = (part.end - self._step) * self._batch_size / len(self._split)
         batches = input_pipeline.training(
             self._split,
@@ -111,7 +110,3 @@ class TrainingBatches:
             features=self._features.of_training(self._split, samples, passes),
         )
         self._iterator = input_pipeline.distribute(batches, self._strategy)
-
-    def _samples_of(self, part: size_schedule.Part) -> Samples:
-        preprocessing = dataclasses.replace(self._samples.preprocessing, image_size=part.size)
-        return dataclasses.replace(self._samples, preprocessing=preprocessing)

@@ -1,5 +1,6 @@
 """Learning rate range test: its curve, its end, its suggestion; two replicas against one."""
 
+import itertools
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ def search(losses, non_finite=lambda number: 0.0):
         assert batch == len(rates)  # the rate of a step is set before its batch is drawn
         return np.array([4 * losses(rates[-1]), 0, 0, 4]), np.array(non_finite(len(rates)))
 
-    points = list(rate_search.search(train_step, rates.append, lambda: len(rates)))
+    points = list(rate_search.search(train_step, rates.append, iter(lambda: len(rates), None)))
     return points, rates
 
 
@@ -98,7 +99,7 @@ def test_two_replicas_equal_one(one_replica, two_replicas, monkeypatch):
 
         inputs = test_steps.distributed(strategy, batch)
         step = steps.make_train_step(state, strategy, test_steps.BATCH)
-        found = rate_search.search(step, set_rate, lambda inputs=inputs: inputs)
+        found = rate_search.search(step, set_rate, itertools.repeat(inputs))
         curves.append([point.loss for point in found])
     count = rate_search.STEPS * 3 // 4  # rates up to 0.1: beyond, rounding is amplified
     np.testing.assert_allclose(*(curve[:count] for curve in curves), rtol=1e-3)
