@@ -8,14 +8,14 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.evaluation import class_scores, report
 from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.evaluation import report
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.training import feature_cache, steps
+from cnnrnn.training import phase_features, steps
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -69,18 +69,14 @@ def evaluate(
         config.data.resize_method,
         folder.eval_image_size(best.phase, config.data.eval_image_size),
     )
-    features = None
-    if best.phase == phases.PHASE1.name and config.training.feature_cache_dir:
-        cache = feature_cache.FeatureCache(
-            config.training.feature_cache_dir, network, strategy, preprocessing
-        )
-        features = cache.features(data.validation, "validation", passes=1)
+    features = phase_features.PhaseFeatures(
+        phases.BY_NAME[best.phase], config, network, strategy
+    ).of_validation(data.validation, preprocessing, passes=1)
     evaluator = predictions_lib.Evaluator(
         steps.make_eval_step(network, strategy, branches=True), strategy, batch_size, preprocessing
     )
     predictions = evaluator.predict(data.validation, label="evaluation", features=features)
-    report.write(folder, preprocessing, data, best, network, predictions)
-    macro = class_scores.macro(predictions, class_scores.by_class(predictions, data.class_names))
+    macro = report.write(folder, preprocessing, data, best, network, predictions)
     print(
         f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
         f"validation images:\n"

@@ -68,7 +68,10 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     parts = config.optimization.accumulation_steps[phase.index]
     devices_lib.check_batch(schedule.batch_size, strategy, parts)
     options = steps.Options.of(phase, config, class_weights.resolve(config, data))
-    _check_writable(target)
+    try:
+        atomic_files.check_writable(target.parent)
+    except OSError as error:
+        raise _write_error(target, error) from error
     logging.info("network: building it, about ten seconds")
     network = train_state.build_network(len(data.class_names), config, strategy)
     initial_weights.load_for_trial(phase, config, folder, network, data.class_names)
@@ -134,14 +137,6 @@ def _shown(found, phase: phases.Phase) -> list[rate_search.Point]:
     if len(points) < rate_search.STEPS:
         logging.info(f"stopped after {len(points)} steps: the loss has diverged")
     return points
-
-
-def _check_writable(target: pathlib.Path) -> None:
-    """Raises RunError if the files cannot be written, before anything is computed."""
-    try:
-        atomic_files.write_text(target.with_suffix(".csv"), "")
-    except OSError as error:
-        raise _write_error(target, error) from error
 
 
 def _write(target: pathlib.Path, phase: phases.Phase, points: list[rate_search.Point]) -> None:

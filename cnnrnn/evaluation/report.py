@@ -38,7 +38,7 @@ def write(
     best: best_weights.Best,
     network: network_lib.Network,
     predictions: predictions_lib.Predictions,
-) -> None:
+) -> class_scores.MacroScores:
     """Writes all files; results.json last, so that its presence means that all are complete.
 
     Args:
@@ -48,6 +48,9 @@ def write(
         best: the weights that were evaluated.
         network: with these weights.
         predictions: of the validation split, with the branches' outputs.
+
+    Returns:
+        The means over the classes.
     """
     names = data.class_names
     matrix = class_scores.confusion_matrix(predictions, len(names))
@@ -88,6 +91,7 @@ def write(
     events = folder.events(phases.BY_NAME[best.phase], "evaluation")
     tensorboard.write(events, best.epoch, results, content.charts)
     atomic_files.write_json(folder.results, results)
+    return content.macro
 
 
 def _results(

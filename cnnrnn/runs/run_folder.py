@@ -140,7 +140,7 @@ class RunFolder:
             try:
                 stack.enter_context(run_lock.held(self.root))
                 stack.callback(run_lock.remove_unused, self.root)  # if the command was mistyped
-                self._check_writable()
+                atomic_files.check_writable(self.root)
             except OSError as error:
                 raise errors.RunError(
                     f"cannot write to the run folder {self.root} ({error.strerror}): give another "
@@ -151,11 +151,6 @@ class RunFolder:
             self.config()
             self.manifest()
             yield
-
-    def _check_writable(self) -> None:
-        path = self.root / ".writable"
-        atomic_files.write_text(path, "")
-        path.unlink(missing_ok=True)  # without locks another process may have removed it
 
     def config(self) -> dict[str, dict[str, Any]]:
         """The content of config.json; {} for a new run.

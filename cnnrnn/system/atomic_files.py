@@ -59,6 +59,16 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def check_writable(directory: pathlib.Path) -> None:
+    """Creates a folder if it does not exist, and raises OSError unless files can be written in it.
+
+    To be called before anything is computed that is to be written there.
+    """
+    path = directory / ".writable"
+    write_text(path, "")
+    path.unlink(missing_ok=True)  # without locks another process may have removed it
+
+
 def check_free_space(directory: pathlib.Path, size: float, what: str, fix: str) -> None:
     """Raises RunError if a disk has less than `size` bytes free.
 
