@@ -23,8 +23,7 @@ from typing import Any
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.runs import run_lock
-from cnnrnn.settings import image_sizes
+from cnnrnn.runs import identity, run_lock
 from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
 
@@ -39,49 +38,6 @@ _DATA_SETTINGS = (
     "class_separator",
     "eval_image_size",
 )
-# Settings that determine what a phase computes: of both phases, of one, pairs of both, and those
-# that matter only if a rate or an image size changes during the phase.
-_SHARED = (
-    "seed",
-    "init_from",
-    "precision",
-    "deterministic",
-    "lstm_kernel",
-    "eval_image_size",
-    "sampling",
-    "class_weights",
-    "augmentation",
-    "mixup",
-    "cutmix",
-    "label_smoothing",
-    "dropout",
-    "weight_decay",
-    "momentum",
-    "clip_norm",
-    "ema",
-)
-_PHASE1 = ("xception_weights", "cached_views")
-_PHASE2 = ("phase2_batchnorm", "batchnorm_momentum", "layer_decay", "unfreeze_from")
-_PAIRS = (
-    "batch_size",
-    "learning_rate",
-    "samples_per_epoch",
-    "optimizer",
-    "schedule",
-    "warmup_epochs",
-    "accumulation_steps",
-)
-# Settings that earlier versions did not have, with the value that those trained with: the default.
-_ADDED = {
-    name: value
-    for name, value in config_lib.Config().to_json().items()
-    if name
-    not in {
-        *("dataset", "train_per_class", "validation_per_class", "validation_fraction"),
-        *("split_seed", "resize_method", "seed", "init_from", "precision", "xception_weights"),
-        *("phase2_batchnorm", "batch_size", "learning_rate", "samples_per_epoch", "epochs"),
-    }
-}
 
 
 class RunFolder:
@@ -201,9 +157,9 @@ class RunFolder:
             self.check_data(config, data)
         if not self.has_begun(phase) or phase.name not in recorded:
             return
-        current = _identity(phase, config.to_json())
+        current = identity.of(phase, config.to_json())
         with self._incomplete_config():
-            before = _identity(phase, recorded[phase.name])
+            before = identity.of(phase, recorded[phase.name])
         empty = "''"
         differences = [
             f"--{name}={str(before[name]) or empty} (now {str(current[name]) or empty})"
@@ -228,7 +184,9 @@ class RunFolder:
             return
         with self._incomplete_config():
             resize_method, fingerprint = recorded["resize_method"], recorded["fingerprint"]
-            flags = " ".join(f"--{name}={(_ADDED | recorded)[name]}" for name in _DATA_SETTINGS)
+            flags = " ".join(
+                f"--{name}={(identity.ADDED | recorded)[name]}" for name in _DATA_SETTINGS
+            )
         if resize_method != config.data.resize_method:
             raise errors.UsageError(
                 f"the run folder {self.root} was created with --resize_method={resize_method}: "
@@ -248,7 +206,7 @@ class RunFolder:
             phase: its name.
             asked: --eval_image_size, 0 if it was not given.
         """
-        settings = _ADDED | self.config().get(phase, {})
+        settings = identity.ADDED | self.config().get(phase, {})
         return asked or settings["eval_image_size"] or shapes.IMAGE_SIZE
 
     @contextlib.contextmanager
@@ -321,25 +279,3 @@ def _read_objects(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
         raise ValueError("expected an object of objects")
     return value
-
-
-def _identity(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that determine what a phase computes; equal ones are written in one way."""
-    settings = _ADDED | settings
-    own = _PHASE2 if phase.train_cnn else _PHASE1
-    sizes = image_sizes.parse(settings["cnn_image_size"])[phase.index]
-    identity = {name: settings[name] for name in (*_SHARED, *own)}
-    identity |= {name: settings[name][phase.index] for name in _PAIRS}
-    identity["cnn_image_size"] = image_sizes.text(sizes)
-    identity["eval_image_size"] = identity["eval_image_size"] or shapes.IMAGE_SIZE
-    if identity.get("batchnorm_momentum", "auto") != "auto":
-        identity["batchnorm_momentum"] = str(float(identity["batchnorm_momentum"]))
-    if not epochs_can_grow(phase, settings):
-        identity["epochs"] = settings["epochs"][phase.index]
-    return identity
-
-
-def epochs_can_grow(phase: phases.Phase, settings: dict[str, Any]) -> bool:
-    """Whether more epochs continue a phase: its rate and its image size are constant."""
-    sizes = image_sizes.parse(settings["cnn_image_size"])[phase.index]
-    return settings["schedule"][phase.index] == "constant" and len(sizes) == 1

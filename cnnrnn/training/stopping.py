@@ -4,7 +4,7 @@ import time
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
-from cnnrnn.runs import best_weights, checkpoints, run_folder
+from cnnrnn.runs import best_weights, checkpoints, identity, run_folder
 
 
 class Stopping:
@@ -28,7 +28,7 @@ class Stopping:
         self._epochs = config.training.epochs[phase.index]
         self._patience = config.training.patience[phase.index]
         self._minutes = config.training.max_minutes[phase.index]
-        self._can_grow = run_folder.epochs_can_grow(phase, config.to_json())
+        self._can_grow = identity.epochs_can_grow(phase, config.to_json())
         self._measured_at: float | None = None
 
     def measure(self) -> None:
