@@ -131,7 +131,7 @@ def _trace_decode_once(patch):
 
 @pytest.fixture
 def complete_summaries() -> bool:
-    """Whether runs write pictures and the graph for TensorBoard, a third of their time."""
+    """Whether runs write images and the graph for TensorBoard, a third of their time."""
     return False
 
 

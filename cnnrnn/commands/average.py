@@ -13,11 +13,10 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, metrics, phases
-from cnnrnn.commands import reproduce
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.runs import best_weights, manifest, run_folder
+from cnnrnn.runs import best_weights, manifest, recorded_run, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
 from cnnrnn.training import steps, train_state
@@ -41,9 +40,9 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     if len(arguments) != 1:
         raise errors.UsageError("expected one run: average RUN --alpha=0.5")
-    original = reproduce.find(arguments[0], config)
+    original = recorded_run.find(arguments[0], config)
     ends = [_require(original, phase) for phase in _TRAINED]
-    settings = reproduce.recorded_settings(original, phases.PHASE2)
+    settings = recorded_run.settings(original, phases.PHASE2)
     alpha = config.averaging.alpha
     settings = settings.replace(
         run=config.run.name or f"{original.root.name}-average-{alpha:g}",

@@ -13,7 +13,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import cnn_branch, xception_weights
-from cnnrnn.runs import best_weights, manifest, run_folder
+from cnnrnn.runs import best_weights, manifest, recorded_run, run_folder
 from cnnrnn.system import child_process, console
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
@@ -38,12 +38,12 @@ def run(
     """
     if len(arguments) != 1:
         raise errors.UsageError("expected one run: reproduce RUN")
-    original = find(arguments[0], config)
+    original = recorded_run.find(arguments[0], config)
     reproduced = run_folder.RunFolder(original.root.with_name(f"{original.root.name}-reproduced"))
     todo = [phase for phase in phases.BY_NAME.values() if best_weights.find(original.best, phase)]
     if not todo:
         raise errors.UsageError(f"{original.root} holds no trained weights: nothing to reproduce.")
-    manifests = {phase: _recorded(original, phase, "manifest.json") for phase in todo}
+    manifests = {phase: recorded_run.record(original, phase, "manifest.json") for phase in todo}
     for phase, described in manifests.items():
         if "average" in described:
             raise errors.UsageError(
@@ -64,51 +64,11 @@ def run(
     _compare(original, reproduced, todo)
 
 
-def find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
-    """The run at a path, or with a name in --runs_dir.
-
-    Raises:
-        UsageError: there is none.
-    """
-    runs_dir = pathlib.Path(config.run.runs_dir).expanduser()
-    for root in (pathlib.Path(name).expanduser(), runs_dir / name):
-        if (root / "manifest.json").is_file():
-            return run_folder.RunFolder(root.resolve())
-    raise errors.UsageError(
-        f"{name} is not a run: expected a folder with a manifest.json, or the name of one in "
-        f"--runs_dir={config.run.runs_dir}."
-    )
-
-
-def _recorded(folder: run_folder.RunFolder, phase: phases.Phase, name: str) -> dict[str, Any]:
-    """What manifest.json or config.json holds of a phase."""
-    records = folder.manifest() if name == "manifest.json" else folder.config()
-    record = records.get(phase.name)
-    if not isinstance(record, dict):
-        raise errors.UsageError(
-            f"{folder.root / name} is damaged: it does not describe {phase.name}. Restore the "
-            "file; without it the run cannot be reproduced."
-        )
-    return record
-
-
-def recorded_settings(folder: run_folder.RunFolder, phase: phases.Phase) -> config_lib.Config:
-    """The settings of a phase that config.json holds.
-
-    Raises:
-        UsageError: there are none, or they are damaged.
-    """
-    try:
-        return config_lib.from_json(_recorded(folder, phase, "config.json"))
-    except ValueError as error:
-        raise errors.UsageError(f"{folder.root / 'config.json'} is damaged: {error}") from error
-
-
 def _settings(
     original: run_folder.RunFolder, phase: phases.Phase, root: pathlib.Path
 ) -> config_lib.Config:
     """The recorded settings of a phase, for a run folder at `root`; on GPUs --deterministic."""
-    recorded = recorded_settings(original, phase)
+    recorded = recorded_run.settings(original, phase)
     if recorded.training.max_minutes[phase.index]:
         raise errors.UsageError(
             f"{phase.name} of {original.root} may have been ended by --max_minutes, so its length "

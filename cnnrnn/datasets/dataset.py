@@ -257,8 +257,8 @@ def _fold(
 ) -> tuple[Split, Split]:
     """The training and validation images of one fold of a stratified cross-validation.
 
-    The images of each class are permuted, and all classes in turn are dealt one by one to the
-    parts. So the parts differ by at most one image, in each class and in all: the images that are
+    The images of each class are permuted, and go one by one to the parts in turn, class after
+    class. So the parts differ by at most one image, in each class and in all: the images that are
     left over of small classes do not meet in the first parts.
     """
     part, parts = map(int, config.data.fold.split("/"))

@@ -147,7 +147,7 @@ class FeatureCache:
             "format": _FORMAT,
             "weights": xception_weights.tensors_sha256(self.network.cnn.get_weights()),
             # Keys and values are those of existing caches: renaming one would orphan them.
-            "pictures": rows.pictures_sha256,
+            "pictures": rows.images_sha256,
             "rgb_view": views_lib.RGB_VERSION,
             "resize_method": self.preprocessing.resize_method,
             "image_size": self.preprocessing.image_size,
@@ -248,7 +248,7 @@ class _Rows:
         return self.samples.view_count if self.samples else 1
 
     @property
-    def pictures_sha256(self) -> str:
+    def images_sha256(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self.split.digests).tobytes()).hexdigest()
 
     @property
