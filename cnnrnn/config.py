@@ -12,6 +12,7 @@ from cnnrnn import errors
 from cnnrnn.settings import augmentation as augmentation_settings
 from cnnrnn.settings import averaging as averaging_settings
 from cnnrnn.settings import data as data_settings
+from cnnrnn.settings import evaluation as evaluation_settings
 from cnnrnn.settings import finetuning as finetuning_settings
 from cnnrnn.settings import optimization as optimization_settings
 from cnnrnn.settings import prediction as prediction_settings
@@ -51,6 +52,7 @@ class Config:
     )
     rate_search: rate_search_settings.RateSearchSettings = rate_search_settings.RateSearchSettings()
     averaging: averaging_settings.AveragingSettings = averaging_settings.AveragingSettings()
+    evaluation: evaluation_settings.EvaluationSettings = evaluation_settings.EvaluationSettings()
 
     def __post_init__(self):
         for _, field, value in self._settings():
@@ -86,6 +88,14 @@ class Config:
         """The run folder: --run in --runs_dir, by default named after the data set."""
         name = self.run.name or _name_of(self.data)
         return pathlib.Path(self.run.runs_dir).expanduser() / name
+
+    @property
+    def evaluation_name(self) -> str:
+        """The folder of an evaluation in the run folder: of --test_dataset, test-NAME."""
+        test_dataset = self.evaluation.test_dataset
+        if not test_dataset:
+            return "evaluation"
+        return f"test-{_name_of(dataclasses.replace(self.data, dataset=test_dataset))}"
 
     @property
     def model_dir(self) -> pathlib.Path:

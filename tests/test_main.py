@@ -89,7 +89,11 @@ def test_every_command_has_a_function_of_arguments_and_config(word):
 
 
 def test_a_command_lists_all_groups_that_its_module_reads():
-    reads = {"run_dir": {"run", "data"}, "model_dir": {"prediction", "run", "data"}}
+    reads = {
+        "run_dir": {"run", "data"},
+        "model_dir": {"prediction", "run", "data"},
+        "evaluation_name": {"evaluation", "data"},
+    }
     for word, command in main.commands().items():
         path = helpers.REPOSITORY / "cnnrnn" / "commands" / f"{command.module}.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -17,6 +17,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_check
+from cnnrnn.datasets import splits as splits_lib
 from cnnrnn.system import atomic_files, console
 from cnnrnn.system import text as text_lib
 
@@ -83,7 +84,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         )
 
 
-def _images(splits: dict[str, dataset_lib.Split]) -> Iterator[Finding]:
+def _images(splits: dict[str, splits_lib.Split]) -> Iterator[Finding]:
     """Observations about single images."""
     for split in splits.values():
         for index, info in enumerate(split.infos):
@@ -128,7 +129,7 @@ def _odd_name(path: str) -> str:
 
 
 def _duplicates(
-    splits: dict[str, dataset_lib.Split], class_names: tuple[str, ...]
+    splits: dict[str, splits_lib.Split], class_names: tuple[str, ...]
 ) -> Iterator[Finding]:
     """Images with the same content: duplicates, in two classes, or in both splits."""
     places_of: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
@@ -152,7 +153,7 @@ def _duplicates(
 
 
 def _classes(
-    splits: dict[str, dataset_lib.Split], class_names: tuple[str, ...]
+    splits: dict[str, splits_lib.Split], class_names: tuple[str, ...]
 ) -> Iterator[Finding]:
     """Classes with few or no images that can be trained on."""
     for name, split in splits.items():

@@ -1,4 +1,4 @@
-"""`evaluate`: scores a run's best weights on the validation split and writes the report."""
+"""`evaluate`: scores a run's best weights on the validation split, or on test images."""
 
 from collections.abc import Sequence
 
@@ -22,15 +22,18 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Evaluates the best weights of the last trained phase of --run.
 
     Raises:
-        UsageError: the run has no trained weights, or was trained on other data.
+        UsageError: the run has no trained weights, or was trained on other data, or the test
+            images have other classes.
     """
-    folder = run_folder.RunFolder(config.run_dir)
+    folder = run_folder.RunFolder(config.run_dir, config.evaluation_name)
     best_weights.latest(folder.best)
     with folder.opened():
         strategy = devices_lib.strategy(config.run.logical_cpus)
         config = config.replace(precision=devices_lib.precision(config.training.precision))
         data = dataset_lib.load(config)
         folder.check_data(config, data)
+        if config.evaluation.test_dataset:
+            data = dataset_lib.load_test(config, data)
         precision = config.training.precision
         with strategy.scope():
             network = network_lib.build(
@@ -48,12 +51,12 @@ def evaluate(
     network: network_lib.Network,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Scores the validation split, writes the report into the run folder and prints a summary.
+    """Scores the validation images, writes the report into the run folder and prints a summary.
 
     Args:
         folder: of the run.
         config: precision already resolved.
-        data: the run's dataset.
+        data: the run's data set; `validation` is what is scored.
         network: its weights are replaced by the run's best.
         strategy: the strategy that `network` was built in.
 
@@ -79,7 +82,7 @@ def evaluate(
     macro = report.write(folder, preprocessing, data, best, network, predictions)
     print(
         f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
-        f"validation images:\n"
+        f"{data.evaluated} images:\n"
         f"  {predictions.means}   (chance: top-1 {1 / len(data.class_names):.2%})\n"
         f"  macro, over {macro.classes} classes: {macro}\n"
         f"  report     {folder.evaluation / 'report.html'}\n"

@@ -5,64 +5,14 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.datasets import example_source, image_folder, image_index, tfds_builders
+from cnnrnn.datasets import example_source, image_folder, image_index, splits, tfds_builders
 from cnnrnn.system import text as text_lib
 
 _SHOWN = 5  # bad images in a message
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """The training or the validation examples. Methods take an index from 0 to N - 1.
-
-    Attributes:
-        source: what the examples are read from.
-        indices: (N,) int64, the index in `source` of each example.
-        labels: (N,) int64.
-        infos: (N,) objects, each an `image_check.ImageInfo`.
-    """
-
-    source: example_source.ExampleSource
-    indices: np.ndarray
-    labels: np.ndarray
-    infos: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads an example in a pipeline: () int64 -> encoded () string, label () int64."""
-        with tf.init_scope():
-            indices = tf.constant(self.indices)
-        return self.source.fetch(tf.gather(indices, index))
-
-    def describe(self, index: int) -> str:
-        """An example's file or name and its class, for messages."""
-        return self.source.describe(int(self.indices[index]))
-
-    def path(self, index: int) -> str:
-        """The file of an example, '' if it is not stored in a file of its own."""
-        return self.source.path(int(self.indices[index]))
-
-    def take(self, indices: np.ndarray) -> "Split":
-        """The split of the examples at `indices`."""
-        return Split(self.source, self.indices[indices], self.labels[indices], self.infos[indices])
-
-    @property
-    def problems(self) -> np.ndarray:
-        """(N,) bool: which examples cannot be trained on."""
-        return np.array([bool(info.problem) for info in self.infos], bool)
-
-    @property
-    def digests(self) -> np.ndarray:
-        """(N, 32) uint8: SHA-256 of each encoded image."""
-        digests = bytes.fromhex("".join(info.sha256 for info in self.infos))
-        return np.frombuffer(digests, np.uint8).reshape(-1, hashlib.sha256().digest_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +29,22 @@ class Dataset:
             part of it, since they are only shown.
         split_here: whether `validation` was taken from the training images, by --fold or
             --validation_fraction.
+        evaluated: "validation" or "test", what the images in `validation` are.
     """
 
     name: str
     class_names: tuple[str, ...]
-    train: Split
-    validation: Split
+    train: splits.Split
+    validation: splits.Split
     fingerprint: str
     split_here: bool
+    evaluated: str = "validation"
+
+    @property
+    def validation_in_training(self) -> int:
+        """How many validation images are training images, too, byte for byte."""
+        trained = set(map(bytes, self.train.digests))
+        return sum(bytes(digest) in trained for digest in self.validation.digests)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +58,8 @@ class Examined:
     """
 
     class_names: tuple[str, ...]
-    train: Split
-    validation: Split | None
+    train: splits.Split
+    validation: splits.Split | None
 
 
 def examine(config: config_lib.Config, on_problem: Callable[[str], None] | None = None) -> Examined:
@@ -135,7 +93,7 @@ def _examine_split(
     name: str,
     image: str,
     label: str,
-) -> Split:
+) -> splits.Split:
     """One split of a builder, without the examples that have no label."""
     if isinstance(builder, image_folder.FolderBuilder):
         source = example_source.FileSource(builder, name)
@@ -143,7 +101,7 @@ def _examine_split(
         source = example_source.RecordSource(builder, name, image, label)
     shown = f"{text_lib.printable(config.data.dataset)} ({name})"
     labels, infos = image_index.examine(source, shown, config.data.max_pixels)
-    split = Split(source, np.arange(len(source)), labels, np.array(infos, object))
+    split = splits.Split(source, np.arange(len(source)), labels, np.array(infos, object))
     # TFDS's label of examples without one is -1. Those that cannot be read are kept: they may have
     # one, and are reported.
     unread = np.array([not info.sha256 for info in infos], bool)
@@ -171,13 +129,13 @@ def load(config: config_lib.Config) -> Dataset:
     train = _without_bad_images(config, examined.train, "training")
     split_here = examined.validation is None
     if config.data.fold:
-        train, validation = _fold(train, config, class_names)
+        train, validation = splits.fold(train, config, class_names)
     elif split_here:
-        train, validation = _cut(train, config, class_names)
+        train, validation = splits.cut(train, config, class_names)
     else:
         validation = _without_bad_images(config, examined.validation, "validation")
-    train = _choose_per_class(train, config.data.train_per_class, config.data.split_seed)
-    validation = _choose_per_class(
+    train = splits.choose_per_class(train, config.data.train_per_class, config.data.split_seed)
+    validation = splits.choose_per_class(
         validation, config.data.validation_per_class, config.data.split_seed
     )
     _check_classes(config, train, class_names)
@@ -197,18 +155,60 @@ def load(config: config_lib.Config) -> Dataset:
     return dataset
 
 
+def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
+    """A run's data set with the images of --test_dataset in place of the validation split.
+
+    Args:
+        config: `evaluation` names the test images; `data` is how they are read.
+        trained: the run's data set.
+
+    Raises:
+        UsageError: they cannot be evaluated as they are, or have a class that the run lacks.
+        RunError: downloading or reading failed.
+    """
+    config = config.replace(dataset=config.evaluation.test_dataset, archive="")
+    examined = examine(config)
+    if examined.validation is not None:
+        examined = dataclasses.replace(examined, train=examined.validation, validation=None)
+    _report_bad_images(config, examined)
+    test = _without_bad_images(config, examined.train, "test")
+    label_of = {name: label for label, name in enumerate(trained.class_names)}
+    names = [examined.class_names[label] for label in test.labels]
+    unknown = sorted(set(names) - label_of.keys())
+    if unknown:
+        shown = ", ".join(map(text_lib.printable, unknown[:_SHOWN]))
+        raise errors.UsageError(
+            f"--test_dataset={text_lib.printable(config.data.dataset)} has classes that the run "
+            f"was not trained on: {shown}{', ...' if unknown[_SHOWN:] else ''}."
+        )
+    test = dataclasses.replace(test, labels=np.array([label_of[name] for name in names], np.int64))
+    dataset = dataclasses.replace(
+        trained,
+        name=text_lib.printable(config.data.dataset),
+        validation=test,
+        fingerprint=_fingerprint(len(trained.class_names), trained.train, test),
+        split_here=False,
+        evaluated="test",
+    )
+    logging.info(
+        f"test images: {dataset.name}, {len(test):,} images, {dataset.validation_in_training:,} of "
+        "them also among the training images"
+    )
+    return dataset
+
+
 def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
     """Lists the images that cannot be trained on: as an error, or as a warning if skipped."""
-    splits = [split for split in (examined.train, examined.validation) if split is not None]
+    present = [split for split in (examined.train, examined.validation) if split is not None]
     bad = [
         f"{split.describe(index)} {split.infos[index].problem}"
-        for split in splits
+        for split in present
         for index in np.flatnonzero(split.problems)
     ]
     if not bad:
         return
     shown = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if bad[_SHOWN:] else "")
-    message = f"{len(bad):,} of {sum(map(len, splits)):,} images cannot be trained on: {shown}"
+    message = f"{len(bad):,} of {sum(map(len, present)):,} images cannot be trained on: {shown}"
     if config.data.bad_images == "stop":
         raise errors.UsageError(
             f"{message}. Fix or remove them, or leave them out with --bad_images=skip. "
@@ -217,7 +217,7 @@ def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
     logging.warning(f"{message}. They are left out (--bad_images=skip)")
 
 
-def _without_bad_images(config: config_lib.Config, split: Split, name: str) -> Split:
+def _without_bad_images(config: config_lib.Config, split: splits.Split, name: str) -> splits.Split:
     """The images of a split that can be trained on.
 
     Raises:
@@ -234,69 +234,9 @@ def _without_bad_images(config: config_lib.Config, split: Split, name: str) -> S
     return split.take(good)
 
 
-def _cut(
-    split: Split, config: config_lib.Config, class_names: tuple[str, ...]
-) -> tuple[Split, Split]:
-    """Cuts a validation split out of the training images, class by class."""
-    validation = []
-    for label, indices in _indices_by_class(split):
-        count = round(config.data.validation_fraction * len(indices))
-        if len(indices) < 2:
-            raise errors.UsageError(
-                f"the class {class_names[label]!r} has one image: a split into training and "
-                "validation needs at least two of each class."
-            )
-        rng = np.random.default_rng([config.data.split_seed, label])
-        validation.append(rng.permutation(indices)[: min(max(count, 1), len(indices) - 1)])
-    held_out = np.sort(np.concatenate(validation))
-    return split.take(np.setdiff1d(np.arange(len(split)), held_out)), split.take(held_out)
-
-
-def _fold(
-    split: Split, config: config_lib.Config, class_names: tuple[str, ...]
-) -> tuple[Split, Split]:
-    """The training and validation images of one fold of a stratified cross-validation.
-
-    The images of each class are permuted, and go one by one to the parts in turn, class after
-    class. So the parts differ by at most one image, in each class and in all: the images that are
-    left over of small classes do not meet in the first parts.
-    """
-    part, parts = map(int, config.data.fold.split("/"))
-    if parts > len(split):
-        raise errors.UsageError(
-            f"--fold={config.data.fold}: {len(split):,} training images cannot be divided into "
-            f"{parts:,} parts."
-        )
-    permuted = []
-    for label, indices in _indices_by_class(split):
-        if len(indices) < 2:
-            raise errors.UsageError(
-                f"the class {class_names[label]!r} has one image: with --fold={config.data.fold}, "
-                "the fold that validates on it cannot train it. Each class needs at least two."
-            )
-        permuted.append(np.random.default_rng([config.data.split_seed, label]).permutation(indices))
-    held_out = np.sort(np.concatenate(permuted)[part - 1 :: parts])
-    return split.take(np.setdiff1d(np.arange(len(split)), held_out)), split.take(held_out)
-
-
-def _choose_per_class(split: Split, per_class: int, seed: int) -> Split:
-    """A seeded choice of `per_class` examples of each class; all of them if it is 0."""
-    if per_class == 0:
-        return split
-    chosen = [
-        np.random.default_rng([seed, label]).permutation(indices)[:per_class]
-        for label, indices in _indices_by_class(split)
-    ]
-    return split.take(np.sort(np.concatenate(chosen)))
-
-
-def _indices_by_class(split: Split) -> list[tuple[int, np.ndarray]]:
-    return [
-        (int(label), np.flatnonzero(split.labels == label)) for label in np.unique(split.labels)
-    ]
-
-
-def _check_classes(config: config_lib.Config, train: Split, class_names: tuple[str, ...]) -> None:
+def _check_classes(
+    config: config_lib.Config, train: splits.Split, class_names: tuple[str, ...]
+) -> None:
     """Raises UsageError if fewer than two classes have training images; reports classes without.
 
     Some TFDS data sets declare labels that none of their examples has.
@@ -319,9 +259,9 @@ def _shown(config: config_lib.Config) -> str:
     return f"--dataset={text_lib.printable(config.data.dataset)}"
 
 
-def _fingerprint(classes: int, *splits: Split) -> str:
+def _fingerprint(classes: int, *parts: splits.Split) -> str:
     digest = hashlib.sha256(f"{classes} classes".encode())
-    for split in splits:
+    for split in parts:
         digest.update(f"{len(split)} examples".encode())
         digest.update(np.ascontiguousarray(split.labels, "<i8").tobytes())
         digest.update(np.ascontiguousarray(split.digests).tobytes())

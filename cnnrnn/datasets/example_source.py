@@ -23,8 +23,8 @@ class ExampleSource(Protocol):
     def __len__(self) -> int:
         """The number of examples, N."""
 
-    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads an example in a pipeline: () int64 -> encoded () string, label () int64."""
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
+        """Reads an encoded image in a pipeline: () int64 -> () string."""
 
     def read(self, index: int) -> tuple[bytes, int]:
         """Reads an example eagerly: the encoded image and its label.
@@ -61,12 +61,11 @@ class FileSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
         # To TensorFlow paths are bytes. surrogateescape gives back those that are not UTF-8.
         with tf.init_scope():
             paths = tf.constant([path.encode("utf-8", "surrogateescape") for path in self._paths])
-            labels = tf.constant(self._labels)
-        return tf.io.read_file(tf.gather(paths, index)), tf.gather(labels, index)
+        return tf.io.read_file(tf.gather(paths, index))
 
     def read(self, index: int) -> tuple[bytes, int]:
         return read_file(self._paths[index]), int(self._labels[index])
@@ -104,13 +103,12 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self._records)
 
-    def fetch(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def fetch(self, index: tf.Tensor) -> tf.Tensor:
         # Not stateful: deterministic op order would let only one of these calls run at a time.
         record = tf.numpy_function(
             lambda index: self._records[int(index)], [index], tf.string, stateful=False
         )
-        example = self._parse(tf.ensure_shape(record, ()))
-        return example[self._image], tf.cast(example[self._label], tf.int64)
+        return self._parse(tf.ensure_shape(record, ()))[self._image]
 
     def describe(self, index: int) -> str:
         example = self._parse(tf.constant(self._records[index]))

@@ -12,8 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import errors
-from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import image_check
+from cnnrnn.datasets import image_check, splits
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import deletion
@@ -29,7 +28,7 @@ class Features(Protocol):
 
 
 def training(
-    split: dataset_lib.Split,
+    split: splits.Split,
     samples: training_samples_lib.TrainingSamples,
     *,
     batch_size: int,
@@ -70,7 +69,7 @@ def training(
 
 
 def views(
-    split: dataset_lib.Split,
+    split: splits.Split,
     samples: training_samples_lib.TrainingSamples,
     numbers: np.ndarray,
     batch_size: int,
@@ -93,7 +92,7 @@ def views(
 
 
 def evaluation(
-    split: dataset_lib.Split,
+    split: splits.Split,
     *,
     batch_size: int,
     preprocessing: views_lib.Preprocessing,
@@ -129,9 +128,7 @@ def evaluation(
     return _prefetched(_batches(split, chosen, example, batch_size, features))
 
 
-def examples(
-    split: dataset_lib.Split, preprocessing: views_lib.Preprocessing
-) -> dict[str, np.ndarray]:
+def examples(split: splits.Split, preprocessing: views_lib.Preprocessing) -> dict[str, np.ndarray]:
     """All examples of a small split as one batch; see `training`.
 
     Raises:
@@ -222,7 +219,7 @@ class _DeletedInBackground:
 
 
 def decoding_error(
-    split: dataset_lib.Split, indices: np.ndarray, error: tf.errors.OpError
+    split: splits.Split, indices: np.ndarray, error: tf.errors.OpError
 ) -> errors.RunError:
     """Finds the image that made a batch fail, by decoding the batch's images one at a time.
 

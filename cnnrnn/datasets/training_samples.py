@@ -5,8 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from cnnrnn import config as config_lib
-from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import sampling
+from cnnrnn.datasets import sampling, splits
 from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import mixing as mixing_lib
 from cnnrnn.preprocessing import random_keys
@@ -42,7 +41,7 @@ class TrainingSamples:
     def of(
         cls,
         config: config_lib.Config,
-        split: dataset_lib.Split,
+        split: splits.Split,
         *,
         train_cnn: bool,
         dropout_width: int,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import splits
 from cnnrnn.evaluation import confidence_intervals, html_report
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.system import atomic_files
@@ -25,7 +25,7 @@ def write(
     folder: pathlib.Path,
     content: html_report.ReportContent,
     matrix: np.ndarray,
-    split: dataset_lib.Split,
+    split: splits.Split,
     predictions: predictions_lib.Predictions,
 ) -> None:
     """Writes all tables.
@@ -106,7 +106,7 @@ def _calibration(content: html_report.ReportContent) -> _Table:
 
 
 def _predictions(
-    names: list[str], split: dataset_lib.Split, predictions: predictions_lib.Predictions
+    names: list[str], split: splits.Split, predictions: predictions_lib.Predictions
 ) -> _Table:
     """One line per image; the path is empty if the images are not files of their own."""
     return [

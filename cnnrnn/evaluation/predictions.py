@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnrnn import errors, metrics
-from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import pipelined, progress, stop_signals
 
@@ -69,7 +68,7 @@ class Evaluator:
 
     def predict(
         self,
-        split: dataset_lib.Split,
+        split: splits.Split,
         *,
         label: str,
         features: input_pipeline.Features | None = None,
@@ -109,7 +108,7 @@ class Evaluator:
         )
 
     def _take_iterator(
-        self, split: dataset_lib.Split, features: input_pipeline.Features | None
+        self, split: splits.Split, features: input_pipeline.Features | None
     ) -> Iterator[dict[str, tf.Tensor]]:
         """An iterator that begins a pass over a split, kept again only if that pass is complete."""
         kept, self._kept = self._kept, None
@@ -129,7 +128,7 @@ class Evaluator:
 class _Kept:
     """An iterator that stands at the beginning of a pass, and what it passes over."""
 
-    split: dataset_lib.Split
+    split: splits.Split
     features: input_pipeline.Features | None
     iterator: Iterator[dict[str, tf.Tensor]]
 

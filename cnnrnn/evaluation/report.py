@@ -59,8 +59,9 @@ def write(
     examples = _Examples(data, predictions, preprocessing, network)
     content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
-        subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on {len(data.validation):,} "
-        f"validation images in {len(names)} classes; data fingerprint {data.fingerprint[:12]}",
+        subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on "
+        f"{len(data.validation):,} {data.evaluated} images in {len(names)} classes; "
+        f"data fingerprint {data.fingerprint[:12]}",
         loss=confidence_intervals.mean(predictions.loss),
         top1=confidence_intervals.proportion(predictions.top1),
         top5=confidence_intervals.proportion(predictions.top5),
@@ -88,7 +89,7 @@ def write(
     csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
     results = _results(data, best, content, predictions)
-    events = folder.events(phases.BY_NAME[best.phase], "evaluation")
+    events = folder.events(phases.BY_NAME[best.phase], folder.evaluation.name)
     tensorboard.write(events, best.epoch, results, content.charts)
     atomic_files.write_json(folder.results, results)
     return content.macro
@@ -105,6 +106,7 @@ def _results(
         {
             "dataset": data.name,
             "fingerprint": data.fingerprint,
+            "images_in_training": data.validation_in_training,
             "weights": best.weights.name,
             "phase": best.phase,
             "epoch": best.epoch,

@@ -8,6 +8,7 @@ runs/NAME/
   best/            best weights of each phase, with their validation figures
   events/          TensorBoard
   evaluation/      report, tables, charts
+  test-*/          the same for each --test_dataset, with its results.json
   export/          files that work without this program
   explanations/    images with the regions and timesteps that support each class
   train_batch_*.png  the first training images of each phase as the network sees them
@@ -45,10 +46,12 @@ class RunFolder:
 
     Args:
         root: the folder, which need not exist yet.
+        evaluation: name of the folder in it that an evaluation is written to.
     """
 
-    def __init__(self, root: pathlib.Path):
+    def __init__(self, root: pathlib.Path, evaluation: str = "evaluation"):
         self.root = root
+        self._evaluation = evaluation
 
     def checkpoints(self, phase: phases.Phase) -> pathlib.Path:
         return self.root / "checkpoints" / phase.name
@@ -65,11 +68,13 @@ class RunFolder:
 
     @property
     def evaluation(self) -> pathlib.Path:
-        return self.root / "evaluation"
+        return self.root / self._evaluation
 
     @property
     def results(self) -> pathlib.Path:
-        return self.root / "results.json"
+        """Of the validation split, or of the test images that the folder was made for."""
+        folder = self.root if self._evaluation == "evaluation" else self.evaluation
+        return folder / "results.json"
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:

@@ -30,8 +30,7 @@ import tensorflow as tf
 from absl import logging
 
 from cnnrnn import errors
-from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
@@ -96,7 +95,7 @@ class FeatureCache:
 
     def features(
         self,
-        split: dataset_lib.Split,
+        split: splits.Split,
         name: str,
         passes: float,
         samples: training_samples_lib.TrainingSamples | None = None,
@@ -231,7 +230,7 @@ class _Rows:
         samples: with several views of each image; None: the images as they are.
     """
 
-    split: dataset_lib.Split
+    split: splits.Split
     name: str
     samples: training_samples_lib.TrainingSamples | None
 

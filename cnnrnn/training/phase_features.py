@@ -4,8 +4,7 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
-from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
@@ -35,14 +34,14 @@ class PhaseFeatures:
         self._network, self._strategy = network, strategy
 
     def of_training(
-        self, split: dataset_lib.Split, samples: training_samples_lib.TrainingSamples, passes: float
+        self, split: splits.Split, samples: training_samples_lib.TrainingSamples, passes: float
     ) -> Features | None:
         """Features of the training images, where they pay off for this many more passes."""
         cache = self._cache(samples.preprocessing)
         return cache and cache.features(split, "train", passes, samples)
 
     def of_validation(
-        self, split: dataset_lib.Split, preprocessing: views_lib.Preprocessing, passes: float
+        self, split: splits.Split, preprocessing: views_lib.Preprocessing, passes: float
     ) -> Features | None:
         """Features of the validation images, likewise."""
         cache = self._cache(preprocessing)

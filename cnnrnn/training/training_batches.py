@@ -6,8 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import input_pipeline
+from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.training import phase_features, size_schedule
 
@@ -28,7 +27,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        split: dataset_lib.Split,
+        split: splits.Split,
         samples: training_samples_lib.TrainingSamples,
         sizes: size_schedule.SizeSchedule,
         batch_size: int,

@@ -1,5 +1,9 @@
 """`evaluate` as a command."""
 
+import json
+import pathlib
+import shutil
+
 import pytest
 
 from cnnrnn import errors
@@ -16,3 +20,21 @@ def test_a_damaged_manifest_is_reported_before_any_prediction(small_network, tra
     monkeypatch.setattr(predictions_lib.Evaluator, "predict", predict)
     with pytest.raises(errors.RunError, match=r"manifest\.json"):
         evaluate.run((), trained)
+
+
+def test_test_images_are_evaluated_beside_the_validation_split(
+    small_network, evaluated, tmp_path, capsys
+):
+    """The validation images as a test set have the same figures, in a folder of their own."""
+    before = (evaluated.run_dir / "results.json").read_text()
+    test = tmp_path / "Unseen images"
+    shutil.copytree(pathlib.Path(evaluated.data.dataset) / "val", test)
+    evaluate.run((), evaluated.replace(test_dataset=str(test)))
+    assert "on 9 test images" in capsys.readouterr().out
+    assert (evaluated.run_dir / "results.json").read_text() == before
+    folder = evaluated.run_dir / "test-Unseen images"
+    expected, results = json.loads(before), json.loads((folder / "results.json").read_text())
+    for name in ("validation", "macro", "weights", "images_in_training"):
+        assert results[name] == expected[name]
+    assert results["dataset"] == str(test)
+    assert (folder / "report.html").exists() and (folder / "predictions.csv").exists()

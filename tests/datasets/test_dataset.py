@@ -270,3 +270,38 @@ def test_a_fold_does_not_read_the_validation_split(images, capsys):
     damage(images / "val")
     assert len(load(images, fold="1/2").validation) == 9
     assert "note: --fold is given" in capsys.readouterr().out
+
+
+def test_test_images_keep_the_labels_of_the_run(images, tmp_path, capsys):
+    """The test folder lacks the first class, so that its own labels are others."""
+    trained = load(images)
+    test = helpers.write_classes(tmp_path / "test", 2, seed=3)
+    shutil.rmtree(test / "black")
+    shutil.copy(images / "train" / "white" / "white_00.png", test / "white" / "trained_on.png")
+    data = dataset_lib.load_test(
+        config_lib.Config.of(dataset=str(images), test_dataset=str(test)), trained
+    )
+    assert data.evaluated == "test" and data.train is trained.train
+    names = [data.class_names[label] for label in data.validation.labels]
+    assert names == ["gray"] * 2 + ["white"] * 3
+    for index, name in enumerate(names):
+        _, label = data.validation.fetch(tf.constant(index, tf.int64))
+        assert data.class_names[int(label)] == name
+    assert data.validation_in_training == 1 and trained.validation_in_training == 0
+    assert data.fingerprint != trained.fingerprint
+    assert "5 images, 1 of them also among the training images" in capsys.readouterr().out
+
+
+def test_the_validation_split_of_a_test_set_is_taken(images):
+    trained = load(images, fold="1/3")
+    config = config_lib.Config.of(dataset=str(images), fold="1/3", test_dataset=str(images))
+    data = dataset_lib.load_test(config, trained)
+    assert len(data.validation) == 9 and data.validation.path(0).startswith(str(images / "val"))
+
+
+def test_test_images_of_an_unknown_class_are_refused(images, tmp_path):
+    test = helpers.write_classes(tmp_path / "test", 1)
+    (test / "gray").rename(test / "grey")
+    config = config_lib.Config.of(dataset=str(images), test_dataset=str(test))
+    with pytest.raises(errors.UsageError, match="classes that the run was not trained on: grey"):
+        dataset_lib.load_test(config, load(images))
