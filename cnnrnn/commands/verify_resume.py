@@ -35,7 +35,8 @@ _KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
 _KILLS_DURING_START = 0.2  # the fraction of kills before training starts
 _POLL_SECONDS = 0.1
 _BYTES = 6e9  # on disk, of a run with both phases while it trains
-_TIMINGS = ("images_per_second", "waiting_for_input")  # curves that differ from run to run
+# Curves that differ from run to run.
+_TIMINGS = ("images_per_second", "waiting_for_input", "minutes", "cpu_minutes")
 Digests = dict[str, str]  # name of a part of a run -> SHA-256
 
 

@@ -28,6 +28,7 @@ from cnnrnn.system import text as text_lib
 
 _KEEP = 2
 _PREFIX = "variables"
+_TIMES = ("seconds", "cpu_seconds")  # of a position, in the metadata of a checkpoint
 
 
 class _DamagedError(Exception):
@@ -46,12 +47,13 @@ class Position:
         totals: (4,) float64, the sums of the current epoch (`metrics.sums`).
         best: the best validation value so far, of the figure that the phase selects by.
         seconds: of training and validation so far. No variable, since no step depends on it.
+        cpu_seconds: processor time of the program in this time, all threads together.
     """
 
     def __init__(self, phase: phases.Phase):
         self.epoch, self.step = 0, 0
         self.totals, self.best = np.zeros(4), phase.worst
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
         self._variables = {
             "epoch": tf.Variable(0, dtype=tf.int64, trainable=False),
             "step": tf.Variable(0, dtype=tf.int64, trainable=False),
@@ -166,7 +168,8 @@ class Checkpoints:
                 continue
             self._move_aside(damaged, folder)
             self._position.from_variables()
-            self._position.seconds = metadata.get("seconds", 0.0)  # earlier versions lack it
+            for name in _TIMES:
+                setattr(self._position, name, metadata.get(name, 0.0))  # earlier versions lack it
             self._saved_at = time.monotonic()
             return folder
         if folders:
@@ -252,7 +255,8 @@ class Checkpoints:
             atomic_files.check_free_space(
                 self._directory, 1.02 * self._bytes(), "saving", atomic_files.KEEPS_EARLIER
             )
-            metadata = self._metadata() | {"seconds": self._position.seconds}
+            times = {name: getattr(self._position, name) for name in _TIMES}
+            metadata = self._metadata() | times
             with checksummed.writing(self._directory / f"{number:08d}", metadata) as folder:
                 self._position.to_variables()
                 self._checkpoint.write(str(folder / _PREFIX))

@@ -14,7 +14,7 @@ class Stopping:
         phase: of the limits.
         config: the limits: epochs, --patience, --max_minutes.
         folder: its record of the phase's best weights says which epoch was best.
-        position: its seconds are advanced by `measure`.
+        position: its times are advanced by `measure`.
     """
 
     def __init__(
@@ -29,14 +29,15 @@ class Stopping:
         self._patience = config.training.patience[phase.index]
         self._minutes = config.training.max_minutes[phase.index]
         self._can_grow = identity.epochs_can_grow(phase, config.to_json())
-        self._measured_at: float | None = None
+        self._measured: tuple[float, float] | None = None
 
     def measure(self) -> None:
-        """Adds the seconds since the last call to those of the phase; starts at the first call."""
-        now = time.monotonic()
-        if self._measured_at is not None:
-            self._position.seconds += now - self._measured_at
-        self._measured_at = now
+        """Adds the time since the last call to that of the phase; starts at the first call."""
+        now = time.monotonic(), time.process_time()
+        if self._measured is not None:
+            self._position.seconds += now[0] - self._measured[0]
+            self._position.cpu_seconds += now[1] - self._measured[1]
+        self._measured = now
 
     @property
     def is_out_of_time(self) -> bool:

@@ -341,11 +341,15 @@ class PhaseTrainer:
         """
         schedule, position = self._schedule, self._position
         steps_done, label = self._steps_done, self._label
+        self._stopping.measure()
         rates = {
             # Of the last update: with float16 some steps are skipped.
             "learning_rate": optimizers.rate_at(schedule, max(self._updates - 1, 0)),
             "images_per_second": result.images_per_second,
             "waiting_for_input": result.waiting,
+            # Since the start of the phase, with validation.
+            "minutes": position.seconds / 60,
+            "cpu_minutes": position.cpu_seconds / 60,
         }
         self._summaries.epoch(result.means, predictions.means, rates, steps_done)
         self._summaries.predictions(self._data, predictions, preprocessing, steps_done)
@@ -353,7 +357,6 @@ class PhaseTrainer:
             position.end_epoch()
         else:
             label += f", {position.step:,} of {schedule.steps_per_epoch:,} steps"
-        self._stopping.measure()
         self._save()
         logging.info(
             f"{label}: train {result}\n"

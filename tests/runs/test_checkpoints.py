@@ -89,6 +89,7 @@ def test_all_state_is_restored(tmp_path):
     before.position.end_epoch()
     before.position.advance(np.array([1, 2, 3, 4]))
     before.position.best = 0.25
+    before.position.seconds, before.position.cpu_seconds = 60.0, 110.0
     before.checkpoints.save()
     after = Saved(tmp_path)
     assert after.checkpoints.restore() == tmp_path / "00000001"
@@ -97,6 +98,7 @@ def test_all_state_is_restored(tmp_path):
         np.testing.assert_array_equal(a, b)
     assert (after.position.epoch, after.position.step, after.position.best) == (1, 1, 0.25)
     np.testing.assert_array_equal(after.position.totals, [1, 2, 3, 4])
+    assert (after.position.seconds, after.position.cpu_seconds) == (60.0, 110.0)
 
 
 def test_an_epoch_ends_with_zero_steps_and_totals():

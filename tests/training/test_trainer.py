@@ -104,6 +104,8 @@ def test_tensorboard_gets_its_curves_and_images(small_config):
         "learning_rate",
         "images_per_second",
         "waiting_for_input",
+        "minutes",
+        "cpu_minutes",
     ):
         assert [step for step, _ in training[tag]] == [4, 8]
     for tag in ("loss", "top1", "top5"):

@@ -253,7 +253,7 @@ def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, c
 def test_a_phase_out_of_time_is_saved_and_evaluated_and_resumes(trained, monkeypatch, capsys):
     config = trained.replace(run="timed", max_minutes=(1.0, 1.0), init_from=str(trained.run_dir))
     clock = iter(range(0, 10**6, 10))  # ten seconds between two steps
-    times = types.SimpleNamespace(monotonic=lambda: next(clock))
+    times = types.SimpleNamespace(monotonic=lambda: next(clock), process_time=lambda: 0.0)
     monkeypatch.setattr(stopping, "time", times)
     for _ in range(2):  # the second time nothing is trained
         run(phases.PHASE2, config)
