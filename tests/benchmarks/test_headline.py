@@ -1,0 +1,57 @@
+"""The record of accuracy, made from a run of the small network."""
+
+import csv
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from benchmarks import headline
+from cnnrnn import phases
+from cnnrnn.commands import evaluate, train
+
+
+@pytest.fixture
+def looked_at(small_network, evaluated, monkeypatch):
+    """The settings of a run that was evaluated on test images."""
+    test = pathlib.Path(evaluated.data.dataset) / "val"
+    evaluate.run((), evaluated.replace(test_dataset=str(test)))
+    monkeypatch.setattr(headline, "TEST_SET", "test-val")
+    return evaluated
+
+
+def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
+    results = tmp_path / "results"
+    headline.add(looked_at.run_dir, "first", results=results)
+    second = looked_at.replace(run="second", init_from=str(looked_at.run_dir))
+    train.train((phases.PHASE2,), second)
+    shutil.copytree(looked_at.run_dir / "test-val", second.run_dir / "test-val")
+    evaluate.run((), second.replace(test_dataset=str(pathlib.Path(second.data.dataset) / "val")))
+    for _ in range(2):  # the second time nothing is new
+        headline.add(second.run_dir, "second", "first", results)
+    headline.table(results)
+
+    with open(results / "looks.csv", newline="") as file:
+        looks = list(csv.DictReader(file))
+    assert [(look["run"], look["phase"]) for look in looks] == [
+        ("first", "phase1"),
+        ("second", "phase2"),
+    ]
+    expected = json.loads((second.run_dir / "test-val" / "results.json").read_text())
+    assert float(looks[1]["top5"]) == expected["validation"]["top5"]
+    assert float(looks[1]["top1_low"]) == expected["intervals_95"]["top1"][0]
+
+    points = headline.totals("second", results)
+    # Two epochs of 4 steps of 4 images, then two epochs of 9 steps of 2 images.
+    assert [point.images for point in points.values()] == [16, 32, 50, 68]
+    assert [key[0] for key in points] == ["first", "first", "second", "second"]
+    minutes = [point.cpu_minutes for point in points.values()]
+    assert 0 < minutes[0] < minutes[1] < minutes[2] < minutes[3]
+    page = (results / "README.md").read_text()
+    epoch = int(looks[1]["epoch"])
+    assert f"| second | phase2 | {epoch} | {[50, 68][epoch - 1]} |" in page
+    assert "Phase 2 started from the best weights of first." in page
+    assert str(tmp_path) not in page and "--epochs=2,2" in page
+    assert (results / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert str(tmp_path) not in (results / "second" / "record.json").read_text()
