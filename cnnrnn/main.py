@@ -171,7 +171,7 @@ def _flags_help(groups: Sequence[str]) -> str:
 
 def _fail(error: object, code: int) -> int:
     sys.stdout.flush()
-    print(f"cnnrnn: {error}", file=sys.stderr)
+    print(f"{console.styled('cnnrnn:', 'error', sys.stderr)} {error}", file=sys.stderr)
     return code
 
 

@@ -12,6 +12,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.system import console
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
 from cnnrnn.training import class_weights, initial_weights, train_state, trainer
@@ -95,7 +96,8 @@ def _report_best(folder: run_folder.RunFolder, phase: phases.Phase) -> None:
     best = best_weights.find(folder.best, phase)
     if best is not None:  # None: it could not be written, which --on_save_failure tolerates
         logging.info(
-            f"\n{phase.name} is done. Best epoch {best.epoch}: validation {best.validation}"
+            f"\n{console.styled(f'{phase.name} is done.', 'bold')} Best epoch {best.epoch}: "
+            f"validation {best.validation}"
         )
 
 

@@ -63,6 +63,7 @@ def run(
             "make room, or choose another folder with TMPDIR.",
         )  # fmt: skip
         short = _shortened(config, classes)
+        logging.info("uninterrupted run: both phases, shortened, at full size: several minutes")
         uninterrupted = ShortRun(pathlib.Path(folder, "uninterrupted"), short, tuple(program))
         durations = uninterrupted.run()
         expected = uninterrupted.digests()
@@ -70,6 +71,7 @@ def run(
         logging.info(f"uninterrupted run: {progress.duration(durations.total)}")
         kills, runs = 0, 0
         while kills < config.verification.kills:
+            logging.info(f"run with kills, {kills} of {config.verification.kills} so far")
             killed = ShortRun(pathlib.Path(folder, "killed"), short, tuple(program))
             kills += killed.run_with_kills(config.verification.kills - kills, durations, rng)
             runs += 1

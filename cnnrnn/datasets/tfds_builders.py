@@ -14,6 +14,7 @@ from cnnrnn.data.digits import digits_dataset_builder
 from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import image_folder, image_table
 from cnnrnn.settings import data as data_settings
+from cnnrnn.system import console
 from cnnrnn.system import text as text_lib
 
 _VALIDATION_SPLITS = ("validation", "val", "test")
@@ -79,9 +80,10 @@ def _prepared(builder: Builder, name: str, data_dir: pathlib.Path) -> Builder:
         manual_dir = data_dir / "downloads" / "manual"
         check_reachable(builder, name, manual_dir)
         try:
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-            )
+            with console.without_output():  # its messages; its progress is on standard error
+                builder.download_and_prepare(
+                    download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+                )
         except (errors.UsageError, errors.RunError, OSError):
             raise
         except Exception as error:  # builders written elsewhere raise anything

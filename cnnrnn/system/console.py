@@ -1,14 +1,40 @@
-"""Console output: this program's log messages as plain lines."""
+"""Console output: this program's log messages as plain lines, with color on a terminal."""
 
 import contextlib
+import io
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 import absl.logging
 
 _PACKAGE = f"{pathlib.Path(__file__).parent.parent}/"
+_STYLES = {"bold": "1", "error": "31", "good": "32", "warning": "33"}
+
+
+def styled(text: str, style: str, stream: TextIO | None = None) -> str:
+    """A text in bold or in color if it is shown on a terminal.
+
+    Args:
+        text: without styles.
+        style: "bold", "error", "good" or "warning".
+        stream: where it is shown, by default standard output. NO_COLOR, if it is not empty, turns
+            all styles off (https://no-color.org), as does TERM=dumb.
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain or not (stream or sys.stdout).isatty():
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+@contextlib.contextmanager
+def without_output() -> Iterator[None]:
+    """Discards what libraries print on standard output in the block."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 class _Lines(logging.Handler):
@@ -22,8 +48,9 @@ class _Lines(logging.Handler):
         is_warning = record.levelno >= logging.WARNING
         if not (is_warning or _is_ours(record)):
             return  # details of Keras and tensorflow-datasets, which log to the same logger
-        line = f"{'warning: ' if is_warning else ''}{record.getMessage()}"
         stream = sys.stderr if self.to_stderr or not _is_ours(record) else sys.stdout
+        prefix = styled("warning: ", "warning", stream) if is_warning else ""
+        line = f"{prefix}{record.getMessage()}"
         # File names may hold bytes that are not UTF-8, which a strict stream refuses.
         print(line.encode("utf-8", "backslashreplace").decode(), file=stream, flush=True)
 

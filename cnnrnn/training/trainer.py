@@ -15,8 +15,8 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
+from cnnrnn.system import console, gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.system import gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.training import (
     class_weights,
     epoch_result,
@@ -361,7 +361,7 @@ class PhaseTrainer:
         logging.info(
             f"{label}: train {result}\n"
             f"{'':>{len(self._phase.name)}} validation {predictions.means}"
-            f"{'  best so far' if is_best else ''}"
+            f"{console.styled('  best so far', 'good') if is_best else ''}"
         )
 
     def _save(self) -> None:

@@ -1,5 +1,6 @@
 """Console output: plain lines, warnings, messages of other packages, capture."""
 
+import io
 import logging as python_logging
 
 import pytest
@@ -66,3 +67,33 @@ def test_capturing_without_a_console_installs_none(of_this_package, capsys):
         logging.info("kept")
     assert messages == ["kept"] and console._lines not in logger.handlers
     assert isinstance(console._lines, python_logging.Handler)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    "stream, environment, expected",
+    [
+        (Terminal(), {}, "\x1b[33mslow\x1b[0m"),
+        (Terminal(), {"NO_COLOR": ""}, "\x1b[33mslow\x1b[0m"),
+        (Terminal(), {"NO_COLOR": "1"}, "slow"),
+        (Terminal(), {"TERM": "dumb"}, "slow"),
+        (io.StringIO(), {}, "slow"),
+    ],
+)
+def test_only_terminals_get_color(stream, environment, expected, monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert console.styled("slow", "warning", stream) == expected
+
+
+def test_output_of_libraries_can_be_discarded(capsys):
+    with console.without_output():
+        print("Downloading and preparing ...")
+    print("done")
+    assert capsys.readouterr().out == "done\n"
