@@ -21,6 +21,7 @@ from cnnrnn.system import console, deletion, quiet_tensorflow, stop_signals
 from cnnrnn.system import text as text_lib
 
 _TABLE = pathlib.Path(__file__).parent / "commands" / "commands.tsv"  # run.sh reads it, too
+_EXAMPLES = _TABLE.with_name("examples.tsv")
 _DEFAULT = "train"
 _HELP_FLAGS = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
 _RESUME = (
@@ -150,11 +151,22 @@ def _function(word: str) -> Callable[[Sequence[str], config_lib.Config], None]:
     return getattr(module, command.function)
 
 
+def examples(word: str) -> list[tuple[str, str]]:
+    """The examples of a command, as (arguments, what it does)."""
+    lines = _EXAMPLES.read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if line.startswith(f"{word}\t")]
+    return [(arguments, what) for _, arguments, what in rows]
+
+
 def usage(word: str | None = None) -> str:
     """The help text of a command with its flags; of all commands and flags if `word` is None."""
     if word is not None:
         command = commands()[word]
-        return f"{word}: {command.help}\n{_flags_help(command.groups)}"
+        shown = "".join(
+            f"  {text_lib.program()} {' '.join([word, arguments]).strip()}\n      {what}\n"
+            for arguments, what in examples(word)
+        )
+        return f"{word}: {command.help}\n\nExamples:\n{shown}{_flags_help(command.groups)}"
     lines = "\n".join(f"  {name:<15}{command.help}" for name, command in commands().items())
     every_group = [field.name for field in dataclasses.fields(config_lib.Config)]
     return f"{__doc__}\nCommands (COMMAND --help lists the flags of one):\n{lines}\n" + _flags_help(

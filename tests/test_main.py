@@ -3,6 +3,7 @@
 import ast
 import inspect
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -60,6 +61,21 @@ def test_the_help_of_a_command_shows_the_flags_of_its_groups(in_process):
     assert out.startswith(f"phase1: {main.commands()['phase1'].help}\n")
     assert "--epochs" in out and "--runs_dir" in out and "--dataset" in out
     assert "--port" not in out and "--kills" not in out and "--top" not in out
+
+
+@pytest.mark.parametrize("word", sorted(main.commands()))
+def test_the_help_of_a_command_shows_two_examples_that_are_accepted(in_process, monkeypatch, word):
+    called = []
+    monkeypatch.setattr(main, "_dispatch", lambda *command: called.append(command) or 0)
+    monkeypatch.chdir(helpers.REPOSITORY)  # flagfiles are relative to it
+    _, out, _ = in_process(word, "--help")
+    assert len(main.examples(word)) == 2
+    for arguments, what in main.examples(word):
+        assert f"./run.sh {word} {arguments}".rstrip() + f"\n      {what}\n" in out
+        code, _, err = in_process(word, *shlex.split(arguments))
+        assert (code, err) == (0, "")
+        assert called.pop()[0] == word
+    assert "\nFlags (" in out
 
 
 @pytest.mark.parametrize("word", sorted(main.commands()))
