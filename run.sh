@@ -39,6 +39,21 @@ With an NVIDIA driver, commands that use GPUs install requirements-gpu.txt, too 
 CUDA_VISIBLE_DEVICES is -1.
 TEXT
 }
+completion() { # of this script's path, as it is typed; the list of flags needs the environment
+  cat <<'TEXT'
+_cnnrnn_run() {
+  local run=${COMP_WORDS[0]} typed=${COMP_WORDS[COMP_CWORD]} list=''
+  if [ "$COMP_CWORD" = 1 ]; then
+    list=$("$run" help | sed -n 's/^  \([a-z0-9-]*\)  .*/\1/p')
+  elif [ "${typed#-}" != "$typed" ] && [ -x "$(dirname "$run")/.venv/bin/python" ]; then
+    list=$("$run" "${COMP_WORDS[1]}" --help | sed -n 's/^  --\(\[no\]\)\{0,1\}\([a-z0-9_]*\):.*/--\2/p')
+  fi
+  COMPREPLY=($(compgen -W "$list" -- "$typed"))
+}
+[ -z "${ZSH_VERSION-}" ] || { autoload -U +X compinit bashcompinit && compinit -u && bashcompinit; }
+complete -o default -F _cnnrnn_run ./run.sh run.sh
+TEXT
+}
 find_module() { [ "$1" != "$word" ] || { module=$2; marks=$4; }; }
 suggest() { [ "${1#"$beginning"}" = "$1" ] || suggestions="${suggestions:+$suggestions or }'$1'"; }
 unknown() { # suggests the commands that share the longest beginning with $1, at least two letters
@@ -156,7 +171,7 @@ case $word in -h | --help) word=help ;; esac
 [ $# -eq 0 ] || shift
 commands find_module
 [ -n "$module" ] || unknown "$word"
-[ "$word" != help ] || { help; exit; }
+case $word in help | completion) "$word"; exit ;; esac
 environment requirements.txt "TensorFlow and the rest of requirements.txt: about 700 MB to download, 1 to 3 minutes"
 ! gpu || gpu_environment \
   "NVIDIA's libraries, because this machine has an NVIDIA driver: 2.8 GB to download, 4.2 GB on disk, 2 to 10 minutes"

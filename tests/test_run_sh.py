@@ -543,3 +543,21 @@ def test_signals_reach_the_program(installed):
 def test_it_is_executable_and_short():
     assert os.access(REPOSITORY / "run.sh", os.X_OK)
     assert len((REPOSITORY / "run.sh").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [("./run.sh ev", "evaluate"), ("./run.sh phase1 --ep", "--epochs"), ("./run.sh phase1 im", "")],
+)
+def test_commands_and_flags_are_completed(installed, words, expected):
+    project, _, _ = installed
+    (project / "cnnrnn" / "main.py").write_text('print("  --epochs: ...\\n  --[no]fast: ...")\n')
+    script = f'''eval "$(./run.sh completion)"
+COMP_WORDS=({words}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_cnnrnn_run
+echo "${{COMPREPLY[@]}}"'''
+    try:
+        output = subprocess.check_output(["bash", "-c", script], cwd=project, text=True)
+    finally:
+        (project / "cnnrnn" / "main.py").write_text(STAND_IN)
+    assert output == f"{expected}\n"
