@@ -11,6 +11,7 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.data.digits import digits_dataset_builder
+from cnnrnn.data.photos import photos_dataset_builder
 from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import image_folder, image_table
 from cnnrnn.settings import data as data_settings
@@ -35,6 +36,8 @@ def build(config: config_lib.Config, on_problem: Callable[[str], None] | None) -
     try:
         if name == "digits":
             builder = digits_dataset_builder.Builder(**storage)
+        elif name == "photos":
+            builder = photos_dataset_builder.Builder(**storage)
         elif name == "tiny_imagenet_100":
             builder = tiny_imagenet_100_dataset_builder.Builder(archive=archive, **storage)
         else:

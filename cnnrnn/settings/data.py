@@ -7,6 +7,7 @@ import re
 
 from cnnrnn.settings import fields, image_sizes, paths
 
+BUILT_IN = ("digits", "photos", "tiny_imagenet_100")
 TABLE_SUFFIXES = (".csv", ".jsonl")
 RESIZE_METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
@@ -22,10 +23,10 @@ class DataSettings:
 
     dataset: str = fields.setting(
         "digits",
-        "What to train on: 'digits' (built in), 'tiny_imagenet_100', 'tfds:NAME[/CONFIG]', a "
-        "folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*, or the original "
-        "tiny-imagenet layout), several such folders separated by commas, or a .csv or .jsonl "
-        "file with the columns path, label and, if wanted, split.",
+        "What to train on: 'digits' or 'photos' (built in), 'tiny_imagenet_100', "
+        "'tfds:NAME[/CONFIG]', a folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*, or "
+        "the original tiny-imagenet layout), several such folders separated by commas, or a .csv "
+        "or .jsonl file with the columns path, label and, if wanted, split.",
         fields.GIVEN,
     )
     archive: str = fields.setting(
@@ -96,7 +97,7 @@ class DataSettings:
     @property
     def is_built(self) -> bool:
         """Whether --dataset names a data set that is prepared, rather than files."""
-        return self.dataset in ("digits", "tiny_imagenet_100") or self.dataset.startswith("tfds:")
+        return self.dataset in BUILT_IN or self.dataset.startswith("tfds:")
 
     @property
     def locations(self) -> tuple[pathlib.Path, ...]:
