@@ -197,7 +197,7 @@ def test_the_repositorys_flagfiles_are_valid(in_process, monkeypatch):
     assert len(files) >= 2
     for path in files:
         assert in_process("train", f"--flagfile={path}")[0] == 0, path
-    assert received[0].data.dataset == "digits"
+    assert received[0].data.dataset == "photos"
 
 
 def test_an_unwritable_run_folder_is_refused_before_any_work(in_process, tmp_path, images):
@@ -244,5 +244,5 @@ def test_the_sample_at_full_size_through_the_command_line(tmp_path):
         extra = ["--logical_cpus=2"] if command == "phase2" else []
         done = run(command, *common, *extra, timeout=900)
         assert done.returncode == 0, done.stderr
-    assert "Best weights of phase2 (epoch 1) on 40 validation images" in done.stdout
+    assert "Best weights of phase2 (epoch 1) on 28 validation images" in done.stdout
     assert (tmp_path / "sample" / "results.json").exists()
