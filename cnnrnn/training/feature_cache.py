@@ -132,8 +132,9 @@ class FeatureCache:
         if missing:
             self._check_free_space(folder, rows, len(missing))
             self._compute(folder, rows, missing)
+        else:
+            logging.info(f"feature cache: {rows} from {folder}")
         chunks = [_chunk(folder, number) for number in range(rows.chunks)]
-        logging.info(f"feature cache: {rows} from {folder}")
         return Features(chunks, self._width)
 
     @property
@@ -177,8 +178,8 @@ class FeatureCache:
         total = len(rows) * row_bytes
         need = min(chunks * CHUNK_SIZE * row_bytes, total)
         logging.info(
-            f"feature cache: {rows} x {row_bytes / 1024:.0f} KB = "
-            f"{total / 1e6:,.0f} MB in {folder}, {need / 1e6:,.0f} MB of it missing"
+            f"feature cache: computing {rows}, {need / 1e6:,.1f} of {total / 1e6:,.1f} MB, in "
+            f"{folder}"
         )
         atomic_files.check_free_space(folder, need, "the feature cache", _ALTERNATIVES)
 

@@ -201,7 +201,7 @@ def test_phase1_caches_features_at_its_own_image_size(trained, tmp_path, capsys)
     keys = [json.loads(p.read_text()) for p in (tmp_path / "features").rglob("key.json")]
     sizes = {key["split"]: key["image_size"] for key in keys}
     assert sizes == {"train": 160, "validation": shapes.IMAGE_SIZE}
-    assert "images of train from" in capsys.readouterr().out
+    assert "feature cache: computing 18 images of train" in capsys.readouterr().out
 
 
 def test_nothing_of_phase1_is_held_when_phase2_starts(small_config, monkeypatch):
