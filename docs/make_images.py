@@ -265,10 +265,12 @@ def tensorboard(run: pathlib.Path) -> None:
     """tensorboard.png: the curves of a run."""
     command = ["./run.sh", "tensorboard", f"--logdir={run.resolve() / 'events'}"]
     with _server(command) as address, _browser() as browser:
-        browser.get(f"{address}/#timeseries")
+        shown = "tagFilter=%5E(loss%7Ctop1%7Ctop5%7Clearning_rate)%24&smoothing=0"
+        browser.get(f"{address}/?{shown}#timeseries")
         ui.WebDriverWait(browser, _WAIT_SECONDS).until(
             lambda page: len(page.find_elements(By.CSS_SELECTOR, "card-view")) > 2
         )
+        browser.find_element(By.CSS_SELECTOR, "button.settings-button").click()  # closes them
         time.sleep(8)  # charts are drawn one after another
         _screenshot(browser, "tensorboard.png")
 
