@@ -1,5 +1,6 @@
 """Reproducibility manifest: versions, devices, data and weights that a phase was trained with."""
 
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -124,6 +125,7 @@ def _gpus() -> dict[str, Any]:
     }
 
 
+@functools.cache  # importlib parses the whole description of the package, for 60 ms
 def _version(distribution: str, module: str) -> str:
     """The version of a package, with the name of the distribution if that is another one."""
     try:

@@ -115,6 +115,15 @@ def test_tf32_is_off_if_the_user_turns_it_off(two_gpus, monkeypatch):
         tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
+@pytest.fixture
+def other_versions():
+    """Versions are read once in a process: for tests in which other packages are installed."""
+    manifest._version.cache_clear()
+    yield
+    manifest._version.cache_clear()
+
+
+@pytest.mark.usefixtures("other_versions")
 def test_tensorflow_of_another_distribution_is_recorded_with_its_name(monkeypatch):
     version = importlib.metadata.version
 
@@ -130,6 +139,7 @@ def test_tensorflow_of_another_distribution_is_recorded_with_its_name(monkeypatc
     assert described()["packages"]["tensorflow"] == "2.21.0 (tensorflow-cpu)"
 
 
+@pytest.mark.usefixtures("other_versions")
 def test_a_package_without_metadata_is_unknown(monkeypatch):
     def nothing(name):
         raise importlib.metadata.PackageNotFoundError(name)
