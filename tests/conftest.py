@@ -10,10 +10,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # isort: split
 import contextlib
 import functools
+import gc
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator
 
 import pytest
+from absl import flags
 
 from cnnrnn import config
 from cnnrnn.settings import paths
@@ -38,6 +41,11 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: the garbage collector need not visit it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -121,12 +129,55 @@ def _traced_decode():
     return tf.function(views.decode, input_signature=[tf.TensorSpec((), tf.string)])
 
 
-def _trace_decode_once(patch):
-    """A run makes eight input pipelines; tracing the decoder for each is a fifth of its time."""
+@functools.cache
+def _traced_view(view: Callable, preprocessing):
+    import tensorflow as tf
+
+    image = tf.TensorSpec((None, None, 3), tf.uint8)
+    return tf.function(functools.partial(view, preprocessing), input_signature=[image])
+
+
+def _trace_preprocessing_once(patch):
+    """A run makes several input pipelines; tracing the same functions for each takes long."""
     from cnnrnn.preprocessing import views
 
-    traced = _traced_decode()  # before the patch
-    patch.setattr(views, "decode", traced)
+    patch.setattr(views, "decode", _traced_decode())  # traced before the patch
+    for name in ("rgb", "sequence"):
+        view = getattr(views.Preprocessing, name)
+
+        def traced(preprocessing, image, view=view):
+            return _traced_view(view, preprocessing)(image)
+
+        patch.setattr(views.Preprocessing, name, traced)
+
+
+@contextlib.contextmanager
+def _graphs_as_traced():
+    """Graphs run as they were traced: optimizing them takes longer than these short runs.
+
+    A run in another process optimizes its graphs, and may round differently.
+    """
+    import tensorflow as tf
+
+    name = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(name, False)
+    tf.config.optimizer.set_experimental_options({name: True})
+    yield
+    tf.config.optimizer.set_experimental_options({name: before})
+
+
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    """Runs main in this process, with flags that can be parsed repeatedly."""
+    from cnnrnn import main
+
+    def call(*arguments):
+        monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+        code = main.main(["cnnrnn", *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture
@@ -135,25 +186,65 @@ def complete_summaries() -> bool:
     return False
 
 
+@pytest.fixture(scope="module")
+def graphs_as_traced():
+    """For modules whose tests do not depend on how graphs are optimized."""
+    with _graphs_as_traced():
+        yield
+
+
 @pytest.fixture
-def small_config(images, tmp_path, monkeypatch, complete_summaries) -> config.Config:
-    """Settings of runs that take seconds."""
-    _trace_decode_once(monkeypatch)
+def optimized_graphs() -> bool:
+    """Whether graphs of runs are optimized, as in the program."""
+    return False
+
+
+@pytest.fixture
+def small_config(
+    shared_run, tmp_path, monkeypatch, complete_summaries, optimized_graphs
+) -> Iterator[config.Config]:
+    """Settings of runs that take seconds: their images are shared, checked, and their features
+    cached.
+    """
+    images = pathlib.Path(shared_run.data.dataset)
+    copy_cache(shared_run, paths.cache_dir())
+    before = _times(images)
+    _trace_preprocessing_once(monkeypatch)
     if not complete_summaries:
         _write_curves_only(monkeypatch)
-    return _small_config(images, tmp_path / "runs")
+    with contextlib.nullcontext() if optimized_graphs else _graphs_as_traced():
+        yield _small_config(images, tmp_path / "runs")
+    assert _times(images) == before, "a test that changes images needs `own_images`"
+
+
+def copy_cache(shared_run: config.Config, folder: pathlib.Path) -> None:
+    """Copies what is known of the shared images, and the features of their CNN."""
+    cache = pathlib.Path(shared_run.run.runs_dir).with_name("cache")
+    shutil.copytree(cache, folder, dirs_exist_ok=True)
+
+
+def _times(folder: pathlib.Path) -> dict[pathlib.Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def own_images(small_config, images, tmp_path) -> config.Config:
+    """Like `small_config`, with `images`, of which nothing is known or cached."""
+    return small_config.replace(dataset=str(images), feature_cache=str(tmp_path / "features"))
 
 
 @contextlib.contextmanager
-def fast_runs(cache: pathlib.Path):
+def fast_runs(cache: pathlib.Path, *, optimized_graphs: bool = False):
     """For fixtures of a wider scope: the small network, as in runs with `small_config`."""
     from cnnrnn.models import network
     from tests.small_network import small_build
 
-    with pytest.MonkeyPatch.context() as patch, console.captured():
+    console.install()  # the fixture may come before `messages_are_printed`
+    graphs = contextlib.nullcontext() if optimized_graphs else _graphs_as_traced()
+    with pytest.MonkeyPatch.context() as patch, console.captured(), graphs:
         patch.setenv("CNNRNN_CACHE", str(cache))
         patch.setattr(network, "build", small_build)
-        _trace_decode_once(patch)
+        _trace_preprocessing_once(patch)
         _write_curves_only(patch)
         yield
 
@@ -177,9 +268,9 @@ def shared_run(tmp_path_factory, one_replica) -> config.Config:
 
 @pytest.fixture
 def trained(shared_run, small_config) -> config.Config:
-    """The settings of a run with phase 1, in a folder of its own. Its images are shared."""
+    """The settings of a run with phase 1, in a folder of its own."""
     shutil.copytree(shared_run.run_dir, small_config.run_dir)
-    return small_config.replace(dataset=shared_run.data.dataset)
+    return small_config
 
 
 @pytest.fixture
@@ -188,6 +279,14 @@ def evaluated(shared_run, trained) -> config.Config:
     root = pathlib.Path(shared_run.run.runs_dir).parent
     shutil.copytree(root / "evaluated", trained.run.runs_dir, dirs_exist_ok=True)
     return trained
+
+
+@pytest.fixture(scope="session")
+def shared_export(tmp_path_factory) -> pathlib.Path:
+    """The folder of an export of the small network. Tests change copies of it."""
+    from tests.export import small_export
+
+    return small_export.write(tmp_path_factory.mktemp("shared_export") / "export")
 
 
 @pytest.fixture(params=[1280, 390], ids=["laptop", "phone"])

@@ -46,11 +46,11 @@ def test_only_the_split_whose_features_pay_off_is_cached(measure, small_config, 
     assert measure("phase1", config).features.images == 9
 
 
-def test_an_image_that_cannot_be_decoded_is_named(measure, small_config, images):
+def test_an_image_that_cannot_be_decoded_is_named(measure, own_images, images):
     path = next((images / "train").rglob("*.png"))
     path.write_bytes(b"no image")
     with pytest.raises(errors.UsageError, match=f"1 of 27 images .*{path}"):
-        measure("phase2", small_config)
+        measure("phase2", own_images)
 
 
 def test_an_error_of_a_step_is_not_taken_for_one_of_the_pipeline(
@@ -64,7 +64,7 @@ def test_an_error_of_a_step_is_not_taken_for_one_of_the_pipeline(
         measure("phase2", small_config)
 
 
-def test_an_image_that_fails_in_the_pipeline_is_named(measure, small_config, monkeypatch):
+def test_an_image_that_fails_in_the_pipeline_is_named(measure, own_images, monkeypatch):
     """It is damaged after the check."""
     load = dataset_lib.load
 
@@ -76,7 +76,7 @@ def test_an_image_that_fails_in_the_pipeline_is_named(measure, small_config, mon
 
     monkeypatch.setattr(dataset_lib, "load", load_then_damage)
     with pytest.raises(errors.RunError, match="cannot decode .* has changed since"):
-        measure("phase2", small_config)
+        measure("phase2", own_images)
 
 
 def test_on_a_gpu_memory_is_that_of_the_gpu(measure, small_config, monkeypatch):

@@ -1,5 +1,6 @@
 """Whole runs of the training loop on the small network and eighteen images."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -19,9 +20,10 @@ from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
-from cnnrnn.system import memory, stop_signals
+from cnnrnn.system import console, memory, stop_signals
 from cnnrnn.training import steps
 from tests import (
+    conftest,
     helpers,
     small_network,
     two_cpus,  # noqa: F401
@@ -62,9 +64,57 @@ def scalars(folder):
     return found
 
 
-def test_the_recipe_writes_all_files(small_config, capsys):
-    recipe(small_config)
-    root = small_config.run_dir
+@contextlib.contextmanager
+def fast_runs(shared_run, root):
+    """With graphs as in the program, and cached features: one epoch alone would not cache them."""
+    conftest.copy_cache(shared_run, root / "cache")
+    with conftest.fast_runs(root / "cache", optimized_graphs=True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole_recipe(shared_run, tmp_path_factory):
+    """The settings of both phases and the evaluation, and what they print."""
+    root = tmp_path_factory.mktemp("whole")
+    config = shared_run.replace(runs_dir=str(root / "runs"))
+    with fast_runs(shared_run, root), console.captured() as messages:
+        recipe(config)
+    return config, "\n".join(messages)
+
+
+@pytest.fixture(scope="module")
+def recipe_in_parts(shared_run, tmp_path_factory):
+    """The settings of both phases with a start for each epoch, and what the starts print."""
+    root = tmp_path_factory.mktemp("parts")
+    config = shared_run.replace(runs_dir=str(root / "runs"))
+    printed = []
+    with fast_runs(shared_run, root):
+        for phase, epochs in (
+            (phase1, (1, 1)),
+            (phase1, (2, 1)),
+            (phase2, (2, 1)),
+            (phase2, (2, 2)),
+        ):
+            with console.captured() as messages:
+                phase(config.replace(epochs=epochs))
+            printed.append("\n".join(messages))
+    return config, printed
+
+
+@pytest.fixture
+def nothing_is_trained(monkeypatch):
+    """A start ends before its first step."""
+
+    def stop(*_):
+        raise errors.Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(steps, "make_train_step", stop)
+    return pytest.raises(errors.Stopped)
+
+
+def test_the_recipe_writes_all_files(whole_recipe):
+    config, output = whole_recipe
+    root = config.run_dir
     results = json.loads((root / "results.json").read_text())
     assert results["phase"] == "phase2" and results["validation"]["count"] == 9
     manifest = json.loads((root / "manifest.json").read_text())
@@ -79,16 +129,16 @@ def test_the_recipe_writes_all_files(small_config, capsys):
     for name in ("top1_by_label.png", "top5_by_label.png"):
         assert (root / "evaluation" / name).read_bytes().startswith(b"\x89PNG")
     assert not list(root.rglob(".partial-*"))
-    output = capsys.readouterr().out
     assert str(root) in output and "next " not in output  # the recipe continues by itself
 
 
-def test_a_phase_reports_its_end_and_the_next_command(small_config, capsys):
-    for run, following in ((phase1, "phase2"), (phase2, "evaluate")):
-        run(small_config)
-        output = capsys.readouterr().out
+def test_a_phase_reports_its_end_and_the_next_command(recipe_in_parts):
+    config, printed = recipe_in_parts
+    for output, following in zip(
+        printed, ("phase2", "phase2", "evaluate", "evaluate"), strict=True
+    ):
         assert output.count(" is done. Best epoch ") == 1
-        assert str(small_config.run_dir) in output and f"next      ./run.sh {following}" in output
+        assert str(config.run_dir) in output and f"next      ./run.sh {following}" in output
 
 
 @pytest.mark.parametrize("complete_summaries", [True], ids=[""])
@@ -134,21 +184,21 @@ def test_it_learns(small_config):
     assert best.validation.loss < np.log(3) - 0.1
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(small_config):
-    whole = small_config.replace(run="whole")
-    parts = small_config.replace(run="parts")
-    both = (phases.PHASE1, phases.PHASE2)
-    train.train(both, whole, build=small_network.small_build)
-    for epochs in (1, 2):
-        phase1(parts.replace(epochs=(epochs, 1)))
-    for epochs in (1, 2):
-        phase2(parts.replace(epochs=(1, epochs)))
+def test_a_resumed_run_equals_an_uninterrupted_one(whole_recipe, recipe_in_parts):
+    (whole, _), (parts, _) = whole_recipe, recipe_in_parts
     for phase in phases.BY_NAME.values():
         for a, b in zip(weights_of_best(whole, phase), weights_of_best(parts, phase), strict=True):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("steps_before_the_kill", [pytest.param(1, marks=pytest.mark.slow), 4, 6])
+@pytest.mark.parametrize(
+    "steps_before_the_kill",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(4, marks=pytest.mark.slow),  # an epoch's end
+        6,
+    ],
+)
 def test_a_run_killed_in_an_epoch_resumes_from_its_checkpoint(
     trained, monkeypatch, steps_before_the_kill
 ):
@@ -202,21 +252,22 @@ def test_phase2_without_phase1_is_refused(small_config):
 
 def test_phase2_starts_from_phase1s_best(trained, monkeypatch):
     started = []
-    make = steps.make_train_step
 
-    def spy(state, *rest):
+    def stop(state, *_):
         started.extend(state.network.model.get_weights())
-        return make(state, *rest)
+        raise errors.Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr(steps, "make_train_step", spy)
-    phase2(trained)
+    monkeypatch.setattr(steps, "make_train_step", stop)
+    with pytest.raises(errors.Stopped):
+        phase2(trained)
     for a, b in zip(weights_of_best(trained, phases.PHASE1), started, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_init_from_another_run(trained, capsys):
+def test_init_from_another_run(trained, nothing_is_trained, capsys):
     other = trained.replace(run="other", init_from=str(trained.run_dir))
-    phase2(other)
+    with nothing_is_trained:
+        phase2(other)
     assert f"starts from {trained.run_dir}" in capsys.readouterr().out
     nowhere = trained.replace(run="third", init_from="/nowhere")
     with pytest.raises(errors.UsageError, match="no trained weights in /nowhere"):
@@ -239,8 +290,9 @@ def test_a_run_folder_made_with_other_settings_is_refused(trained, change, messa
         phase1(trained.replace(**change))
 
 
-def test_settings_of_one_phase_do_not_bind_the_other(trained):
-    phase2(trained.replace(batch_size=(8, 3), checkpoint_minutes=3.0))
+def test_settings_of_one_phase_do_not_bind_the_other(trained, nothing_is_trained):
+    with nothing_is_trained:
+        phase2(trained.replace(batch_size=(8, 3), checkpoint_minutes=3.0))
 
 
 @pytest.mark.parametrize(
@@ -402,7 +454,7 @@ def damage_file(path):
     ],
 )
 def test_an_image_damaged_after_the_check_stops_the_run_and_is_named(
-    small_config, images, monkeypatch, place, damage
+    own_images, images, monkeypatch, place, damage
 ):
     path = sorted((images / place).iterdir())[2]
     load = dataset_lib.load
@@ -414,21 +466,21 @@ def test_an_image_damaged_after_the_check_stops_the_run_and_is_named(
 
     monkeypatch.setattr(dataset_lib, "load", load_then_damage)
     with pytest.raises(errors.RunError, match=f"cannot decode {path} .*has changed since"):
-        phase1(small_config)
+        phase1(own_images)
 
 
 @pytest.mark.usefixtures("small_network")
-def test_bad_images_can_be_skipped(small_config, images):
+def test_bad_images_can_be_skipped(own_images, images):
     path = sorted((images / "train" / "gray").iterdir())[2]
     damage_file(path)
     with pytest.raises(errors.UsageError, match=f"1 of 27 images .*{path}"):
-        phase1(small_config)
-    assert not small_config.run_dir.exists()
-    skipping = small_config.replace(bad_images="skip")
+        phase1(own_images)
+    assert not own_images.run_dir.exists()
+    skipping = own_images.replace(bad_images="skip")
     phase1(skipping)
     evaluate.run((), skipping)
     with pytest.raises(errors.UsageError, match="images cannot be trained on"):
-        evaluate.run((), small_config)
+        evaluate.run((), own_images)
 
 
 def test_a_generated_split_is_recorded(small_config, tmp_path):
@@ -489,11 +541,12 @@ def test_free_space_is_checked_before_writing(small_config, monkeypatch):
         phase1(small_config)
 
 
-def test_a_mistake_at_the_start_does_not_bind_the_run_folder(small_config):
+def test_a_mistake_at_the_start_does_not_bind_the_run_folder(small_config, nothing_is_trained):
     for mistake in ({"xception_weights": "/nowhere.h5"}, {"init_from": "/nowhere"}):
         with pytest.raises(errors.UsageError, match="nowhere"):
             phase1(small_config.replace(**mistake))
-    phase1(small_config)
+    with nothing_is_trained:
+        phase1(small_config)
 
 
 def test_a_mistyped_data_set_leaves_no_run_folder(small_config):
