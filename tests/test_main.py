@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from cnnrnn import errors, main
 from cnnrnn.commands import train
@@ -32,19 +31,6 @@ def run(*arguments, timeout=120, **environment):
         text=True,
         timeout=timeout,
     )
-
-
-@pytest.fixture
-def in_process(monkeypatch, capsys):
-    """Runs main in this process, with flags that can be parsed repeatedly."""
-
-    def call(*arguments):
-        monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
-        code = main.main(["cnnrnn", *arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["help"]])

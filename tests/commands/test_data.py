@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -40,30 +39,24 @@ def not_utf8(tmp_path) -> str:
     return str(root)
 
 
-def _run(*command: str) -> str:
-    """The output of a command whose standard output takes only UTF-8."""
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": "."}
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=helpers.REPOSITORY,
-        env=environment,
-        capture_output=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode()
+def strict_stdout(monkeypatch) -> io.TextIOWrapper:
+    """A standard output that takes only UTF-8."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    return stdout
 
 
-def test_a_path_that_is_not_utf8_is_printed_with_escapes(not_utf8):
-    out = _run("-m", "cnnrnn.main", "data", f"--dataset={not_utf8}")
-    assert r"bilder-\udcff, 3 classes, 18 training" in out
+def test_a_path_that_is_not_utf8_is_printed_with_escapes(not_utf8, in_process, monkeypatch):
+    stdout = strict_stdout(monkeypatch)
+    assert in_process("data", f"--dataset={not_utf8}")[0] == 0
+    stdout.flush()
+    assert rb"bilder-\udcff, 3 classes, 18 training" in stdout.buffer.getvalue()
 
 
 def test_a_run_on_a_path_that_is_not_utf8_is_recorded(
     not_utf8, small_network, small_config, one_replica, monkeypatch
 ):
-    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
-    monkeypatch.setattr(sys, "stdout", stdout)
+    stdout = strict_stdout(monkeypatch)
     settings = small_config.replace(dataset=not_utf8, epochs=(1, 1))
     train.phase1((), settings)
     evaluate.run((), settings)

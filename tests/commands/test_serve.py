@@ -18,30 +18,25 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 from cnnrnn import config as config_lib
-from cnnrnn import errors
+from cnnrnn import errors, serving
 from cnnrnn.commands import serve
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
 from tests import bad_images, helpers, pages
 from tests.export import small_export
 
-NAMES = ("cat", "<b>dog</b>", "bird")
+NAMES = small_export.NAMES
 
 
 @pytest.fixture(scope="module")
-def export(tmp_path_factory):
-    return small_export.write(tmp_path_factory.mktemp("run") / "export", NAMES)
+def signatures(shared_export):
+    return loader.load(shared_export).signatures
 
 
 @pytest.fixture(scope="module")
-def signatures(export):
-    return loader.load(export).signatures
-
-
-@pytest.fixture(scope="module")
-def address(export):
+def address(shared_export):
     """The URL of a server, which in the end must stop although a client is still sending."""
-    program = [sys.executable, "-m", "cnnrnn.main", "serve", f"--model={export}", "--port=0"]
+    program = [sys.executable, "-m", "cnnrnn.main", "serve", f"--model={shared_export}", "--port=0"]
     settings = {
         "cwd": helpers.REPOSITORY,
         "stdout": subprocess.PIPE,
@@ -141,29 +136,22 @@ def test_the_page_shows_the_classes_of_an_image(address, browser, tmp_path):
     assert "not an image" in state.text and not figure.is_displayed()
 
 
-def test_another_image_size_than_that_of_the_export_is_refused(export, monkeypatch):
+def test_another_image_size_than_that_of_the_export_is_refused(shared_export, monkeypatch):
     monkeypatch.setattr(serve, "_listen", lambda _: pytest.fail("it serves"))
-    settings = config_lib.Config.of(model=str(export), eval_image_size=160)
+    settings = config_lib.Config.of(model=str(shared_export), eval_image_size=160)
     with pytest.raises(errors.UsageError, match="size=160: the export .* was made for 299"):
         serve.run((), settings)
 
 
-def test_a_missing_web_server_is_reported_in_one_sentence():
-    program = (
-        "import sys\n"
-        "from cnnrnn import main\n"
-        "for package in ('starlette', 'uvicorn'):\n"
-        "    sys.modules[package] = None\n"
-        "    assert main.main(['cnnrnn', 'serve']) == 2\n"
-        "    del sys.modules[package]\n"
-    )
-    command = [sys.executable, "-c", program]
-    process = subprocess.run(command, cwd=helpers.REPOSITORY, capture_output=True, text=True)
-    assert process.returncode == 0 and "Traceback" not in process.stderr
-    reports = [line for line in process.stderr.splitlines() if "serve needs" in line]
-    for package, report in zip(("starlette", "uvicorn"), reports, strict=True):
-        assert f"serve needs the package {package}" in report
-        assert 'pip install "cnnrnn[serve]"' in report and "./run.sh serve" in report
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_a_missing_web_server_is_reported_in_one_sentence(in_process, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "cnnrnn.serving.app", raising=False)
+    monkeypatch.delattr(serving, "app", raising=False)  # an earlier test has imported it
+    code, _, report = in_process("serve")
+    assert code == 2 and len(report.splitlines()) == 1
+    assert f"serve needs the package {package}" in report
+    assert 'pip install "cnnrnn[serve]"' in report and "./run.sh serve" in report
 
 
 def test_a_folder_without_an_export_is_refused(tmp_path, capsys):

@@ -57,10 +57,10 @@ def test_a_run_that_fails_is_reported_with_its_last_message(images):
 
 
 def test_the_default_program_is_found_without_pythonpath(tmp_path):
-    """It gets as far as refusing the data set."""
-    short = config.Config.of(dataset="/no/such/folder")
-    run = verify_resume.ShortRun(tmp_path / "short", short, child_process.PROGRAM)
-    with pytest.raises(errors.RunError, match="exit code 2; .*/no/such/folder"):
+    """It gets as far as refusing a command, before it imports TensorFlow."""
+    program = (*child_process.PROGRAM, "no-such-command")
+    run = verify_resume.ShortRun(tmp_path / "short", config.Config(), program)
+    with pytest.raises(errors.RunError, match="exit code 2; .*no-such-command"):
         run.run()
 
 

@@ -10,6 +10,7 @@ from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import checksummed
 from tests import small_network
 
+NAMES = ("cat", "<b>dog</b>", "鳥")
 TOP, MAX_PIXELS = 2, 1_000_000
 
 
@@ -20,12 +21,12 @@ def classifier(names: tuple[str, ...], network=None) -> classifier_lib.Classifie
     return classifier_lib.Classifier(network, names, views.Preprocessing(), best)
 
 
-def write(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path:
+def write(folder: pathlib.Path) -> pathlib.Path:
     """Writes the SavedModel and the manifest of an export; returns the folder."""
-    metadata = {"classes": len(names), "top": TOP, "resize_method": "bilinear"}
+    metadata = {"classes": len(NAMES), "top": TOP, "resize_method": "bilinear"}
     with checksummed.writing(folder, metadata) as temporary:
         saved_model.write(
-            classifier(names),
+            classifier(NAMES),
             temporary / "saved_model",
             top=TOP,
             max_pixels=MAX_PIXELS,

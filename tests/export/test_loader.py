@@ -8,19 +8,11 @@ import tensorflow as tf
 from cnnrnn import errors
 from cnnrnn.export import loader
 from cnnrnn.system import checksummed
-from tests.export import small_export
-
-NAMES = ("cat", "dog", "bird")
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return small_export.write(tmp_path_factory.mktemp("run") / "export", NAMES)
 
 
 @pytest.fixture
-def export(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "export")
+def export(shared_export, tmp_path):
+    return shutil.copytree(shared_export, tmp_path / "export")
 
 
 @pytest.fixture

@@ -12,43 +12,40 @@ from cnnrnn.models import attribution
 from tests import bad_images
 from tests.export import small_export
 
-NAMES = ("a cat", "ein Hund", "鳥")
+# Images are files of a folder; in the session, the first of them and one that is no image.
 STANDALONE = """
 import sys, json, pathlib
 import tensorflow as tf
-signatures = tf.saved_model.load(sys.argv[1]).signatures
+v1 = tf.compat.v1
 images = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[2]).iterdir())]
-outputs = signatures["serving_default"](image_bytes=tf.constant(images, tf.string))
-assert "cnnrnn" not in sys.modules
-print(json.dumps({name: value.numpy().tolist() for name, value in outputs.items()},
-                 default=lambda b: b.decode()))
-"""
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+loaded = signatures["serving_default"](image_bytes=tf.constant(images, tf.string))
+loaded = {name: value.numpy() for name, value in loaded.items()}
 # As in TensorFlow Serving: in a session, with no operation that needs Python.
-SESSION = """
-import sys, json
-import tensorflow.compat.v1 as tf
-with tf.Session(graph=tf.Graph()) as session:
-    model = tf.saved_model.load(session, ["serve"], sys.argv[1])
+with v1.Session(graph=tf.Graph()) as session:
+    model = v1.saved_model.load(session, ["serve"], sys.argv[1])
     signature = model.signature_def["serving_default"]
     fetches = {name: tensor.name for name, tensor in signature.outputs.items()}
-    images = [open(sys.argv[2], "rb").read(), b"no image"]
-    outputs = session.run(fetches, {signature.inputs["image_bytes"].name: images})
+    feeds = {signature.inputs["image_bytes"].name: [images[0], b"no image"]}
+    in_session = session.run(fetches, feeds)
     nodes = [node for function in model.graph_def.library.function for node in function.node_def]
     assert nodes and not [node.op for node in nodes if "Py" in node.op]
 assert "cnnrnn" not in sys.modules
-print(json.dumps({name: value.tolist() for name, value in outputs.items()},
-                 default=lambda b: b.decode()))
+for outputs in (loaded, in_session):
+    print(json.dumps({name: value.tolist() for name, value in outputs.items()},
+                     default=lambda b: b.decode()))
 """
+GOOD = sorted(set(bad_images.FILES) - bad_images.BAD)
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    return small_export.classifier(NAMES)
+    return small_export.classifier(small_export.NAMES)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return small_export.write(tmp_path_factory.mktemp("run") / "export", NAMES) / "saved_model"
+def exported(shared_export):
+    return shared_export / "saved_model"
 
 
 @pytest.fixture(scope="module")
@@ -63,39 +60,42 @@ def reference(classifier, contents):
     return classifier.probabilities(batch).numpy()
 
 
-def run_standalone(program, exported, path):
+@pytest.fixture(scope="module")
+def standalone(exported, tmp_path_factory):
+    """The outputs in a process without this package: of the loaded model, and in a session."""
+    folder = tmp_path_factory.mktemp("images")
+    for number, name in enumerate(GOOD):
+        (folder / f"{number:03d}").write_bytes(bad_images.FILES[name][0])
     process = subprocess.run(
-        [sys.executable, "-c", program, str(exported), str(path)],
+        [sys.executable, "-c", STANDALONE, str(exported), str(folder)],
         cwd=exported.parent,
         capture_output=True,
         text=True,
     )
     assert process.returncode == 0, process.stderr[-2000:]
-    return json.loads(process.stdout)
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-def test_predictions_in_a_session_match_the_classifier(classifier, exported, tmp_path):
-    (tmp_path / "image").write_bytes(bad_images.JPEG)
-    outputs = run_standalone(SESSION, exported, tmp_path / "image")
-    expected = reference(classifier, [bad_images.JPEG])
+def test_predictions_in_a_session_match_the_classifier(classifier, standalone):
+    _, outputs = standalone
+    expected = reference(classifier, [bad_images.FILES[GOOD[0]][0]])
     assert [bool(error) for error in outputs["error"]] == [False, True]
     np.testing.assert_allclose(outputs["probabilities"][:1], -np.sort(-expected)[:, :2], atol=1e-6)
-    assert outputs["classes"][0][0] == NAMES[expected.argmax()] and outputs["classes"][1] == [
+    assert outputs["classes"][0][0] == small_export.NAMES[expected.argmax()] and outputs["classes"][
+        1
+    ] == [
         "",
         "",
     ]
 
 
-def test_predictions_in_another_process_match_the_classifier(classifier, exported, tmp_path):
-    good = sorted(set(bad_images.FILES) - bad_images.BAD)
-    for number, name in enumerate(good):
-        (tmp_path / f"{number:03d}").write_bytes(bad_images.FILES[name][0])
-    outputs = run_standalone(STANDALONE, exported, tmp_path)
-    expected = reference(classifier, [bad_images.FILES[name][0] for name in good])
-    assert outputs["error"] == [""] * len(good)
+def test_predictions_in_another_process_match_the_classifier(classifier, standalone):
+    outputs, _ = standalone
+    expected = reference(classifier, [bad_images.FILES[name][0] for name in GOOD])
+    assert outputs["error"] == [""] * len(GOOD)
     np.testing.assert_allclose(outputs["probabilities"], -np.sort(-expected)[:, :2], atol=1e-6)
     assert [first for first, _ in outputs["classes"]] == [
-        NAMES[label] for label in expected.argmax(1)
+        small_export.NAMES[label] for label in expected.argmax(1)
     ]
 
 
@@ -141,7 +141,7 @@ def test_explanations_match_the_explainer(classifier, signatures):
         views = classifier.views(tf.constant(contents[index]))
         batch = {name: view[tf.newaxis] for name, view in views.items()}
         for rank, name in enumerate(outputs["classes"].numpy()[index]):
-            label = np.array([[NAMES.index(name.decode())]])
+            label = np.array([[small_export.NAMES.index(name.decode())]])
             ((expected,),) = explainer.explain(batch, label)
             np.testing.assert_allclose(outputs["cam"][index, rank], expected.cam, atol=1e-5)
             np.testing.assert_allclose(
@@ -151,7 +151,7 @@ def test_explanations_match_the_explainer(classifier, signatures):
 
 def test_about_returns_class_names_and_metadata(signatures):
     outputs = signatures["about"]()
-    assert [name.decode() for name in outputs["class_names"].numpy()] == list(NAMES)
+    assert [name.decode() for name in outputs["class_names"].numpy()] == list(small_export.NAMES)
     assert json.loads(outputs["metadata"].numpy())["classes"] == 3
 
 
