@@ -18,6 +18,8 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.training import steps
 from tests import small_network
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 @pytest.fixture
 def validation(small_config):

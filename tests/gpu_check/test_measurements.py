@@ -21,6 +21,8 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 @pytest.fixture(autouse=True)
 def tf32_as_before():

@@ -10,6 +10,8 @@ from cnnrnn.models import attribution, fusion, lstm
 from cnnrnn.models import network as network_lib
 from tests import cudnn, small_network
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 CLASSES = 2
 
 

@@ -26,6 +26,8 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 @pytest.fixture
 def data(images):
@@ -164,7 +166,16 @@ def other_chunk(path):
     feature_cache._write(path, np.zeros((2, 6), np.float32))
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, empty, other_chunk, pathlib.Path.unlink])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(flip, marks=pytest.mark.slow),  # another checksum, as if truncated
+        truncate,
+        pytest.param(empty, marks=pytest.mark.slow),
+        other_chunk,
+        pathlib.Path.unlink,
+    ],
+)
 def test_a_damaged_chunk_is_reported_and_computed_again(
     make_cache, data, monkeypatch, tmp_path, capsys, damage
 ):

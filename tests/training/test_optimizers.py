@@ -14,6 +14,8 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 def schedule(kind, warmup_steps=0, epochs=10):
     return phases.Schedule(epochs, 8, 0.5, 4, kind, warmup_steps)

@@ -15,6 +15,8 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 # Rates at which the steps are far larger than rounding.
 SETTINGS = config.Config.of(
     optimizer=("sgd", "sgd"), learning_rate=(0.1, 0.1), epochs=(4, 4), batch_size=(8, 8)

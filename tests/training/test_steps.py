@@ -67,7 +67,11 @@ def trained_on(one_replica, two_replicas):
 
 @pytest.mark.parametrize(
     "phase, batchnorm",
-    [(phases.PHASE1, "train"), (phases.PHASE2, "train"), (phases.PHASE2, "frozen")],
+    [
+        (phases.PHASE1, "train"),
+        (phases.PHASE2, "train"),
+        pytest.param(phases.PHASE2, "frozen", marks=pytest.mark.slow),  # as in phase 1
+    ],
     ids=["phase1", "phase2", "phase2 with frozen BatchNorm"],
 )
 def test_two_replicas_equal_one(phase, batchnorm, trained_on):

@@ -11,6 +11,8 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 EMA = config.Config.of(ema=0.2, learning_rate=(0.01, 0.01))
 
 
