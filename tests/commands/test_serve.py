@@ -1,6 +1,7 @@
 """The server as a process: over HTTP, through its page, and how it stops."""
 
 import base64
+import contextlib
 import os
 import signal
 import socket
@@ -33,8 +34,18 @@ def signatures(shared_export):
     return loader.load(shared_export).signatures
 
 
+@pytest.fixture(scope="session")
+def stopping():
+    """Collects servers that were told to stop, and checks at the end that they did.
+
+    A client that is still sending delays a server by ten seconds, in which other tests run.
+    """
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
 @pytest.fixture(scope="module")
-def address(shared_export):
+def address(shared_export, stopping):
     """The URL of a server, which in the end must stop although a client is still sending."""
     program = [sys.executable, "-m", "cnnrnn.main", "serve", f"--model={shared_export}", "--port=0"]
     settings = {
@@ -43,16 +54,19 @@ def address(shared_export):
         "text": True,
         "env": {**os.environ, "PYTHONUNBUFFERED": "1"},
     }
-    with subprocess.Popen(program, **settings) as server:
-        address = next(line.split()[1] for line in server.stdout if line.startswith("  page"))
-        yield address
-        url = urllib.parse.urlsplit(address)
-        with socket.create_connection((url.hostname, url.port)) as stalled:
-            head = f"POST /explain HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 9\r\n\r\n"
-            stalled.sendall(f"{head}half".encode())
-            time.sleep(0.5)
-            server.terminate()
-            assert server.wait(60) == 128 + signal.SIGTERM
+    server = stopping.enter_context(subprocess.Popen(program, **settings))
+    address = next(line.split()[1] for line in server.stdout if line.startswith("  page"))
+    yield address
+    url = urllib.parse.urlsplit(address)
+    stalled = stopping.enter_context(socket.create_connection((url.hostname, url.port)))
+    head = f"POST /explain HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 9\r\n\r\n"
+    stalled.sendall(f"{head}half".encode())
+    time.sleep(0.5)
+    server.terminate()
+
+    @stopping.callback
+    def _():
+        assert server.wait(60) == 128 + signal.SIGTERM
 
 
 def status(request):
