@@ -1,6 +1,6 @@
 """Makes the pictures in docs/images.
 
-    .venv/bin/python docs/make_images.py [--run=runs/sample] [NAME ...]
+    PYTHONPATH=. .venv/bin/python docs/make_images.py [--run=runs/sample] [NAME ...]
 
 Without names, all of them. `phase1` records a training of the sample in a terminal (minutes). The
 pictures of pages need a run that was trained, evaluated and exported (`./run.sh train && ./run.sh
@@ -9,6 +9,7 @@ export --model=runs/sample`), and chromium with chromedriver.
 
 import argparse
 import contextlib
+import fcntl
 import functools
 import html
 import io
@@ -19,9 +20,11 @@ import pty
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +34,14 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import ui
 
+from cnnrnn.settings import paths
+
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 IMAGES = REPOSITORY / "docs" / "images"
 PHOTO = "mammal/zebra.jpg"  # in the archive of the sample
 _WIDTH, _HEIGHT = 1280, 960  # of a page, in pixels
 _SHOWN_SECONDS = 15.0  # a recording is played in this time and stays for some seconds
-_COLUMNS = 112
+_COLUMNS = 100
 _WAIT_SECONDS = 300.0
 
 # Both themes of a page show these well: a light card with dark text.
@@ -145,16 +150,30 @@ def architecture() -> None:
 
 
 def phase1() -> None:
-    """phase1.svg: a recording of `./run.sh phase1`, played in some seconds."""
+    """phase1.svg: a recording of `./run.sh phase1`, played in some seconds.
+
+    With an empty cache but for the weights, as in a first start after the downloads.
+    """
+    weights = paths.cache_dir() / "weights"
     with tempfile.TemporaryDirectory() as folder:
-        lines = _recorded(["./run.sh", "phase1", f"--runs_dir={folder}/runs"])
+        cache = pathlib.Path(folder, "cache")
+        cache.mkdir()
+        if weights.exists():
+            (cache / "weights").symlink_to(weights.resolve())
+        lines = _recorded(
+            ["./run.sh", "phase1", f"--runs_dir={folder}/runs"], CNNRNN_CACHE=str(cache)
+        )
+    shown = [(str(weights.resolve().parent), "~/.cache/cnnrnn"), (str(cache), "~/.cache/cnnrnn")]
+    for path, short in [*shown, (f"{folder}/runs", "runs")]:
+        lines = [(seconds, line.replace(path, short)) for seconds, line in lines]
     _write(IMAGES / "phase1.svg", _terminal("./run.sh phase1", lines))
 
 
-def _recorded(command: list[str]) -> list[tuple[float, str]]:
+def _recorded(command: list[str], **variables: str) -> list[tuple[float, str]]:
     """Runs a command in a terminal; returns the seconds and the text of each finished line."""
     primary, secondary = pty.openpty()
-    environment = os.environ | {"COLUMNS": str(_COLUMNS), "TERM": "xterm-256color"}
+    environment = os.environ | {"TERM": "xterm-256color"} | variables
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 40, _COLUMNS, 0, 0))
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stdin=secondary, stdout=secondary, stderr=secondary,
         env=environment,
@@ -170,6 +189,8 @@ def _recorded(command: list[str]) -> list[tuple[float, str]]:
             lines += [(now, line.rstrip("\r").rpartition("\r")[2].rstrip()) for line in finished]
     if process.wait():
         raise SystemExit(f"{' '.join(command)} failed: {lines[-1][1] if lines else ''}")
+    while lines and not lines[-1][1]:
+        lines.pop()
     return lines
 
 
@@ -184,10 +205,10 @@ def _terminal(command: str, lines: list[tuple[float, str]]) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
         'font-family="ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace" '
-        'font-size="14.5" xml:space="preserve">',
+        'font-size="14.5">',
         f"<title>A recording of {html.escape(command)}</title>",
         "<style>@keyframes show{from{opacity:0}to{opacity:1}}"
-        "text{animation:show .01s both}"
+        "text{white-space:pre;animation:show .01s both}"
         "@media (prefers-reduced-motion:reduce){text{animation:none}}</style>",
         f'<rect width="{width}" height="{height}" rx="10" fill="#161b22"/>',
         *(
@@ -197,7 +218,8 @@ def _terminal(command: str, lines: list[tuple[float, str]]) -> str:
     ]
     for i, (seconds, line) in enumerate(lines):
         spans = "".join(
-            f'<tspan fill="{color}">{html.escape(text)}</tspan>' for color, text in _spans(line)
+            f'<tspan fill="{color}">{html.escape(text)}</tspan>'
+            for color, text in _spans(line if len(line) <= _COLUMNS else f"{line[:_COLUMNS]}...")
         )
         out.append(
             f'<text x="20" y="{58 + step * i}" style="animation-delay:{seconds * scale:.2f}s">'

@@ -94,8 +94,6 @@ def test_the_tests_that_a_document_names_exist():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page):
     for path, anchor in links(page):
-        if path.parent == IMAGES:
-            continue
         assert path.is_relative_to(ROOT), f"{path} is outside of the repository"
         assert path.exists(), path
         assert not anchor or anchor in anchors(path), f"{path.name}#{anchor}"
@@ -139,6 +137,10 @@ def test_paths_of_the_repository_exist(page):
 def test_commands_of_run_sh_exist(page):
     named = set(re.findall(r"\./run\.sh ([a-z][\w-]*)", text(page)))
     assert named <= commands(), named - commands()
+
+
+def test_pictures_are_small():
+    assert 0 < sum(path.stat().st_size for path in IMAGES.iterdir()) < 2e6
 
 
 def test_the_readme_is_an_overview():

@@ -129,7 +129,6 @@ def _shown(found, phase: phases.Phase) -> list[rate_search.Point]:
         for point in found:
             points.append(point)
             if len(points) % _INTERVAL == 0 or len(points) == 1:
-                bar.clear()
                 logging.info(
                     f"{len(points):>6}{point.rate:>16.1e}{point.loss:>10.4f}{point.smoothed:>10.4f}"
                 )

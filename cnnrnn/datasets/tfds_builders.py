@@ -18,6 +18,7 @@ from cnnrnn.settings import data as data_settings
 from cnnrnn.system import console
 from cnnrnn.system import text as text_lib
 
+_QUICK = ("digits", "photos")  # prepared in a second
 _VALIDATION_SPLITS = ("validation", "val", "test")
 
 Builder = tfds.core.DatasetBuilder
@@ -78,7 +79,7 @@ def _prepared(builder: Builder, name: str, data_dir: pathlib.Path) -> Builder:
     """Downloads and prepares a data set if it is not yet; fails within seconds when offline."""
     if not builder.data_path.exists():
         logging.info(f"preparing {name} in {builder.data_path} (once)")
-        if not sys.stdout.isatty():
+        if name in _QUICK or not sys.stdout.isatty():
             tfds.disable_progress_bar()  # its bars overwrite themselves, which a log file cannot
         manual_dir = data_dir / "downloads" / "manual"
         check_reachable(builder, name, manual_dir)

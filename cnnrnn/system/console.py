@@ -11,6 +11,8 @@ from typing import TextIO
 
 import absl.logging
 
+from cnnrnn.system import progress
+
 _PACKAGE = f"{pathlib.Path(__file__).parent.parent}/"
 _STYLES = {"bold": "1", "error": "31", "good": "32", "warning": "33"}
 
@@ -51,6 +53,7 @@ class _Lines(logging.Handler):
         stream = sys.stderr if self.to_stderr or not _is_ours(record) else sys.stdout
         prefix = styled("warning: ", "warning", stream) if is_warning else ""
         line = f"{prefix}{record.getMessage()}"
+        progress.erase()
         # File names may hold bytes that are not UTF-8, which a strict stream refuses.
         print(line.encode("utf-8", "backslashreplace").decode(), file=stream, flush=True)
 

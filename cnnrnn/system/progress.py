@@ -1,4 +1,7 @@
-"""Progress display: one updating line on a terminal, one line per minute elsewhere."""
+"""Progress display: one updating line on a terminal, one line per minute elsewhere.
+
+On a terminal the line is erased at the end, and before a message is printed.
+"""
 
 import math
 import shutil
@@ -8,6 +11,13 @@ from typing import TextIO
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 60.0
+_on_screen: set["Progress"] = set()  # whose line the cursor is on
+
+
+def erase() -> None:
+    """Erases the progress line, if any, so that a message can be printed."""
+    for display in list(_on_screen):
+        display.clear()
 
 
 def duration(seconds: float) -> str:
@@ -49,7 +59,6 @@ class Progress:
         self._shown_at = self._start if not self._terminal else -math.inf
         self._done = initial
         self._detail = ""
-        self._on_line = False  # whether the cursor is on the progress line
 
     def __enter__(self) -> "Progress":
         if self._terminal:
@@ -57,8 +66,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception) -> None:
-        if self._terminal:
-            self._show(end="\n")
+        self.clear()
 
     @property
     def rate(self) -> float:
@@ -76,8 +84,9 @@ class Progress:
 
     def clear(self) -> None:
         """Erases the line from the terminal so that other output can follow."""
-        if self._on_line:
+        if self in _on_screen:
             self._write("", end="\r")
+            _on_screen.remove(self)
 
     def _show(self, end: str) -> None:
         rate = self.rate
@@ -99,5 +108,5 @@ class Progress:
             # A line that wraps cannot be overwritten.
             width = shutil.get_terminal_size().columns - 1
             line = f"\r{line[:width]:<{width}}"
-            self._on_line = end == ""
+            _on_screen.add(self)
         print(line, end=end, flush=True, file=self._stream)

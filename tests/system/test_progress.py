@@ -3,8 +3,9 @@
 import io
 
 import pytest
+from absl import logging
 
-from cnnrnn.system import progress
+from cnnrnn.system import console, progress
 
 
 @pytest.mark.parametrize(
@@ -44,9 +45,10 @@ def test_a_terminal_gets_one_updating_line(monkeypatch):
         clock.now = 10.0
         bar.update(7)
         assert bar.rate == pytest.approx(0.2)  # units finished before the start do not count
+        assert "15 s left" in terminal.getvalue()
     output = terminal.getvalue()
-    assert output.count("\n") == 1 and "\r" in output
-    assert "15 s left" in output
+    assert "\n" not in output
+    assert output.endswith("\r") and output.split("\r")[-2].strip() == ""  # erased
 
 
 def test_a_long_line_is_cut_to_the_terminal(monkeypatch):
@@ -66,3 +68,13 @@ def test_the_line_is_erased_for_other_output(monkeypatch):
         length = len(terminal.getvalue())
         bar.clear()
         assert len(terminal.getvalue()) == length  # nothing to erase
+
+
+def test_a_message_erases_the_line(monkeypatch, capsys):
+    monkeypatch.setattr(console, "_PACKAGE", __file__)
+    terminal = Terminal()
+    with progress.Progress("work", 10, "images", stream=terminal):
+        assert not terminal.getvalue().endswith("\r")
+        logging.info("a message")
+        assert terminal.getvalue().endswith("\r")
+    assert capsys.readouterr().out == "a message\n"
