@@ -162,8 +162,10 @@ def _graphs_as_traced():
     name = "disable_meta_optimizer"
     before = tf.config.optimizer.get_experimental_options().get(name, False)
     tf.config.optimizer.set_experimental_options({name: True})
-    yield
-    tf.config.optimizer.set_experimental_options({name: before})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({name: before})
 
 
 @pytest.fixture
