@@ -14,6 +14,7 @@ from cnnrnn.settings import averaging as averaging_settings
 from cnnrnn.settings import data as data_settings
 from cnnrnn.settings import evaluation as evaluation_settings
 from cnnrnn.settings import finetuning as finetuning_settings
+from cnnrnn.settings import network as network_settings
 from cnnrnn.settings import optimization as optimization_settings
 from cnnrnn.settings import prediction as prediction_settings
 from cnnrnn.settings import rate_search as rate_search_settings
@@ -24,7 +25,7 @@ from cnnrnn.settings import verification as verification_settings
 
 _LONGEST_NAME = 100  # of a run that is named after its data set
 # The groups that the result of a run depends on; config.json records them.
-RECORDED = ("data", "run", "training", "augmentation", "optimization", "finetuning")
+RECORDED = (*("data", "run", "network", "training", "augmentation", "optimization", "finetuning"),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Config:
 
     data: data_settings.DataSettings = data_settings.DataSettings()
     run: run_settings.RunSettings = run_settings.RunSettings()
+    network: network_settings.NetworkSettings = network_settings.NetworkSettings()
     training: training_settings.TrainingSettings = training_settings.TrainingSettings()
     augmentation: augmentation_settings.AugmentationSettings = (
         augmentation_settings.AugmentationSettings()

@@ -17,7 +17,7 @@ import keras
 from cnnrnn import main, shapes
 from cnnrnn.commands import reproduce, verify_resume
 from cnnrnn.gpu_check import measurement
-from cnnrnn.models import batch_norm, fusion, lstm
+from cnnrnn.models import batch_norm, fusion, lstm, rnn_branch
 from cnnrnn.models import network as network_lib
 
 
@@ -28,6 +28,7 @@ def small_build(
     synchronized_batchnorm: bool = False,
     precision: str = "float32",
     lstm_kernel: str = "ours",
+    variant: network_lib.Variant = network_lib.ORIGINAL,
 ) -> network_lib.Network:
     """Like `models.network.build`: the same inputs and parts, about 90,000 parameters."""
     keras.utils.set_random_seed(seed)
@@ -43,15 +44,18 @@ def small_build(
         x = keras.layers.ReLU(name="relu")(x)
         pooling = keras.layers.GlobalAveragePooling2D(dtype="float32", name="cnn_features")
         cnn = keras.Model(image, pooling(x))
-        x = keras.layers.AveragePooling1D(9, name="few")(sequence)  # 2 timesteps: fast to trace
+        x = rnn_branch.standardized(sequence) if variant.rnn_input == "standardized" else sequence
+        x = keras.layers.AveragePooling1D(9, name="few")(x)  # 2 timesteps: fast to trace
         kernel = {"lstm_kernel": lstm_kernel}
         x = lstm.LSTM(6, return_sequences=True, name="lstm_1", **kernel)(x)
         rnn_features = lstm.LSTM(6, name="rnn_features", **kernel)(x)
-        logits = fusion.build(cnn.output, rnn_features, classes, seed)
+        if variant.rnn_layer_norm:
+            rnn_features = rnn_branch.normalized(rnn_features)
+        logits = fusion.build(cnn.output, rnn_features, classes, seed, variant.fusion)
     # Weight files contain the model's name; Keras numbers models without one.
     inputs = {"image": image, network_lib.SEQUENCE_INPUT: sequence}
     model = keras.Model(inputs, logits, name="small")
-    return network_lib.parts_of(model, cnn, precision)
+    return network_lib.parts_of(model, cnn, precision, variant)
 
 
 def measure(name, config, *arguments):

@@ -26,7 +26,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             images have other classes.
     """
     folder = run_folder.RunFolder(config.run_dir, config.evaluation_name)
-    best_weights.latest(folder.best)
+    best = best_weights.latest(folder.best)
     with folder.opened():
         strategy = devices_lib.strategy(config.run.logical_cpus)
         config = config.replace(precision=devices_lib.precision(config.training.precision))
@@ -40,6 +40,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
                 len(data.class_names),
                 precision=precision,
                 lstm_kernel=lstm.choose(config.training.lstm_kernel, precision),
+                variant=folder.variant(best.phase),
             )
         evaluate(folder, config, data, network, strategy)
 

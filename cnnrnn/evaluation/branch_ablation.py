@@ -1,6 +1,6 @@
 """Branch ablation: how much accuracy drops without the information of one branch.
 
-The branches are multiplied, so setting one to zero would remove the other too. A branch is ablated
+If the branches are multiplied, setting one to zero would remove the other too. A branch is ablated
 by replacing its outputs by others of the same scale that do not depend on the image: its own
 outputs permuted across images, or their mean over all images. The drop is computed per image, so
 that its interval is that of a paired difference. A branch whose ablation costs nothing is a
@@ -8,6 +8,7 @@ constant gain.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import scipy.special
@@ -70,14 +71,20 @@ def statistics(outputs: np.ndarray) -> OutputStatistics:
 
 
 def ablations(
-    cnn: np.ndarray, rnn: np.ndarray, kernel: np.ndarray, bias: np.ndarray, label: np.ndarray
+    cnn: np.ndarray,
+    rnn: np.ndarray,
+    fuse: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    label: np.ndarray,
 ) -> list[Ablation]:
     """Scores the images as trained and with each branch ablated.
 
     Args:
         cnn: outputs of the CNN branch, (N, 2048).
         rnn: outputs of the RNN branch, (N, 2048).
-        kernel: of the dense layer, (2048, classes).
+        fuse: the network's fusion of both, `fusion.Fusion.values`.
+        kernel: of the dense layer, (2048 or wider, classes).
         bias: of the dense layer, (classes,).
         label: true classes, (N,).
 
@@ -88,7 +95,7 @@ def ablations(
     permutations = [rng.permutation(len(label)) for _ in range(PERMUTATIONS)]
 
     def score(cnn: np.ndarray, rnn: np.ndarray) -> np.ndarray:
-        return scores((cnn * rnn) @ kernel + bias, label)
+        return scores(fuse(cnn, rnn) @ kernel + bias, label)
 
     def mean(outputs: np.ndarray) -> np.ndarray:
         return outputs.mean(axis=0, keepdims=True, dtype=np.float64).astype(outputs.dtype)

@@ -88,6 +88,7 @@ def describe(
         "dataset": dataset.get("name", "unknown"),
         "fingerprint": dataset.get("fingerprint", "unknown"),
         "classes": len(classifier.class_names),
+        "fusion": classifier.network.variant.fusion,
         "top": min(config.prediction.top, len(classifier.class_names)),
         "max_megapixels": f"{config.data.max_megapixels:g}",
         "resize_method": classifier.preprocessing.resize_method,

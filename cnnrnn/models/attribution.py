@@ -2,7 +2,7 @@
 
 CNN: Grad-CAM (Selvaraju et al., 2017) over the output of the last convolution, (10, 10).
 RNN: saliency (Simonyan et al., 2013), the mean absolute gradient with respect to each of the 23
-timesteps. Both are of the log-odds of a class. Since the branches are multiplied, the gradient in
+timesteps. Both are of the log-odds of a class. Where the branches are multiplied, the gradient in
 one branch is weighted by the output of the other.
 """
 

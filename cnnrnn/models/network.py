@@ -3,11 +3,14 @@
 image    (B, S, S, 3) -----> Xception -> average (B, 2048) -+
                                                             x -> Dense -> logits (B, classes)
 sequence (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
+
+`Variant` has other fusions than the product, x, and normalization around the LSTM layers.
 """
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,6 +26,27 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mix
 
 
 @dataclasses.dataclass(frozen=True)
+class Variant:
+    """What differs from the original network; see `settings.network.NetworkSettings`."""
+
+    fusion: str = "product"
+    rnn_input: str = "raw"
+    rnn_layer_norm: bool = False
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Variant":
+        """The variant of settings by flag name, of a `Config` or a run's config.json.
+
+        Earlier versions did not record it: they had the original network only.
+        """
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        return cls(**{name: settings.get(name, default) for name, default in fields.items()})
+
+
+ORIGINAL = Variant()
+
+
+@dataclasses.dataclass(frozen=True)
 class Network:
     """The model and its three parts, which share its layers and weights.
 
@@ -31,14 +55,18 @@ class Network:
             299 unless another size was asked for.
         cnn: Xception with pooling, image -> (B, 2048).
         rnn: the two LSTM layers, sequence -> (B, 2048).
+        fused: [output of cnn, output of rnn] -> fused features, (B, 2048) or wider.
         fusion: [output of cnn, output of rnn] -> logits (B, classes).
+        variant: of the network.
         precision: data type of the operands of products, "float32", "bfloat16" or "float16".
     """
 
     model: keras.Model
     cnn: keras.Model
     rnn: keras.Model
+    fused: keras.Model
     fusion: keras.Model
+    variant: Variant = ORIGINAL
     precision: str = "float32"
 
     @property
@@ -49,7 +77,7 @@ class Network:
     @property
     def fused_width(self) -> int:
         """The number of fused features, which the last layer classifies."""
-        return self.fusion.get_layer("logits").input.shape[-1]
+        return self.fused.output.shape[-1]
 
     def branches(self, batch: dict[str, tf.Tensor], training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """The outputs of both branches, (B, 2048) each.
@@ -68,14 +96,13 @@ class Network:
     def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Logits (B, classes) of a batch; see `branches`.
 
-        With "dropout" (B, 2048) float32 in the batch, the product of the branches is multiplied by
-        it before the last layer.
+        With "dropout" (B, width) float32 in the batch, the fused features are multiplied by it
+        before the last layer.
         """
         features = list(self.branches(batch, training))
         if "dropout" not in batch:
             return self.fusion(features, training=training)
-        product, dense = (self.fusion.get_layer(name) for name in ("product", "logits"))
-        return dense(product(features) * batch["dropout"])
+        return self.fusion.get_layer("logits")(self.fused(features) * batch["dropout"])
 
 
 Build = Callable[..., "Network"]  # the signature of `build`
@@ -88,6 +115,7 @@ def build(
     synchronized_batchnorm: bool = False,
     precision: str = "float32",
     lstm_kernel: str = "ours",
+    variant: Variant = ORIGINAL,
 ) -> Network:
     """Builds the network with random weights.
 
@@ -101,16 +129,17 @@ def build(
             Weights, statistics, features, head and logits are always float32, so weight files and
             checkpoints are interchangeable.
         lstm_kernel: "ours" or "cudnn"; see `lstm.choose`.
+        variant: by default the original network.
 
     Returns:
-        The network, 103,256,716 parameters with 100 classes.
+        The network, 103,256,716 parameters with 100 classes in the original variant.
     """
     # The user's keras.json may have other values, which would change the network.
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     keras.utils.set_random_seed(seed)  # Xception's initializers have no seed of their own
     with policy(precision):
-        return _build(classes, seed, synchronized_batchnorm, precision, lstm_kernel)
+        return _build(classes, seed, synchronized_batchnorm, precision, lstm_kernel, variant)
 
 
 @contextlib.contextmanager
@@ -125,7 +154,12 @@ def policy(precision: str) -> Iterator[None]:
 
 
 def _build(
-    classes: int, seed: int, synchronized_batchnorm: bool, precision: str, lstm_kernel: str
+    classes: int,
+    seed: int,
+    synchronized_batchnorm: bool,
+    precision: str,
+    lstm_kernel: str,
+    variant: Variant,
 ) -> Network:
     # Of any size: Xception is fully convolutional, and its output is averaged over positions.
     image = keras.Input((None, None, shapes.CHANNELS), name="image", dtype="float32")
@@ -133,25 +167,35 @@ def _build(
         (shapes.TIMESTEPS, shapes.STEP_FEATURES), name=SEQUENCE_INPUT, dtype="float32"
     )
     cnn = cnn_branch.build(image, synchronized_batchnorm)
-    rnn_features = rnn_branch.build(sequence, shapes.LSTM_UNITS, seed, lstm_kernel)
-    logits = fusion.build(cnn.output, rnn_features, classes, seed + 4)
+    read = rnn_branch.standardized(sequence) if variant.rnn_input == "standardized" else sequence
+    rnn_features = rnn_branch.build(read, shapes.LSTM_UNITS, seed, lstm_kernel)
+    if variant.rnn_layer_norm:
+        rnn_features = rnn_branch.normalized(rnn_features)
+    logits = fusion.build(cnn.output, rnn_features, classes, seed + 4, variant.fusion)
     model = keras.Model({"image": image, SEQUENCE_INPUT: sequence}, logits, name="cnnrnn")
-    return parts_of(model, cnn, precision)
+    return parts_of(model, cnn, precision, variant)
 
 
-def parts_of(model: keras.Model, cnn: keras.Model, precision: str) -> Network:
+def parts_of(
+    model: keras.Model, cnn: keras.Model, precision: str, variant: Variant = ORIGINAL
+) -> Network:
     """Divides a model into its parts.
 
     Args:
-        model: has layers "rnn_features", "product" and "logits", and an input SEQUENCE_INPUT.
+        model: has layers "rnn_features", or "rnn_normalized" after it, and "logits", and an input
+            SEQUENCE_INPUT.
         cnn: the CNN branch of the model.
         precision: recorded in the Network.
+        variant: likewise.
     """
-    rnn_features = model.get_layer("rnn_features").output
+    last = "rnn_normalized" if variant.rnn_layer_norm else "rnn_features"
+    rnn_features = model.get_layer(last).output
     rnn = keras.Model(model.input[SEQUENCE_INPUT], rnn_features, name="rnn")
     outputs = [
         keras.Input(part.output.shape[1:], name=name, dtype="float32")
         for part, name in ((cnn, "cnn_output"), (rnn, "rnn_output"))
     ]
-    logits = model.get_layer("logits")(model.get_layer("product")(outputs))
-    return Network(model, cnn, rnn, keras.Model(outputs, logits, name="fusion"), precision)
+    features = fusion.FUSIONS[variant.fusion].layers(*outputs)
+    fused = keras.Model(outputs, features, name="fused")
+    whole = keras.Model(outputs, model.get_layer("logits")(features), name="fusion")
+    return Network(model, cnn, rnn, fused, whole, variant, precision)

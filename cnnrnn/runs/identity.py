@@ -26,6 +26,9 @@ _SHARED = (
     "momentum",
     "clip_norm",
     "ema",
+    "fusion",
+    "rnn_input",
+    "rnn_layer_norm",
 )
 _PHASE1 = ("xception_weights", "cached_views")
 _PHASE2 = ("phase2_batchnorm", "batchnorm_momentum", "layer_decay", "unfreeze_from")

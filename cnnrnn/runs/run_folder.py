@@ -24,6 +24,7 @@ from typing import Any
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.models import network as network_lib
 from cnnrnn.runs import identity, run_lock
 from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
@@ -213,6 +214,10 @@ class RunFolder:
         """
         settings = identity.ADDED | self.config().get(phase, {})
         return asked or settings["eval_image_size"] or shapes.IMAGE_SIZE
+
+    def variant(self, phase: str) -> network_lib.Variant:
+        """The variant of the network that a phase was trained with; `phase` is its name."""
+        return network_lib.Variant.of(self.config().get(phase, {}))
 
     @contextlib.contextmanager
     def _incomplete_config(self) -> Iterator[None]:

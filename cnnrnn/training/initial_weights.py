@@ -63,10 +63,7 @@ def load_for_trial(
     if phase is phases.PHASE1 and not config.training.init_from:
         source = xception_weights.load_into(network.cnn, config.training.xception_weights)
         return InitialWeights(source.description, source)
-    if config.training.init_from:
-        best = best_weights.latest(_init_from(config).best)
-    else:
-        best = require_phase1(folder)
+    best = _starting_point(config, folder)
     best_weights.load(best, network.model, class_names)
     description = f"{best.weights} (epoch {best.epoch} of {best.phase})"
     logging.info(f"{phase.name}: starts from {description}")
@@ -77,14 +74,30 @@ def check_available(
     phase: phases.Phase, config: config_lib.Config, folder: run_folder.RunFolder
 ) -> None:
     """Raises UsageError if a phase has no trained weights to start from and needs them."""
+    if config.training.init_from or phase is phases.PHASE2:
+        _starting_point(config, folder)
+
+
+def _starting_point(config: config_lib.Config, folder: run_folder.RunFolder) -> best_weights.Best:
+    """The best weights of --init_from, or of the run's phase 1.
+
+    Raises:
+        UsageError: there are none, or they are of another variant of the network.
+    """
     if config.training.init_from:
-        best_weights.latest(_init_from(config).best)
-    elif phase is phases.PHASE2:
-        require_phase1(folder)
-
-
-def _init_from(config: config_lib.Config) -> run_folder.RunFolder:
-    return run_folder.RunFolder(pathlib.Path(config.training.init_from).expanduser())
+        folder = run_folder.RunFolder(pathlib.Path(config.training.init_from).expanduser())
+        best = best_weights.latest(folder.best)
+    else:
+        best = require_phase1(folder)
+    trained = folder.variant(best.phase)
+    asked = network_lib.Variant.of(dataclasses.asdict(config.network))
+    if trained != asked:
+        flags = " ".join(f"--{name}={value}" for name, value in vars(trained).items())
+        raise errors.UsageError(
+            f"{best.weights} was trained with {flags}: give these flags, too. With other ones the "
+            "weights do not fit."
+        )
+    return best
 
 
 def require_phase1(folder: run_folder.RunFolder) -> best_weights.Best:

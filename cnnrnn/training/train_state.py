@@ -59,6 +59,7 @@ def build_network(
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,
             precision=config.training.precision,
             lstm_kernel=lstm.choose(config.training.lstm_kernel, config.training.precision),
+            variant=network_lib.Variant.of(dataclasses.asdict(config.network)),
         )
 
 

@@ -19,9 +19,13 @@ def outputs():
     return cnn, rnn, codes.T, np.zeros(CLASSES), label
 
 
+def ablations(cnn, rnn, kernel, bias, label, fuse=np.multiply):
+    return branch_ablation.ablations(cnn, rnn, fuse, kernel, bias, label)
+
+
 def test_ablations_are_named():
     outputs = np.ones((4, 3)), np.ones((4, 3)), np.ones((3, 2)), np.zeros(2), np.zeros(4, int)
-    assert [ablation.name for ablation in branch_ablation.ablations(*outputs)] == [
+    assert [ablation.name for ablation in ablations(*outputs)] == [
         "as trained",
         "RNN permuted across images",
         "RNN replaced by its mean",
@@ -31,12 +35,12 @@ def test_ablations_are_named():
 
 
 def test_a_constant_branch_costs_nothing_and_an_informative_one_almost_everything(outputs):
-    as_trained, *ablations = branch_ablation.ablations(*outputs)
+    as_trained, *others = ablations(*outputs)
     assert as_trained.top1 > 0.95
-    for rnn in ablations[:2]:
+    for rnn in others[:2]:
         assert rnn.top1 == pytest.approx(as_trained.top1, abs=0.01)
         assert not rnn.is_significant
-    for cnn in ablations[2:]:
+    for cnn in others[2:]:
         assert cnn.top1 < 0.25 and cnn.top5 < 0.75
         drop = cnn.top1_drop
         assert drop.value == pytest.approx(as_trained.top1 - cnn.top1)
@@ -46,14 +50,21 @@ def test_a_constant_branch_costs_nothing_and_an_informative_one_almost_everythin
 def test_a_small_drop_is_significant_because_it_is_paired_by_image(outputs):
     cnn, rnn, kernel, bias, label = outputs
     cnn = kernel.T[label] + np.random.default_rng(2).normal(0, 4, cnn.shape)
-    _, permuted, *_ = branch_ablation.ablations(cnn, rnn, kernel, bias, label)
+    _, permuted, *_ = ablations(cnn, rnn, kernel, bias, label)
     assert not permuted.is_significant
     slightly_informative = rnn + 0.05 * np.abs(kernel.T[label])
-    as_trained, permuted, *_ = branch_ablation.ablations(
-        cnn, slightly_informative, kernel, bias, label
-    )
+    as_trained, permuted, *_ = ablations(cnn, slightly_informative, kernel, bias, label)
     half_width = 1.96 * np.sqrt(as_trained.top1 * (1 - as_trained.top1) / len(label))
     assert permuted.is_significant and 0 < permuted.top1_drop.value < half_width
+
+
+def test_other_fusions_are_ablated_by_their_own_rule(outputs):
+    """A sum: without the informative CNN, the constant RNN leaves chance."""
+    cnn, rnn, kernel, bias, label = outputs
+    as_trained, *_, cnn_mean = ablations(10 * cnn, rnn, kernel, bias, label, np.add)
+    expected = branch_ablation.scores((10 * cnn + rnn) @ kernel + bias, label)
+    assert as_trained.top1 == pytest.approx(expected[1].mean())
+    assert cnn_mean.top1 < 0.25 < as_trained.top1
 
 
 def test_statistics_of_a_constant_and_of_an_informative_branch(outputs):
