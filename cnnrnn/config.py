@@ -25,7 +25,15 @@ from cnnrnn.settings import verification as verification_settings
 
 _LONGEST_NAME = 100  # of a run that is named after its data set
 # The groups that the result of a run depends on; config.json records them.
-RECORDED = (*("data", "run", "network", "training", "augmentation", "optimization", "finetuning"),)
+RECORDED = (
+    "data",
+    "run",
+    "network",
+    "training",
+    "augmentation",
+    "optimization",
+    "finetuning",
+)
 
 
 @dataclasses.dataclass(frozen=True)
