@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 
 from cnnrnn import errors
+from cnnrnn.settings import ablation as ablation_settings
 from cnnrnn.settings import augmentation as augmentation_settings
 from cnnrnn.settings import averaging as averaging_settings
 from cnnrnn.settings import data as data_settings
@@ -62,6 +63,7 @@ class Config:
     )
     rate_search: rate_search_settings.RateSearchSettings = rate_search_settings.RateSearchSettings()
     averaging: averaging_settings.AveragingSettings = averaging_settings.AveragingSettings()
+    ablation: ablation_settings.AblationSettings = ablation_settings.AblationSettings()
     evaluation: evaluation_settings.EvaluationSettings = evaluation_settings.EvaluationSettings()
 
     def __post_init__(self):

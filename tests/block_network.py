@@ -40,7 +40,8 @@ def build(seed: int = 0, synchronized_batchnorm: bool = False, precision: str = 
         logits = fusion.build(cnn.output, rnn_features, CLASSES, seed)
     inputs = {"image": image, network_lib.SEQUENCE_INPUT: sequence}
     model = keras.Model(inputs, logits, name="blocks")
-    return network_lib.parts_of(model, cnn, precision)
+    rnn = keras.Model(sequence, rnn_features, name="rnn")
+    return network_lib.parts_of(model, cnn, rnn, precision)
 
 
 def batches(count: int, *, mixed: bool = False) -> list[dict[str, np.ndarray]]:

@@ -55,7 +55,8 @@ def small_build(
     # Weight files contain the model's name; Keras numbers models without one.
     inputs = {"image": image, network_lib.SEQUENCE_INPUT: sequence}
     model = keras.Model(inputs, logits, name="small")
-    return network_lib.parts_of(model, cnn, precision, variant)
+    rnn = keras.Model(sequence, rnn_features, name="rnn")
+    return network_lib.parts_of(model, cnn, rnn, precision, variant)
 
 
 def measure(name, config, *arguments):

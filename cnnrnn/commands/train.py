@@ -40,17 +40,22 @@ def train(
     config: config_lib.Config,
     *,
     evaluates: bool = False,
+    is_last: bool = True,
     strategy: tf.distribute.Strategy | None = None,
     build: Callable[..., network_lib.Network] | None = None,
-) -> None:
+) -> network_lib.Network:
     """Trains phases one after another in the run's folder.
 
     Args:
         todo: in order.
         config: --init_from applies to the first phase.
         evaluates: whether to evaluate the best weights at the end.
+        is_last: whether the command ends here, so that the next one is suggested.
         strategy: what to train on; None: as the flags say.
         build: makes the network; None: `models.network.build`.
+
+    Returns:
+        The network, with the weights of the last step rather than the best ones.
     """
     folder = run_folder.RunFolder(config.run_dir)
     for phase in todo:
@@ -88,8 +93,9 @@ def train(
                 _report_best(folder, phase)
         if evaluates:
             evaluate.evaluate(folder, config, data, network, strategy)
-        elif trained:
+        elif trained and is_last:
             _report_next_command(folder, todo[-1], config)
+    return network
 
 
 def _report_best(folder: run_folder.RunFolder, phase: phases.Phase) -> None:

@@ -83,8 +83,8 @@ def ablations(
     Args:
         cnn: outputs of the CNN branch, (N, 2048).
         rnn: outputs of the RNN branch, (N, 2048).
-        fuse: the network's fusion of both, `fusion.Fusion.values`.
-        kernel: of the dense layer, (2048 or wider, classes).
+        fuse: the network's fusion, (N, 2048) twice -> (N, width).
+        kernel: of the dense layer, (width, classes).
         bias: of the dense layer, (classes,).
         label: true classes, (N,).
 
@@ -98,7 +98,8 @@ def ablations(
         return scores(fuse(cnn, rnn) @ kernel + bias, label)
 
     def mean(outputs: np.ndarray) -> np.ndarray:
-        return outputs.mean(axis=0, keepdims=True, dtype=np.float64).astype(outputs.dtype)
+        average = outputs.mean(axis=0, dtype=np.float64).astype(outputs.dtype)
+        return np.broadcast_to(average, outputs.shape)
 
     as_trained = score(cnn, rnn)
 

@@ -21,7 +21,7 @@ from cnnrnn.evaluation import (
     thumbnails,
 )
 from cnnrnn.evaluation import predictions as predictions_lib
-from cnnrnn.models import attribution, fusion
+from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
@@ -77,7 +77,7 @@ def write(
         ablations=branch_ablation.ablations(
             predictions.cnn,
             predictions.rnn,
-            fusion.FUSIONS[network.variant.fusion].values,
+            lambda cnn, rnn: network.fused([cnn, rnn], training=False).numpy(),
             *network.fusion.get_layer("logits").get_weights(),
             predictions.label,
         ),

@@ -98,7 +98,7 @@ def litert(model: keras.Model, quantized: bool) -> bytes:
         saved = pathlib.Path(folder) / "saved_model"
         spec = tf.TensorSpec(size, tf.float32, name="image")
         classify = tf.function(classify, input_signature=[spec])
-        saved_model.save(saved, model, {"serving_default": classify})
+        saved_model.save(saved, model.weights, {"serving_default": classify})
         converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
         if quantized:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -19,7 +19,7 @@ returns all "class_names" (classes,) string, by label, and "metadata" () string,
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -65,7 +65,7 @@ def write(
         "decoded": tf.function(predictor.predict_decoded, input_signature=[decoded]),
         "about": tf.function(about, input_signature=[]),
     }
-    save(folder, classifier.network.model, signatures)
+    save(folder, classifier.network.weights, signatures)
 
 
 class _Predictor:
@@ -161,18 +161,20 @@ class _Predictor:
         return self._classifier.views(image_header.limited(encoded, self._max_pixels))
 
 
-def save(folder: pathlib.Path, model: keras.Model, signatures: dict[str, Callable]) -> None:
-    """Writes functions that use a model's weights as a SavedModel.
+def save(
+    folder: pathlib.Path, weights: Sequence[keras.Variable], signatures: dict[str, Callable]
+) -> None:
+    """Writes functions as a SavedModel.
 
     `keras.export.ExportArchive` does the same, but writes each weight twice (2 x 413 MB).
 
     Args:
         folder: must not exist.
-        model: the weights that the functions use.
+        weights: those that the functions use.
         signatures: tf.functions by name, each with an input signature.
     """
     module = tf.Module()
-    module.weights = [weight.value for weight in model.weights]
+    module.weights = [weight.value for weight in weights]
     tf.saved_model.save(module, str(folder), signatures=signatures)
 
 

@@ -87,7 +87,11 @@ class Explainer:
             features = [self._pooling(convolutions), self._network.rnn(sequence, training=False)]
             logits = self._network.fusion(features, training=False)
             log_odds = [_log_odds(logits, label) for label in labels]
-        gradients = [tape.gradient(of_class, [convolutions, sequence]) for of_class in log_odds]
+        zero = tf.UnconnectedGradients.ZERO  # of a branch that the network does not use
+        gradients = [
+            tape.gradient(of_class, [convolutions, sequence], unconnected_gradients=zero)
+            for of_class in log_odds
+        ]
         cams = [_cam(convolutions, in_convolutions) for in_convolutions, _ in gradients]
         timesteps = [
             _scale_to_one(tf.reduce_mean(tf.abs(in_sequence), axis=-1))

@@ -1,23 +1,10 @@
 """The fusion of the branches: a function of their outputs, then one dense layer."""
 
-import dataclasses
 from collections.abc import Callable
 
 import keras
-import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Fusion:
-    """A function of the outputs of both branches, without weights.
-
-    Attributes:
-        layers: CNN (B, n), RNN (B, n) -> fused features (B, m), as Keras layers.
-        values: the same for NumPy arrays; one of the two may be (1, n).
-    """
-
-    layers: Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
-    values: Callable[[np.ndarray, np.ndarray], np.ndarray]
+Fusion = Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
 
 
 def _product(cnn: keras.KerasTensor, rnn: keras.KerasTensor) -> keras.KerasTensor:
@@ -36,15 +23,30 @@ def _gated(cnn: keras.KerasTensor, rnn: keras.KerasTensor) -> keras.KerasTensor:
     return keras.layers.Add(dtype="float32", name="gated")([cnn, _product(cnn, rnn)])
 
 
-def _concatenated(cnn: np.ndarray, rnn: np.ndarray) -> np.ndarray:
-    return np.concatenate(np.broadcast_arrays(cnn, rnn), axis=1)
+def _cnn(cnn: keras.KerasTensor, rnn: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.Identity(dtype="float32", name="cnn_only")(cnn)
 
 
-FUSIONS = {
-    "product": Fusion(_product, lambda cnn, rnn: cnn * rnn),
-    "sum": Fusion(_sum, lambda cnn, rnn: cnn + rnn),
-    "concatenation": Fusion(_concatenation, _concatenated),
-    "gated": Fusion(_gated, lambda cnn, rnn: cnn + cnn * rnn),
+def _rnn(cnn: keras.KerasTensor, rnn: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.Identity(dtype="float32", name="rnn_only")(rnn)
+
+
+def _gain(cnn: keras.KerasTensor, rnn: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.EinsumDense(
+        "ab,b->ab", cnn.shape[-1], kernel_initializer="ones", dtype="float32", name="gain"
+    )(cnn)
+
+
+# CNN (B, n), RNN (B, n) -> fused features (B, m). The last three are controls: each leaves out a
+# branch, which is then no part of the model.
+FUSIONS: dict[str, Fusion] = {
+    "product": _product,
+    "sum": _sum,
+    "concatenation": _concatenation,
+    "gated": _gated,
+    "cnn": _cnn,
+    "rnn": _rnn,
+    "gain": _gain,
 }
 
 
@@ -72,4 +74,4 @@ def build(
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
         dtype="float32",
         name="logits",
-    )(FUSIONS[name].layers(cnn_features, rnn_features))
+    )(FUSIONS[name](cnn_features, rnn_features))

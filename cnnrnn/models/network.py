@@ -75,6 +75,12 @@ class Network:
         return self.rnn.get_layer("rnn_features").lstm_kernel
 
     @property
+    def weights(self) -> list[keras.Variable]:
+        """Those of the model, then those of a branch that the model leaves out."""
+        weights = self.model.weights + self.cnn.weights + self.rnn.weights
+        return list({id(weight): weight for weight in weights}.values())
+
+    @property
     def fused_width(self) -> int:
         """The number of fused features, which the last layer classifies."""
         return self.fused.output.shape[-1]
@@ -173,29 +179,26 @@ def _build(
         rnn_features = rnn_branch.normalized(rnn_features)
     logits = fusion.build(cnn.output, rnn_features, classes, seed + 4, variant.fusion)
     model = keras.Model({"image": image, SEQUENCE_INPUT: sequence}, logits, name="cnnrnn")
-    return parts_of(model, cnn, precision, variant)
+    return parts_of(model, cnn, keras.Model(sequence, rnn_features, name="rnn"), precision, variant)
 
 
 def parts_of(
-    model: keras.Model, cnn: keras.Model, precision: str, variant: Variant = ORIGINAL
+    model: keras.Model,
+    cnn: keras.Model,
+    rnn: keras.Model,
+    precision: str,
+    variant: Variant = ORIGINAL,
 ) -> Network:
-    """Divides a model into its parts.
+    """A `Network` of a model whose last layer is named "logits".
 
     Args:
-        model: has layers "rnn_features", or "rnn_normalized" after it, and "logits", and an input
-            SEQUENCE_INPUT.
-        cnn: the CNN branch of the model.
+        model: of both inputs.
+        cnn: its CNN branch.
+        rnn: its RNN branch.
         precision: recorded in the Network.
         variant: likewise.
     """
-    last = "rnn_normalized" if variant.rnn_layer_norm else "rnn_features"
-    rnn_features = model.get_layer(last).output
-    rnn = keras.Model(model.input[SEQUENCE_INPUT], rnn_features, name="rnn")
-    outputs = [
-        keras.Input(part.output.shape[1:], name=name, dtype="float32")
-        for part, name in ((cnn, "cnn_output"), (rnn, "rnn_output"))
-    ]
-    features = fusion.FUSIONS[variant.fusion].layers(*outputs)
-    fused = keras.Model(outputs, features, name="fused")
-    whole = keras.Model(outputs, model.get_layer("logits")(features), name="fusion")
+    outputs = [cnn.output, rnn.output]
+    fused = keras.Model(outputs, model.get_layer("logits").input, name="fused")
+    whole = keras.Model(outputs, model.output, name="fusion")
     return Network(model, cnn, rnn, fused, whole, variant, precision)

@@ -4,7 +4,7 @@ import dataclasses
 
 from cnnrnn.settings import fields
 
-FUSIONS = ("product", "sum", "concatenation", "gated")
+FUSIONS = ("product", "sum", "concatenation", "gated", "cnn", "rnn", "gain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,8 @@ class NetworkSettings:
         "product",
         "How the outputs of CNN and RNN are joined before the last layer: their 'product', as in "
         "the original; their 'sum'; their 'concatenation', which equals the sum of the logits of "
-        "two heads; or 'gated', CNN x (1 + RNN), with which the CNN passes where the RNN is 0.",
+        "two heads; 'gated', CNN x (1 + RNN), with which the CNN passes where the RNN is 0; or a "
+        "control: 'cnn' or 'rnn' alone, or 'gain', the CNN times a trained constant per feature.",
         fields.one_of(*FUSIONS),
     )
     rnn_input: str = fields.setting(

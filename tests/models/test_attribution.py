@@ -34,7 +34,7 @@ def network():
     kernel = np.zeros((23, 23, 3, 2), np.float32)
     kernel[..., 0], kernel[..., 1] = -1, 1
     model.get_layer("white").set_weights([kernel, np.zeros(2)])
-    parts = network_lib.parts_of(model, cnn, "float32")
+    parts = network_lib.parts_of(model, cnn, keras.Model(sequence, rnn), "float32")
     # The logit of class 1 is white times |RNN|: the RNN's sign is divided out.
     signs = np.sign(parts.rnn(tf.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES))).numpy()[0])
     model.get_layer("logits").set_weights([np.diag(signs), np.zeros(CLASSES)])

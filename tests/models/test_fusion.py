@@ -19,6 +19,17 @@ from tests import small_network
 NORMALIZED = {"rnn_input": "standardized", "rnn_layer_norm": True}
 
 
+EXPECTED = {
+    "product": lambda cnn, rnn: cnn * rnn,
+    "sum": lambda cnn, rnn: cnn + rnn,
+    "concatenation": lambda cnn, rnn: np.concatenate([cnn, rnn], axis=1),
+    "gated": lambda cnn, rnn: cnn * (1 + rnn),
+    "cnn": lambda cnn, rnn: cnn,
+    "rnn": lambda cnn, rnn: rnn,
+    "gain": lambda cnn, rnn: cnn,  # times ones, at first
+}
+
+
 def batch():
     return {
         "image": tf.random.stateless_uniform((2, 299, 299, 3), (0, 0), -1),
@@ -39,17 +50,20 @@ def test_the_parts_together_are_the_model(name, normalized):
         {"image": inputs["image"], network_lib.SEQUENCE_INPUT: inputs["sequence"]}, training=False
     )
     np.testing.assert_allclose(whole, network.logits(inputs, training=False), atol=1e-6)
-    cnn, rnn = (values.numpy() for values in network.branches(inputs, training=False))
-    fused = fusion.FUSIONS[name].values(cnn, rnn)
+    cnn, rnn = network.branches(inputs, training=False)
+    fused = network.fused([cnn, rnn]).numpy()
     assert fused.shape == (2, network.fused_width)
+    np.testing.assert_allclose(fused, EXPECTED[name](cnn.numpy(), rnn.numpy()), atol=1e-6)
     kernel, bias = network.fusion.get_layer("logits").get_weights()
     np.testing.assert_allclose(whole, fused @ kernel + bias, atol=1e-5)
-    alone = fusion.FUSIONS[name].values(cnn, rnn[:1])  # one output for all images
-    np.testing.assert_allclose(alone[0], fused[0])
     mask = np.zeros(fused.shape, np.float32)
     dropped = network.logits(inputs | {"dropout": tf.constant(mask)}, training=True)
     np.testing.assert_allclose(dropped, np.broadcast_to(bias, (2, 3)), atol=1e-6)
-    weights = network.cnn.weights + network.rnn.weights + network.fusion.weights
+    branches = {"cnn": network.cnn.weights, "rnn": network.rnn.weights}
+    left_out = {"cnn": ["rnn"], "gain": ["rnn"], "rnn": ["cnn"]}.get(name, [])
+    weights = network.fusion.weights + sum(
+        (own for branch, own in branches.items() if branch not in left_out), start=[]
+    )
     assert {id(v) for v in weights} == {id(v) for v in network.model.weights}
 
 
@@ -68,6 +82,9 @@ def test_a_timestep_of_a_standardized_sequence_has_mean_0_and_deviation_1():
         pytest.param({"fusion": "concatenation", **NORMALIZED}, id="concatenation, normalized"),
         pytest.param({"fusion": "gated"}, id="gated", marks=pytest.mark.slow),
         pytest.param({"fusion": "sum", **NORMALIZED}, id="sum", marks=pytest.mark.slow),
+        pytest.param({"fusion": "cnn"}, id="cnn", marks=pytest.mark.slow),
+        pytest.param({"fusion": "rnn"}, id="rnn", marks=pytest.mark.slow),
+        pytest.param({"fusion": "gain"}, id="gain", marks=pytest.mark.slow),
     ],
 )
 def test_a_variant_is_trained_reported_exported_and_explained(

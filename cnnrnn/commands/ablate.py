@@ -1,0 +1,167 @@
+"""`ablate`: does the network need its RNN? Trains it and controls, and compares them.
+
+The controls are the CNN alone, the RNN alone, and the CNN with a trained constant gain in place of
+the RNN. All see the same images in the same order, by the same flags, with each seed. A training
+that is complete is not repeated, and one that was interrupted resumes.
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors, phases
+from cnnrnn.commands import train
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import ablation_report
+from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.runs import best_weights, event_files, identity, run_folder
+from cnnrnn.system import atomic_files, console
+from cnnrnn.system import devices as devices_lib
+from cnnrnn.training import phase_features, steps
+
+CONTROLS = ("cnn", "gain", "rnn")  # values of --fusion
+_PHASES = {"phase1": (phases.PHASE1,), "both": (phases.PHASE1, phases.PHASE2)}
+_RESULT, _HITS = "ablation.json", "hits.csv"
+
+
+def run(arguments: Sequence[str], config: config_lib.Config) -> None:
+    """Trains all networks and writes the comparison into RUN.ablation.
+
+    Raises:
+        UsageError: --fusion is a control itself, or a network was trained with other settings.
+        UsageError, RunError, Stopped: as in training.
+    """
+    if config.network.fusion in CONTROLS:
+        raise errors.UsageError(
+            f"--fusion={config.network.fusion} is a control of the comparison: give the fusion "
+            "that is to be compared with it."
+        )
+    root = config.run_dir.with_name(f"{config.run_dir.name}.ablation")
+    strategy = devices_lib.strategy(config.run.logical_cpus)
+    config = config.replace(precision=devices_lib.precision(config.training.precision))
+    todo = _PHASES[config.ablation.trained_phases]
+    fusions = (config.network.fusion, *CONTROLS)
+    total = config.ablation.seeds * len(fusions)
+    trained: dict[str, list[ablation_report.Training]] = {fusion: [] for fusion in fusions}
+    for number in range(total):
+        seed, fusion = config.run.seed + number // len(fusions), fusions[number % len(fusions)]
+        own = config.replace(
+            seed=seed, fusion=fusion, runs_dir=str(root), run=f"{fusion}-seed{seed}"
+        )
+        logging.info(
+            "\n"
+            + console.styled(f"training {number + 1} of {total}: {fusion}, seed {seed}", "bold")
+        )
+        trained[fusion].append(_trained(own, todo, strategy))
+    data = dataset_lib.load(config)
+    comparison = ablation_report.Comparison(
+        data=f"{data.name}, {len(data.validation):,} validation images",
+        trained_phases=" and ".join(phase.name for phase in todo),
+        trainings=trained,
+    )
+    ablation_report.write(root, comparison)
+    print(
+        f"\n{ablation_report.table(comparison)}\n\n{ablation_report.verdict(comparison)}\n\n"
+        f"  report   {root / 'ablation.html'}\n"
+        f"  figures  {root / 'ablation.json'}, ablation.csv\n"
+    )
+
+
+def _trained(
+    config: config_lib.Config, todo: Sequence[phases.Phase], strategy: tf.distribute.Strategy
+) -> ablation_report.Training:
+    """Trains and scores one network, or reads what an earlier call found.
+
+    Its weights are not kept: those of twenty networks would take some 50 GB.
+    """
+    folder = run_folder.RunFolder(config.run_dir)
+    data = dataset_lib.load(config)
+    asked = {
+        "fingerprint": data.fingerprint,
+        "epochs": list(config.training.epochs),
+        **{phase.name: identity.of(phase, config.to_json()) for phase in todo},
+    }
+    asked = json.loads(json.dumps(asked))  # as it is read from a file
+    if (folder.root / _RESULT).exists():
+        return _read(folder, asked)
+    network = train.train(todo, config, strategy=strategy, is_last=False)
+    phase = todo[-1]
+    best = best_weights.latest(folder.best)
+    best_weights.load(best, network.model, data.class_names)
+    preprocessing = views_lib.Preprocessing(
+        config.data.resize_method, folder.eval_image_size(phase.name, config.data.eval_image_size)
+    )
+    batch_size = config.training.batch_size[phase.index]
+    predictions = predictions_lib.Evaluator(
+        steps.make_eval_step(network, strategy), strategy, batch_size, preprocessing
+    ).predict(
+        data.validation,
+        label="validation of the best weights",
+        features=phase_features.PhaseFeatures(phase, config, network, strategy).of_validation(
+            data.validation, preprocessing, passes=1
+        ),
+    )
+    with atomic_files.replacing(folder.root / _HITS) as temporary, open(temporary, "w") as file:
+        rows = csv.writer(file)
+        rows.writerow(("index", "top1", "top5"))
+        rows.writerows(zip(range(len(predictions.top1)), *_hits(predictions).tolist(), strict=True))
+    rates = [
+        value
+        for tag, _, value in event_files.scalars(folder.events(phase, "train"))
+        if tag == "images_per_second"
+    ]
+    result = {
+        "settings": asked,
+        "epoch": best.epoch,
+        "parameters": sum(int(np.prod(w.shape)) for w in network.model.trainable_variables),
+        "images_per_second": max(rates),
+    }
+    atomic_files.write_json(folder.root / _RESULT, result)
+    for path in (folder.root / "checkpoints", folder.best):
+        shutil.rmtree(path)
+    return _read(folder, asked)
+
+
+def _hits(predictions: predictions_lib.Predictions) -> np.ndarray:
+    """(2, N) int: top-1 and top-5 hits."""
+    return np.stack([predictions.top1, predictions.top5]).astype(np.int64)
+
+
+def _read(folder: run_folder.RunFolder, asked: dict) -> ablation_report.Training:
+    """What was found about a network.
+
+    Raises:
+        UsageError: it was trained with other settings than asked for, or on other images.
+    """
+    result = json.loads((folder.root / _RESULT).read_text(encoding="utf-8"))
+    if result["settings"] != asked:
+        raise errors.UsageError(
+            f"{folder.root} was trained with other settings or images: give those, or another "
+            "--run=NAME for this comparison."
+        )
+    hits = np.loadtxt(folder.root / _HITS, np.int64, delimiter=",", skiprows=1, ndmin=2)
+    return ablation_report.Training(
+        top1=hits[:, 1],
+        top5=hits[:, 2],
+        epoch=result["epoch"],
+        parameters=result["parameters"],
+        images_per_second=result["images_per_second"],
+        curve=_curve(folder),
+    )
+
+
+def _curve(folder: run_folder.RunFolder) -> list[tuple[int, float]]:
+    """(step, validation top-1) of the last phase."""
+    phase = max(
+        (phase for phase in phases.BY_NAME.values() if folder.events(phase, "validation").exists()),
+        key=lambda phase: phase.index,
+    )
+    points = event_files.scalars(folder.events(phase, "validation"))
+    return [(step, value) for tag, step, value in points if tag == "top1"]

@@ -1,0 +1,234 @@
+"""The comparison of a network with controls: table, verdict, forest plot, files."""
+
+import base64
+import csv
+import dataclasses
+import functools
+import io
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib import figure
+
+from cnnrnn.evaluation import confidence_intervals, paired_differences
+from cnnrnn.system import atomic_files
+
+NAMES = {"cnn": "CNN alone", "gain": "CNN x constant gain", "rnn": "RNN alone"}
+_METRICS = ("top1", "top5")
+_COLORS = ("#3b6fb6", "#b4690e", "#1a7f37", "#8250df")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One trained network.
+
+    Attributes:
+        top1: (N,) 1 where the validation image was classified correctly, else 0.
+        top5: (N,) likewise.
+        epoch: of the evaluated weights.
+        parameters: trained in the last phase.
+        images_per_second: of the fastest epoch of the last phase.
+        curve: (step, validation top-1) of the last phase.
+    """
+
+    top1: np.ndarray
+    top5: np.ndarray
+    epoch: int
+    parameters: int
+    images_per_second: float
+    curve: list[tuple[int, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """All trainings of a comparison.
+
+    Attributes:
+        data: name and size.
+        trained_phases: in words.
+        trainings: of each seed, in the same order for each --fusion; the first is the network
+            that is compared with the others.
+    """
+
+    data: str
+    trained_phases: str
+    trainings: dict[str, list[Training]]
+
+    @property
+    def whole(self) -> str:
+        """--fusion of the network that is compared with the controls."""
+        return next(iter(self.trainings))
+
+    @property
+    def controls(self) -> list[str]:
+        return [fusion for fusion in self.trainings if fusion != self.whole]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.trainings[self.whole])
+
+    def name(self, fusion: str) -> str:
+        return NAMES.get(fusion, f"CNN and RNN ({fusion})")
+
+    def hits(self, fusion: str, metric: str) -> np.ndarray:
+        """(seeds, images)."""
+        return np.stack([getattr(training, metric) for training in self.trainings[fusion]])
+
+    @functools.cached_property
+    def differences(self) -> dict[tuple[str, str], paired_differences.Difference]:
+        """The network minus each control, by control and metric."""
+        return {
+            (control, metric): paired_differences.difference(
+                self.hits(self.whole, metric), self.hits(control, metric), len(self.controls)
+            )
+            for control in self.controls
+            for metric in _METRICS
+        }
+
+
+def verdict(comparison: Comparison) -> str:
+    """One sentence: whether the network is better with its RNN than without."""
+    found = comparison.differences["cnn", "top1"]
+    if not found.is_significant:
+        claim = "No benefit of the RNN is measurable"
+    elif found.interval.value > 0:
+        claim = "The RNN helps"
+    else:
+        claim = "The RNN does harm"
+    return (
+        f"{claim}: on {comparison.data}, after {comparison.trained_phases}, with "
+        f"{comparison.seeds} seed(s), the whole network's top-1 minus that of the CNN alone is "
+        f"{points(found.interval)} percentage points (95% interval over images"
+        f"{' and seeds' if comparison.seeds > 1 else ''}, for {len(comparison.controls)} "
+        "comparisons)."
+    )
+
+
+def points(interval: confidence_intervals.Interval) -> str:
+    """'0.31 (-0.12 to 0.74)', in percentage points."""
+    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """One row for each network."""
+    for fusion, trainings in comparison.trainings.items():
+        row: dict[str, Any] = {
+            "fusion": fusion,
+            "name": comparison.name(fusion),
+            "parameters": trainings[0].parameters,
+            "images_per_second": float(np.median([t.images_per_second for t in trainings])),
+        }
+        for metric in _METRICS:
+            row[metric] = float(comparison.hits(fusion, metric).mean())
+            found = comparison.differences.get((fusion, metric))
+            row[f"{metric}_difference"] = found and found.interval
+        yield row
+
+
+def table(comparison: Comparison) -> str:
+    """The figures as text."""
+    lines = [f"{'':<24}{'top-1':>9}{'top-5':>9}   whole minus this, top-1, points"]
+    for row in rows(comparison):
+        found = row["top1_difference"]
+        lines.append(
+            f"{row['name']:<24}{row['top1']:>9.2%}{row['top5']:>9.2%}   "
+            f"{points(found) if found else ''}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def write(folder: pathlib.Path, comparison: Comparison) -> None:
+    """Writes ablation.html, .csv and .json."""
+    found = list(rows(comparison))
+    flat = [
+        {
+            name: value
+            for key, entry in row.items()
+            for name, value in (
+                ((key, entry),)
+                if not key.endswith("_difference")
+                else (
+                    (key, entry.value if entry else ""),
+                    (f"{key}_low", entry.low if entry else ""),
+                    (f"{key}_high", entry.high if entry else ""),
+                )
+            )
+        }
+        for row in found
+    ]
+    with atomic_files.replacing(folder / "ablation.csv") as path, open(path, "w") as file:
+        writer = csv.DictWriter(file, list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)
+    atomic_files.write_json(
+        folder / "ablation.json",
+        {
+            "data": comparison.data,
+            "trained_phases": comparison.trained_phases,
+            "seeds": comparison.seeds,
+            "networks": flat,
+            "differences_of_seeds": {
+                f"{control} {metric}": list(difference.of_seeds)
+                for (control, metric), difference in comparison.differences.items()
+            },
+            "verdict": verdict(comparison),
+        },
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    html = environment.get_template("ablation.html.jinja").render(
+        comparison=comparison,
+        rows=found,
+        points=points,
+        verdict=verdict(comparison),
+        forest=base64.b64encode(_forest(comparison)).decode(),
+        curves=base64.b64encode(_curves(comparison)).decode(),
+    )
+    atomic_files.write_text(folder / "ablation.html", html)
+
+
+def _forest(comparison: Comparison) -> bytes:
+    """The differences with their intervals and the value of each seed, as a PNG."""
+    height = 0.9 + 0.55 * len(comparison.controls)
+    chart = figure.Figure(figsize=(9, height), layout="constrained")
+    for axes, metric in zip(chart.subplots(1, 2, sharey=True), _METRICS, strict=True):
+        for y, control in enumerate(comparison.controls):
+            found = comparison.differences[control, metric]
+            interval, seeds = found.interval, [100 * value for value in found.of_seeds]
+            axes.plot([100 * interval.low, 100 * interval.high], [y, y], color=_COLORS[0])
+            axes.plot(seeds, [y + 0.2] * len(seeds), "|", color="#9aa5b1")
+            axes.plot(100 * interval.value, y, "D", color=_COLORS[0])
+        axes.axvline(0, color="#b42318", linewidth=1, linestyle="--")
+        axes.set(title=metric.replace("top", "top-"), xlabel="whole network minus this, points")
+        axes.set_yticks(range(len(comparison.controls)), map(comparison.name, comparison.controls))
+        axes.margins(y=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    chart.axes[0].invert_yaxis()
+    return _png(chart)
+
+
+def _curves(comparison: Comparison) -> bytes:
+    """Validation top-1 of each training over the steps, as a PNG."""
+    chart = figure.Figure(figsize=(9, 3.4), layout="constrained")
+    axes = chart.subplots()
+    for color, (fusion, trainings) in zip(_COLORS, comparison.trainings.items(), strict=False):
+        for i, training in enumerate(trainings):
+            label = comparison.name(fusion) if i == 0 else None
+            axes.plot(*zip(*training.curve, strict=True), ".-", color=color, label=label)
+    axes.set(xlabel="step", ylabel="validation top-1")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return _png(chart)
+
+
+def _png(chart: figure.Figure) -> bytes:
+    buffer = io.BytesIO()
+    chart.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

@@ -1,0 +1,112 @@
+"""`ablate`: trainings, resume, statistics and files."""
+
+import csv
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from cnnrnn import errors
+from cnnrnn.commands import ablate, train
+from cnnrnn.evaluation import ablation_report
+from tests import pages
+
+
+def training(top1, curve=((4, 0.5), (8, 0.75))):
+    top1 = np.asarray(top1)
+    return ablation_report.Training(
+        top1=top1, top5=np.ones_like(top1), epoch=2, parameters=1000, images_per_second=9.5,
+        curve=list(curve),
+    )  # fmt: skip
+
+
+def comparison(whole, cnn, images=400):
+    """Two seeds of each network, with these accuracies; images are right in order."""
+    hits = {
+        "product": whole, "cnn": cnn, "gain": cnn, "rnn": [0.25, 0.25]
+    }  # fmt: skip
+    return ablation_report.Comparison(
+        "cats, 400 validation images",
+        "phase1",
+        {
+            fusion: [training(np.arange(images) < share * images) for share in shares]
+            for fusion, shares in hits.items()
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    "whole, cnn, claim",
+    [
+        ([0.9, 0.9], [0.5, 0.5], "The RNN helps"),
+        ([0.5, 0.5], [0.9, 0.9], "The RNN does harm"),
+        ([0.75, 0.74], [0.74, 0.75], "No benefit of the RNN is measurable"),
+    ],
+)
+def test_the_verdict(whole, cnn, claim):
+    found = ablation_report.verdict(comparison(whole, cnn))
+    assert found.startswith(claim) and "cats, 400 validation images" in found
+
+
+def test_the_table_has_each_network_and_its_difference():
+    lines = ablation_report.table(comparison([0.9, 0.9], [0.5, 0.5])).splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == [
+        "CNN and RNN (product)", "CNN alone", "CNN x constant gain", "RNN alone",
+    ]  # fmt: skip
+    assert "90.00%" in lines[1] and "+40.00 (" in lines[2] and "+65.00 (" in lines[4]
+
+
+def test_the_page_renders(browser, tmp_path):
+    ablation_report.write(tmp_path, comparison([0.9, 0.88], [0.5, 0.52]))
+    browser.get((tmp_path / "ablation.html").as_uri())
+    pages.assert_renders(browser, tmp_path / "page.png")
+    assert "The RNN helps" in browser.page_source
+
+
+def test_a_control_is_no_network_to_compare_with(small_config):
+    with pytest.raises(errors.UsageError, match="is a control"):
+        ablate.run((), small_config.replace(fusion="gain"))
+
+
+def test_networks_are_trained_compared_and_not_trained_again(
+    small_config, small_network, monkeypatch, capsys
+):
+    config = small_config.replace(epochs=(1, 1), seeds=2)
+    root = config.run_dir.with_name("test.ablation")
+    trained, real = [], train.train
+
+    def counted(todo, settings, **keywords):
+        if len(trained) == 2:
+            trained.append("killed")
+            raise errors.Stopped(signal.SIGTERM)
+        trained.append(settings.run.name)
+        return real(todo, settings, **keywords)
+
+    monkeypatch.setattr(train, "train", counted)
+    with pytest.raises(errors.Stopped):
+        ablate.run((), config)
+    ablate.run((), config)
+    names = [f"{fusion}-seed{seed}" for seed in (0, 1)
+             for fusion in ("product", "cnn", "gain", "rnn")]  # fmt: skip
+    assert trained == [*names[:2], "killed", *names[2:]]
+    first = json.loads((root / "ablation.json").read_text())
+    output = capsys.readouterr().out
+    assert first["verdict"] in output and "training 8 of 8: rnn, seed 1" in output
+    assert "next      ./run.sh" not in output
+
+    ablate.run((), config)
+    assert len(trained) == 9 and json.loads((root / "ablation.json").read_text()) == first
+    with open(root / "ablation.csv", newline="") as file:
+        rows = {row["fusion"]: row for row in csv.DictReader(file)}
+    assert int(rows["cnn"]["parameters"]) < int(rows["gain"]["parameters"])
+    assert int(rows["gain"]["parameters"]) < int(rows["product"]["parameters"])
+    hits = [
+        np.loadtxt(root / f"cnn-seed{seed}" / "hits.csv", delimiter=",", skiprows=1)[:, 1]
+        for seed in (0, 1)
+    ]
+    assert float(rows["cnn"]["top1"]) == pytest.approx(np.mean(hits))
+    assert not (root / "cnn-seed0" / "checkpoints").exists()
+
+    with pytest.raises(errors.UsageError, match="trained with other settings"):
+        ablate.run((), config.replace(learning_rate=(0.1, 0.1)))

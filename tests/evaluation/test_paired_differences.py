@@ -1,0 +1,61 @@
+"""Differences between networks: both sources of variance, and the coverage of the intervals."""
+
+import numpy as np
+import pytest
+
+from cnnrnn.evaluation import paired_differences
+
+
+def test_equal_networks_do_not_differ():
+    hits = np.random.default_rng(0).integers(0, 2, (3, 50))
+    found = paired_differences.difference(hits, hits)
+    assert (found.interval.low, found.interval.value, found.interval.high) == (0, 0, 0)
+    assert not found.is_significant and found.of_seeds == (0, 0, 0)
+
+
+def test_the_mean_and_the_seeds():
+    first, second = np.array([[1, 1, 0, 1], [1, 0, 0, 1]]), np.array([[1, 0, 0, 0], [0, 0, 0, 1]])
+    found = paired_differences.difference(first, second)
+    assert found.of_seeds == (0.5, 0.25) and found.interval.value == 0.375
+    assert found.interval.low < 0.375 < found.interval.high
+
+
+def test_more_comparisons_give_wider_intervals():
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, 2, (2, 4, 80))
+    one, three = (paired_differences.difference(first, second, k).interval for k in (1, 3))
+    assert three.low < one.low < one.high < three.high
+
+
+def simulated(rng, seeds, images, by_seed, by_image, noise):
+    """Differences around 0.1, as first and second."""
+    values = (
+        0.1
+        + by_seed * rng.normal(size=(seeds, 1))
+        + by_image * rng.normal(size=(1, images))
+        + noise * rng.normal(size=(seeds, images))
+    )
+    return values, np.zeros_like(values)
+
+
+@pytest.mark.parametrize(
+    "seeds, by_seed, by_image, noise",
+    [(5, 0.02, 0.1, 0.3), (5, 0.0, 0.3, 0.1), (3, 0.05, 0.0, 0.3), (1, 0.0, 0.3, 0.1)],
+)
+def test_intervals_cover_the_true_mean_of_other_seeds_and_images(seeds, by_seed, by_image, noise):
+    rng = np.random.default_rng(2)
+    draws, covered = 600, 0
+    for _ in range(draws):
+        first, second = simulated(rng, seeds, 200, by_seed, by_image, noise)
+        interval = paired_differences.difference(first, second).interval
+        covered += interval.low <= 0.1 <= interval.high
+    assert covered / draws > 0.93
+
+
+def test_seeds_that_differ_widen_the_interval():
+    """200 images and three seeds: images alone would give a far narrower one."""
+    rng = np.random.default_rng(3)
+    first, second = simulated(rng, 3, 200, 0.05, 0.0, 0.1)
+    pooled = 1.96 * np.std(first) / np.sqrt(first.size)
+    interval = paired_differences.difference(first, second).interval
+    assert interval.high - interval.value > 3 * pooled
