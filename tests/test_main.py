@@ -11,6 +11,7 @@ import sys
 import pytest
 import tensorflow as tf
 
+from cnnrnn import config as config_lib
 from cnnrnn import errors, main
 from cnnrnn.commands import train
 from cnnrnn.system import devices, quiet_tensorflow
@@ -95,6 +96,7 @@ def test_a_command_lists_all_groups_that_its_module_reads():
         "run_dir": {"run", "data"},
         "model_dir": {"prediction", "run", "data"},
         "evaluation_name": {"evaluation", "data"},
+        "to_json": set(config_lib.RECORDED),
     }
     for word, command in main.commands().items():
         path = helpers.REPOSITORY / "cnnrnn" / "commands" / f"{command.module}.py"
