@@ -98,7 +98,9 @@ def test_a_killed_run_of_the_small_network_equals_an_uninterrupted_one(images, c
 
 
 @pytest.mark.slow
-def test_a_run_that_resumes_wrongly_is_detected(images, tmp_path):
+def test_a_run_that_resumes_wrongly_is_detected(images, tmp_path, monkeypatch):
+    # Kills anywhere in the run: in the first sixth of so short a one, nothing is saved yet.
+    monkeypatch.setattr(verify_resume, "_KILLS_PER_RUN", 1)
     forgetful = tmp_path / "forgetful.py"
     forgetful.write_text(
         "import sys\n"
@@ -118,6 +120,6 @@ def test_a_run_that_resumes_wrongly_is_detected(images, tmp_path):
         "sys.exit(main.main(sys.argv))\n"
     )
     program = (sys.executable, "-P", str(forgetful))
-    settings = config.Config.of(dataset=str(images), xception_weights="none", kills=12)
+    settings = config.Config.of(dataset=str(images), xception_weights="none", kills=8)
     with pytest.raises(errors.RunError, match="uninterrupted one: .*optimizer"):
         verify_resume.run((), settings, program)
