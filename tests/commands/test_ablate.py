@@ -72,7 +72,8 @@ def test_a_control_is_no_network_to_compare_with(small_config):
 def test_networks_are_trained_compared_and_not_trained_again(
     small_config, small_network, monkeypatch, capsys
 ):
-    config = small_config.replace(epochs=(1, 1), seeds=2)
+    config = small_config.replace(epochs=(1, 1), seeds=1)
+    monkeypatch.setattr(ablate, "CONTROLS", ("cnn", "gain"))
     root = config.run_dir.with_name("test.ablation")
     trained, real = [], train.train
 
@@ -87,24 +88,20 @@ def test_networks_are_trained_compared_and_not_trained_again(
     with pytest.raises(errors.Stopped):
         ablate.run((), config)
     ablate.run((), config)
-    names = [f"{fusion}-seed{seed}" for seed in (0, 1)
-             for fusion in ("product", "cnn", "gain", "rnn")]  # fmt: skip
+    names = ["product-seed0", "cnn-seed0", "gain-seed0"]
     assert trained == [*names[:2], "killed", *names[2:]]
     first = json.loads((root / "ablation.json").read_text())
     output = capsys.readouterr().out
-    assert first["verdict"] in output and "training 8 of 8: rnn, seed 1" in output
+    assert first["verdict"] in output and "training 3 of 3: gain, seed 0" in output
     assert "next      ./run.sh" not in output
 
     ablate.run((), config)
-    assert len(trained) == 9 and json.loads((root / "ablation.json").read_text()) == first
+    assert len(trained) == 4 and json.loads((root / "ablation.json").read_text()) == first
     with open(root / "ablation.csv", newline="") as file:
         rows = {row["fusion"]: row for row in csv.DictReader(file)}
     assert int(rows["cnn"]["parameters"]) < int(rows["gain"]["parameters"])
     assert int(rows["gain"]["parameters"]) < int(rows["product"]["parameters"])
-    hits = [
-        np.loadtxt(root / f"cnn-seed{seed}" / "hits.csv", delimiter=",", skiprows=1)[:, 1]
-        for seed in (0, 1)
-    ]
+    hits = np.loadtxt(root / "cnn-seed0" / "hits.csv", delimiter=",", skiprows=1)[:, 1]
     assert float(rows["cnn"]["top1"]) == pytest.approx(np.mean(hits))
     assert not (root / "cnn-seed0" / "checkpoints").exists()
 

@@ -46,8 +46,8 @@ def test_a_loop_of_ones_own_learns(example, small_network, images):
 
 
 def test_a_fusion_of_ones_own_learns(example, small_network, images):
-    accuracy = example("own_fusion").main(images / "train", epochs=40, xception="none")
-    assert accuracy > 0.5  # by chance a third
+    losses = example("own_fusion").main(images / "train", epochs=6, xception="none")
+    assert losses[-1] < losses[0]
 
 
 def test_the_lstm_layer_reads_digits_in_another_model(example):
