@@ -283,6 +283,7 @@ def test_the_table_is_written(tmp_path):
 # --- pipelines -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pipelines_are_measured(monkeypatch, capfd):
     monkeypatch.setattr(pipelines, "PER_CLASS", 8)
     monkeypatch.setattr(pipelines, "IMAGES", 8 * pipelines.BATCH)

@@ -1,5 +1,6 @@
 """The benchmark of synchronized BatchNorm, with the small network."""
 
+import pytest
 import tensorflow as tf
 
 from benchmarks import contestants, synchronized_batchnorm
@@ -7,6 +8,7 @@ from cnnrnn.datasets import input_pipeline
 from tests import two_cpus  # noqa: F401
 
 
+@pytest.mark.slow
 def test_both_kinds_are_measured(small_network, two_replicas):
     synthetic = contestants.batch_of(4)
     del synthetic["features"]

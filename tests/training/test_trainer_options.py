@@ -136,7 +136,9 @@ def test_a_killed_run_with_all_options_resumes_to_the_bit(
     assert any("average_" in key for key in expected)
 
 
-@pytest.mark.parametrize("options", ["mixed", pytest.param("cached", marks=pytest.mark.slow)])
+# The step on two replicas with all options is fast: test_step_options.
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["mixed", "cached"])
 def test_two_replicas_with_all_options_equal_one(options, whole_run, small_config, two_replicas):
     alone = whole_run("phase2", options)
     together = alone.replace(run="two")
