@@ -13,7 +13,6 @@ import argparse
 import csv
 import dataclasses
 import datetime
-import io
 import json
 import pathlib
 import shutil
@@ -25,7 +24,7 @@ from matplotlib import figure
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
-from cnnrnn.evaluation import confidence_intervals
+from cnnrnn.evaluation import charts, confidence_intervals
 from cnnrnn.runs import event_files, run_folder
 from cnnrnn.system import atomic_files
 
@@ -331,9 +330,7 @@ def _chart(
         axes.spines[["top", "right"]].set_visible(False)
     chart.axes[0].set_ylabel("top-5 accuracy")
     chart.axes[0].legend(frameon=False, loc="lower right")
-    buffer = io.BytesIO()
-    chart.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return charts.png(chart)
 
 
 def _interval(point: Point) -> confidence_intervals.Interval:

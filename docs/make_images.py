@@ -1,9 +1,9 @@
-"""Makes the pictures in docs/images.
+"""Makes the images of the documentation, in docs/images.
 
     PYTHONPATH=. .venv/bin/python docs/make_images.py [--run=runs/sample] [NAME ...]
 
 Without names, all of them. `phase1` records a training of the sample in a terminal (minutes). The
-pictures of pages need a run that was trained, evaluated and exported (`./run.sh train && ./run.sh
+images of pages need a run that was trained, evaluated and exported (`./run.sh train && ./run.sh
 export --model=runs/sample`), and chromium with chromedriver.
 """
 
@@ -348,7 +348,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--run", type=pathlib.Path, default=REPOSITORY / "runs" / "sample")
-    parser.add_argument("names", nargs="*", help="of the pictures")
+    parser.add_argument("names", nargs="*", help="of the images")
     given = parser.parse_args(arguments)
     of_run = (report, explain, tensorboard, server)
     makers: dict[str, Callable[[], None]] = {

@@ -139,7 +139,7 @@ def test_commands_of_run_sh_exist(page):
     assert named <= commands(), named - commands()
 
 
-def test_pictures_are_small():
+def test_images_are_small():
     assert 0 < sum(path.stat().st_size for path in IMAGES.iterdir()) < 2e6
 
 

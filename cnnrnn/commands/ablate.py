@@ -5,7 +5,6 @@ the RNN. All see the same images in the same order, by the same flags, with each
 that is complete is not repeated, and one that was interrupted resumes.
 """
 
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,17 +15,14 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
-from cnnrnn.commands import train
+from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import ablation_report
-from cnnrnn.evaluation import predictions as predictions_lib
-from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.runs import best_weights, event_files, identity, run_folder
+from cnnrnn.runs import event_files, identity, run_folder
 from cnnrnn.system import atomic_files, console
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.training import phase_features, steps
 
-CONTROLS = ("cnn", "gain", "rnn")  # values of --fusion
+CONTROLS = tuple(ablation_report.NAMES)  # values of --fusion
 _PHASES = {"phase1": (phases.PHASE1,), "both": (phases.PHASE1, phases.PHASE2)}
 _RESULT, _HITS = "ablation.json", "hits.csv"
 
@@ -46,6 +42,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     root = config.run_dir.with_name(f"{config.run_dir.name}.ablation")
     strategy = devices_lib.strategy(config.run.logical_cpus)
     config = config.replace(precision=devices_lib.precision(config.training.precision))
+    data = dataset_lib.load(config)
     todo = _PHASES[config.ablation.trained_phases]
     fusions = (config.network.fusion, *CONTROLS)
     total = config.ablation.seeds * len(fusions)
@@ -55,12 +52,9 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         own = config.replace(
             seed=seed, fusion=fusion, runs_dir=str(root), run=f"{fusion}-seed{seed}"
         )
-        logging.info(
-            "\n"
-            + console.styled(f"training {number + 1} of {total}: {fusion}, seed {seed}", "bold")
-        )
-        trained[fusion].append(_trained(own, todo, strategy))
-    data = dataset_lib.load(config)
+        heading = f"training {number + 1} of {total}: {fusion}, seed {seed}"
+        logging.info(f"\n{console.styled(heading, 'bold')}")
+        trained[fusion].append(_trained(own, todo, data, strategy))
     comparison = ablation_report.Comparison(
         data=f"{data.name}, {len(data.validation):,} validation images",
         trained_phases=" and ".join(phase.name for phase in todo),
@@ -75,43 +69,28 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
 
 def _trained(
-    config: config_lib.Config, todo: Sequence[phases.Phase], strategy: tf.distribute.Strategy
+    config: config_lib.Config,
+    todo: Sequence[phases.Phase],
+    data: dataset_lib.Dataset,
+    strategy: tf.distribute.Strategy,
 ) -> ablation_report.Training:
     """Trains and scores one network, or reads what an earlier call found.
 
     Its weights are not kept: those of twenty networks would take some 50 GB.
     """
-    folder = run_folder.RunFolder(config.run_dir)
-    data = dataset_lib.load(config)
+    folder, phase = run_folder.RunFolder(config.run_dir), todo[-1]
     asked = {
         "fingerprint": data.fingerprint,
         "epochs": list(config.training.epochs),
-        **{phase.name: identity.of(phase, config.to_json()) for phase in todo},
+        **{each.name: identity.of(each, config.to_json()) for each in todo},
     }
-    asked = json.loads(json.dumps(asked))  # as it is read from a file
     if (folder.root / _RESULT).exists():
-        return _read(folder, asked)
+        return _read(folder, phase, asked)
     network = train.train(todo, config, strategy=strategy, is_last=False)
-    phase = todo[-1]
-    best = best_weights.latest(folder.best)
-    best_weights.load(best, network.model, data.class_names)
-    preprocessing = views_lib.Preprocessing(
-        config.data.resize_method, folder.eval_image_size(phase.name, config.data.eval_image_size)
-    )
-    batch_size = config.training.batch_size[phase.index]
-    predictions = predictions_lib.Evaluator(
-        steps.make_eval_step(network, strategy), strategy, batch_size, preprocessing
-    ).predict(
-        data.validation,
-        label="validation of the best weights",
-        features=phase_features.PhaseFeatures(phase, config, network, strategy).of_validation(
-            data.validation, preprocessing, passes=1
-        ),
-    )
-    with atomic_files.replacing(folder.root / _HITS) as temporary, open(temporary, "w") as file:
-        rows = csv.writer(file)
-        rows.writerow(("index", "top1", "top5"))
-        rows.writerows(zip(range(len(predictions.top1)), *_hits(predictions).tolist(), strict=True))
+    best, _, predictions = evaluate.score_best(folder, config, data, network, strategy)
+    hits = np.stack([np.arange(len(data.validation)), predictions.top1, predictions.top5], axis=1)
+    with atomic_files.replacing(folder.root / _HITS) as temporary:
+        np.savetxt(temporary, hits, "%d", ",", header="index,top1,top5", comments="")
     rates = [
         value
         for tag, _, value in event_files.scalars(folder.events(phase, "train"))
@@ -126,19 +105,21 @@ def _trained(
     atomic_files.write_json(folder.root / _RESULT, result)
     for path in (folder.root / "checkpoints", folder.best):
         shutil.rmtree(path)
-    return _read(folder, asked)
+    return _read(folder, phase, asked)
 
 
-def _hits(predictions: predictions_lib.Predictions) -> np.ndarray:
-    """(2, N) int: top-1 and top-5 hits."""
-    return np.stack([predictions.top1, predictions.top5]).astype(np.int64)
-
-
-def _read(folder: run_folder.RunFolder, asked: dict) -> ablation_report.Training:
+def _read(
+    folder: run_folder.RunFolder, phase: phases.Phase, asked: dict
+) -> ablation_report.Training:
     """What was found about a network.
 
+    Args:
+        folder: of its run.
+        phase: the last one that was trained.
+        asked: the settings and images that it should have been trained with.
+
     Raises:
-        UsageError: it was trained with other settings than asked for, or on other images.
+        UsageError: it was trained with other ones.
     """
     result = json.loads((folder.root / _RESULT).read_text(encoding="utf-8"))
     if result["settings"] != asked:
@@ -147,21 +128,11 @@ def _read(folder: run_folder.RunFolder, asked: dict) -> ablation_report.Training
             "--run=NAME for this comparison."
         )
     hits = np.loadtxt(folder.root / _HITS, np.int64, delimiter=",", skiprows=1, ndmin=2)
+    points = event_files.scalars(folder.events(phase, "validation"))
     return ablation_report.Training(
         top1=hits[:, 1],
         top5=hits[:, 2],
-        epoch=result["epoch"],
         parameters=result["parameters"],
         images_per_second=result["images_per_second"],
-        curve=_curve(folder),
+        curve=[(step, value) for tag, step, value in points if tag == "top1"],
     )
-
-
-def _curve(folder: run_folder.RunFolder) -> list[tuple[int, float]]:
-    """(step, validation top-1) of the last phase."""
-    phase = max(
-        (phase for phase in phases.BY_NAME.values() if folder.events(phase, "validation").exists()),
-        key=lambda phase: phase.index,
-    )
-    points = event_files.scalars(folder.events(phase, "validation"))
-    return [(step, value) for tag, step, value in points if tag == "top1"]

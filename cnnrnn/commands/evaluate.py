@@ -64,22 +64,10 @@ def evaluate(
     Raises:
         RunError: the run's best weights or its manifest are damaged, or an image cannot be decoded.
     """
-    best = best_weights.latest(folder.best)
     folder.manifest()  # part of the report: if damaged, fail before the pass and not after it
-    best_weights.load(best, network.model, data.class_names)
-    batch_size = config.training.batch_size[0]
-    devices_lib.check_batch(batch_size, strategy)
-    preprocessing = views_lib.Preprocessing(
-        config.data.resize_method,
-        folder.eval_image_size(best.phase, config.data.eval_image_size),
+    best, preprocessing, predictions = score_best(
+        folder, config, data, network, strategy, branches=True
     )
-    features = phase_features.PhaseFeatures(
-        phases.BY_NAME[best.phase], config, network, strategy
-    ).of_validation(data.validation, preprocessing, passes=1)
-    evaluator = predictions_lib.Evaluator(
-        steps.make_eval_step(network, strategy, branches=True), strategy, batch_size, preprocessing
-    )
-    predictions = evaluator.predict(data.validation, label="evaluation", features=features)
     macro = report.write(folder, preprocessing, data, best, network, predictions)
     print(
         f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
@@ -98,3 +86,45 @@ def evaluate(
             f"note: phase 1 alone reached {phase1.validation.top1:.2%} top-1. With few images, try "
             "--phase2_batchnorm=frozen and more epochs in phase 2 (under another --run).\n"
         )
+
+
+def score_best(
+    folder: run_folder.RunFolder,
+    config: config_lib.Config,
+    data: dataset_lib.Dataset,
+    network: network_lib.Network,
+    strategy: tf.distribute.Strategy,
+    *,
+    branches: bool = False,
+) -> tuple[best_weights.Best, views_lib.Preprocessing, predictions_lib.Predictions]:
+    """Scores the validation images by the best weights of the last trained phase.
+
+    Args:
+        folder, config, data, network, strategy: see `evaluate`.
+        branches: whether the predictions hold the outputs of the branches.
+
+    Returns:
+        The record of the weights, the preprocessing, and the predictions.
+
+    Raises:
+        RunError: the weights are damaged, or an image cannot be decoded.
+    """
+    best = best_weights.latest(folder.best)
+    best_weights.load(best, network.model, data.class_names)
+    batch_size = config.training.batch_size[0]
+    devices_lib.check_batch(batch_size, strategy)
+    preprocessing = views_lib.Preprocessing(
+        config.data.resize_method,
+        folder.eval_image_size(best.phase, config.data.eval_image_size),
+    )
+    features = phase_features.PhaseFeatures(
+        phases.BY_NAME[best.phase], config, network, strategy
+    ).of_validation(data.validation, preprocessing, passes=1)
+    evaluator = predictions_lib.Evaluator(
+        steps.make_eval_step(network, strategy, branches=branches),
+        strategy,
+        batch_size,
+        preprocessing,
+    )
+    predictions = evaluator.predict(data.validation, label="evaluation", features=features)
+    return best, preprocessing, predictions

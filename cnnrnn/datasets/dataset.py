@@ -1,6 +1,7 @@
 """Data sets: `--dataset` in, a training and a validation split out, with a fingerprint."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 
@@ -40,7 +41,7 @@ class Dataset:
     split_here: bool
     evaluated: str = "validation"
 
-    @property
+    @functools.cached_property
     def validation_in_training(self) -> int:
         """How many validation images are training images, too, byte for byte."""
         trained = set(map(bytes, self.train.digests))

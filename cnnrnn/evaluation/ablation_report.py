@@ -1,19 +1,16 @@
 """The comparison of a network with controls: table, verdict, forest plot, files."""
 
-import base64
 import csv
 import dataclasses
 import functools
-import io
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib import figure
 
-from cnnrnn.evaluation import confidence_intervals, paired_differences
+from cnnrnn.evaluation import charts, confidence_intervals, html_report, paired_differences
 from cnnrnn.system import atomic_files
 
 NAMES = {"cnn": "CNN alone", "gain": "CNN x constant gain", "rnn": "RNN alone"}
@@ -28,7 +25,6 @@ class Training:
     Attributes:
         top1: (N,) 1 where the validation image was classified correctly, else 0.
         top5: (N,) likewise.
-        epoch: of the evaluated weights.
         parameters: trained in the last phase.
         images_per_second: of the fastest epoch of the last phase.
         curve: (step, validation top-1) of the last phase.
@@ -36,7 +32,6 @@ class Training:
 
     top1: np.ndarray
     top5: np.ndarray
-    epoch: int
     parameters: int
     images_per_second: float
     curve: list[tuple[int, float]]
@@ -114,7 +109,7 @@ def points(interval: confidence_intervals.Interval) -> str:
 
 
 def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """One row for each network."""
+    """One row for each network; the differences of the whole network are empty."""
     for fusion, trainings in comparison.trainings.items():
         row: dict[str, Any] = {
             "fusion": fusion,
@@ -125,18 +120,25 @@ def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
         for metric in _METRICS:
             row[metric] = float(comparison.hits(fusion, metric).mean())
             found = comparison.differences.get((fusion, metric))
-            row[f"{metric}_difference"] = found and found.interval
+            ends = ("", "", "") if found is None else dataclasses.astuple(found.interval)
+            columns = (f"{metric}_difference{end}" for end in ("", "_low", "_high"))
+            row |= zip(columns, ends, strict=True)
         yield row
+
+
+def shown(comparison: Comparison, fusion: str, metric: str) -> str:
+    """A difference in words, '' for the whole network."""
+    found = comparison.differences.get((fusion, metric))
+    return "" if found is None else points(found.interval)
 
 
 def table(comparison: Comparison) -> str:
     """The figures as text."""
     lines = [f"{'':<24}{'top-1':>9}{'top-5':>9}   whole minus this, top-1, points"]
     for row in rows(comparison):
-        found = row["top1_difference"]
+        difference = shown(comparison, row["fusion"], "top1")
         lines.append(
-            f"{row['name']:<24}{row['top1']:>9.2%}{row['top5']:>9.2%}   "
-            f"{points(found) if found else ''}".rstrip()
+            f"{row['name']:<24}{row['top1']:>9.2%}{row['top5']:>9.2%}   {difference}".rstrip()
         )
     return "\n".join(lines)
 
@@ -144,33 +146,17 @@ def table(comparison: Comparison) -> str:
 def write(folder: pathlib.Path, comparison: Comparison) -> None:
     """Writes ablation.html, .csv and .json."""
     found = list(rows(comparison))
-    flat = [
-        {
-            name: value
-            for key, entry in row.items()
-            for name, value in (
-                ((key, entry),)
-                if not key.endswith("_difference")
-                else (
-                    (key, entry.value if entry else ""),
-                    (f"{key}_low", entry.low if entry else ""),
-                    (f"{key}_high", entry.high if entry else ""),
-                )
-            )
-        }
-        for row in found
-    ]
     with atomic_files.replacing(folder / "ablation.csv") as path, open(path, "w") as file:
-        writer = csv.DictWriter(file, list(flat[0]))
+        writer = csv.DictWriter(file, list(found[0]))
         writer.writeheader()
-        writer.writerows(flat)
+        writer.writerows(found)
     atomic_files.write_json(
         folder / "ablation.json",
         {
             "data": comparison.data,
             "trained_phases": comparison.trained_phases,
             "seeds": comparison.seeds,
-            "networks": flat,
+            "networks": found,
             "differences_of_seeds": {
                 f"{control} {metric}": list(difference.of_seeds)
                 for (control, metric), difference in comparison.differences.items()
@@ -178,18 +164,17 @@ def write(folder: pathlib.Path, comparison: Comparison) -> None:
             "verdict": verdict(comparison),
         },
     )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    html = environment.get_template("ablation.html.jinja").render(
-        comparison=comparison,
-        rows=found,
-        points=points,
-        verdict=verdict(comparison),
-        forest=base64.b64encode(_forest(comparison)).decode(),
-        curves=base64.b64encode(_curves(comparison)).decode(),
+    html = (
+        html_report.environment()
+        .get_template("ablation.html.jinja")
+        .render(
+            comparison=comparison,
+            rows=found,
+            shown=shown,
+            verdict=verdict(comparison),
+            forest=_forest(comparison),
+            curves=_curves(comparison),
+        )
     )
     atomic_files.write_text(folder / "ablation.html", html)
 
@@ -211,7 +196,7 @@ def _forest(comparison: Comparison) -> bytes:
         axes.margins(y=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     chart.axes[0].invert_yaxis()
-    return _png(chart)
+    return charts.png(chart)
 
 
 def _curves(comparison: Comparison) -> bytes:
@@ -225,10 +210,4 @@ def _curves(comparison: Comparison) -> bytes:
     axes.set(xlabel="step", ylabel="validation top-1")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return _png(chart)
-
-
-def _png(chart: figure.Figure) -> bytes:
-    buffer = io.BytesIO()
-    chart.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return charts.png(chart)

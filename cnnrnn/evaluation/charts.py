@@ -62,7 +62,7 @@ def predictions_figure(
             color=_RIGHT if true[i] == predicted[i] else _WRONG,
             fontsize=9,
         )
-    return _png(chart)
+    return png(chart)
 
 
 def accuracy_chart(names: list[str], accuracy: np.ndarray, title: str) -> bytes:
@@ -94,7 +94,7 @@ def accuracy_chart(names: list[str], accuracy: np.ndarray, title: str) -> bytes:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
     axes.set_title(f"{title} (dashed: mean over classes, {mean:.1%})", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    return _png(chart)
+    return png(chart)
 
 
 def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
@@ -140,7 +140,7 @@ def confusion_chart(names: list[str], matrix: np.ndarray) -> bytes:
     )
     bar.ax.set_yticklabels(["0%", "1%", "10%", "30%", "60%", "100%"])
     bar.set_label("proportion of the true class")
-    return _png(chart)
+    return png(chart)
 
 
 def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, count: np.ndarray) -> bytes:
@@ -164,7 +164,7 @@ def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, count: np.nd
     below.set(xlabel="confidence (probability of the predicted class)", ylabel="images")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
-    return _png(chart)
+    return png(chart)
 
 
 def curves_chart(points: dict[str, list[tuple[str, int, float]]], title: str) -> bytes:
@@ -187,7 +187,7 @@ def curves_chart(points: dict[str, list[tuple[str, int, float]]], title: str) ->
         axes.set(title=tag.replace("top", "top-"), xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return _png(chart)
+    return png(chart)
 
 
 def rate_chart(
@@ -223,7 +223,7 @@ def rate_chart(
         axes.set_ylim(low - 0.1 * (first - low), first + 0.5 * (first - low))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    return _png(chart)
+    return png(chart)
 
 
 def training_figure(image: np.ndarray, sequence: np.ndarray, titles: list[str]) -> bytes:
@@ -250,7 +250,7 @@ def training_figure(image: np.ndarray, sequence: np.ndarray, titles: list[str]) 
         cnn.set_title("\n".join(_short(line, 34) for line in title.split("\n")), fontsize=9)
         rnn.imshow(rgb_images(gray[i]), cmap="gray", vmin=0, vmax=1)
         rnn.set_anchor("SW")
-    return _png(chart)
+    return png(chart)
 
 
 def explanation_figure(
@@ -288,7 +288,7 @@ def explanation_figure(
         for axes in line:
             axes.set(xlim=(0, size), ylim=(size, 0), aspect="equal")
             axes.set_axis_off()
-    return _png(chart)
+    return png(chart)
 
 
 def _short(name: str, length: int = 24) -> str:
@@ -297,7 +297,8 @@ def _short(name: str, length: int = 24) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def _png(chart: figure.Figure) -> bytes:
+def png(chart: figure.Figure) -> bytes:
+    """A figure as a PNG."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # Letters that the font lacks are drawn as boxes; a warning for each would not help.

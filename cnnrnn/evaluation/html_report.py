@@ -56,20 +56,25 @@ class ReportContent:
 
 def render(content: ReportContent) -> str:
     """Renders the page as HTML."""
-    environment = jinja2.Environment(
+    template = environment().get_template(_TEMPLATE)
+    return template.render(report=content, verdict=verdict(content), bins=class_scores.BINS)
+
+
+def environment() -> jinja2.Environment:
+    """The templates of this package, with filters for figures and images."""
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _percent
-    environment.filters["nats"] = lambda value: _number(value, ".4f")
-    environment.filters["points"] = _points
-    environment.filters["data_uri"] = _data_uri
-    environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
-    template = environment.get_template(_TEMPLATE)
-    return template.render(report=content, verdict=verdict(content), bins=class_scores.BINS)
+    made.filters["percent"] = _percent
+    made.filters["nats"] = lambda value: _number(value, ".4f")
+    made.filters["points"] = _points
+    made.filters["data_uri"] = _data_uri
+    made.filters["pretty"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    return made
 
 
 def verdict(content: ReportContent) -> str:

@@ -71,14 +71,13 @@ def _variance(
     between_seeds = images * float(np.var(of_seeds, ddof=1))
     residuals = values - of_seeds[:, np.newaxis] - of_images + values.mean()
     residual = float(np.sum(residuals**2)) / max((seeds - 1) * (images - 1), 1)
-    # An estimate of a component of variance can be negative; the component is then taken as 0.
-    total = max(between_seeds + between_images - residual, between_seeds, between_images)
+    squares = [(between_seeds, seeds - 1), (between_images, max(images - 1, 1))]
+    total = between_seeds + between_images - residual
+    if total > max(between_seeds, between_images):
+        squares.append((residual, (seeds - 1) * max(images - 1, 1)))
+    else:  # an estimate of a component of variance is negative, and is taken as 0
+        total = max(between_seeds, between_images)
     if total == 0:
         return 0.0, seeds - 1
-    freedom = total**2 / (
-        between_seeds**2 / (seeds - 1)
-        + between_images**2 / (images - 1)
-        + (residual**2 / ((seeds - 1) * (images - 1)) if total > max(between_seeds, between_images)
-           else 0)
-    )  # fmt: skip
+    freedom = total**2 / sum(mean_square**2 / own for mean_square, own in squares)
     return total / (seeds * images), max(freedom, 1.0)

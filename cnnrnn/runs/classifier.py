@@ -82,7 +82,6 @@ def load(
             recorded["data"]["resize_method"], folder.eval_image_size(best.phase, image_size)
         )
         precision = precision or recorded[best.phase]["precision"]
-        variant = network_lib.Variant.of(recorded[best.phase])
     except (KeyError, TypeError) as error:
         raise errors.UsageError(
             f"{root / 'config.json'} lacks the settings of a trained run: restore it from a copy."
@@ -91,7 +90,7 @@ def load(
         len(best.class_names),
         precision=precision,
         lstm_kernel=lstm.choose(lstm_kernel, precision),
-        variant=variant,
+        variant=folder.variant(best.phase),
     )
     best_weights.load(best, network.model, best.class_names)
     return Classifier(network, best.class_names, preprocessing, best)

@@ -16,7 +16,7 @@ from tests import pages
 def training(top1, curve=((4, 0.5), (8, 0.75))):
     top1 = np.asarray(top1)
     return ablation_report.Training(
-        top1=top1, top5=np.ones_like(top1), epoch=2, parameters=1000, images_per_second=9.5,
+        top1=top1, top5=np.ones_like(top1), parameters=1000, images_per_second=9.5,
         curve=list(curve),
     )  # fmt: skip
 
