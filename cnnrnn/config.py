@@ -12,6 +12,7 @@ from cnnrnn import errors
 from cnnrnn.settings import ablation as ablation_settings
 from cnnrnn.settings import augmentation as augmentation_settings
 from cnnrnn.settings import averaging as averaging_settings
+from cnnrnn.settings import cluster as cluster_settings
 from cnnrnn.settings import data as data_settings
 from cnnrnn.settings import evaluation as evaluation_settings
 from cnnrnn.settings import finetuning as finetuning_settings
@@ -65,6 +66,7 @@ class Config:
     averaging: averaging_settings.AveragingSettings = averaging_settings.AveragingSettings()
     ablation: ablation_settings.AblationSettings = ablation_settings.AblationSettings()
     evaluation: evaluation_settings.EvaluationSettings = evaluation_settings.EvaluationSettings()
+    cluster: cluster_settings.ClusterSettings = cluster_settings.ClusterSettings()
 
     def __post_init__(self):
         for _, field, value in self._settings():

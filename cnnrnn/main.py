@@ -17,7 +17,7 @@ from absl import flags
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.system import console, deletion, quiet_tensorflow, stop_signals
+from cnnrnn.system import console, deletion, quiet_tensorflow, scheduler, stop_signals
 from cnnrnn.system import text as text_lib
 
 _TABLE = pathlib.Path(__file__).parent / "commands" / "commands.tsv"  # run.sh reads it, too
@@ -41,6 +41,7 @@ class Command:
         options: "arguments": it takes arguments besides flags. "cpu": it uses no GPU. "parent": it
             leaves the GPUs to its child processes. "no-tensorflow": likewise, and it runs without
             TensorFlow, to leave them the memory, too. "resumes": the same command resumes it.
+            "workers": several processes can do it together.
             "recorded": its settings are those of a recorded run, so that run.sh adds no flags.txt.
         help: one line.
     """
@@ -125,6 +126,12 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> int:
     options = commands()[word].options
+    if "workers" not in options:
+        if config.run.strategy == "multiworker":
+            raise errors.UsageError(
+                f"{word} runs on one machine: start it once, without --strategy=multiworker."
+            )
+        scheduler.hide()
     if "no-tensorflow" in options:
         _function(word)(positional, config)
         return 0

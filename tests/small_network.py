@@ -15,7 +15,7 @@ import cnnrnn  # noqa: F401  before TensorFlow: it selects the kernels
 import keras
 
 from cnnrnn import main, shapes
-from cnnrnn.commands import reproduce, verify_resume
+from cnnrnn.commands import cluster, reproduce, verify_resume
 from cnnrnn.gpu_check import measurement
 from cnnrnn.models import batch_norm, fusion, lstm, rnn_branch
 from cnnrnn.models import network as network_lib
@@ -67,6 +67,6 @@ def measure(name, config, *arguments):
 
 if __name__ == "__main__":
     network_lib.build = small_build
-    for command in (reproduce, verify_resume):  # their child processes, too
+    for command in (cluster, reproduce, verify_resume):  # their child processes, too
         command.run = functools.partial(command.run, program=(sys.executable, "-P", __file__))
     main.entry()

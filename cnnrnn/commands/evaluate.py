@@ -15,6 +15,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import phase_features, steps
 
 
@@ -64,10 +65,13 @@ def evaluate(
     Raises:
         RunError: the run's best weights or its manifest are damaged, or an image cannot be decoded.
     """
-    folder.manifest()  # part of the report: if damaged, fail before the pass and not after it
+    if workers_lib.Workers(strategy).is_chief:
+        folder.manifest()  # part of the report: if damaged, fail before the pass, not after it
     best, preprocessing, predictions = score_best(
         folder, config, data, network, strategy, branches=True
     )
+    if best is None:
+        return
     macro = report.write(folder, preprocessing, data, best, network, predictions)
     print(
         f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
@@ -96,7 +100,7 @@ def score_best(
     strategy: tf.distribute.Strategy,
     *,
     branches: bool = False,
-) -> tuple[best_weights.Best, views_lib.Preprocessing, predictions_lib.Predictions]:
+) -> tuple[best_weights.Best | None, views_lib.Preprocessing, predictions_lib.Predictions]:
     """Scores the validation images by the best weights of the last trained phase.
 
     Args:
@@ -104,21 +108,26 @@ def score_best(
         branches: whether the predictions hold the outputs of the branches.
 
     Returns:
-        The record of the weights, the preprocessing, and the predictions.
+        The record of the weights, None for a worker that is not the chief; the preprocessing; the
+        predictions.
 
     Raises:
         RunError: the weights are damaged, or an image cannot be decoded.
     """
-    best = best_weights.latest(folder.best)
-    best_weights.load(best, network.model, data.class_names)
+    workers = workers_lib.Workers(strategy)
+    best, phase, image_size = None, 0, 0
+    if workers.is_chief:
+        best = best_weights.latest(folder.best)
+        best_weights.load(best, network.model, data.class_names)
+        phase = phases.BY_NAME[best.phase].index
+        image_size = folder.eval_image_size(best.phase, config.data.eval_image_size)
+    workers.broadcast(network.weights)
+    phase, image_size = workers.of_chief(phase), workers.of_chief(image_size)
     batch_size = config.training.batch_size[0]
     devices_lib.check_batch(batch_size, strategy)
-    preprocessing = views_lib.Preprocessing(
-        config.data.resize_method,
-        folder.eval_image_size(best.phase, config.data.eval_image_size),
-    )
+    preprocessing = views_lib.Preprocessing(config.data.resize_method, image_size)
     features = phase_features.PhaseFeatures(
-        phases.BY_NAME[best.phase], config, network, strategy
+        list(phases.BY_NAME.values())[phase], config, network, strategy
     ).of_validation(data.validation, preprocessing, passes=1)
     evaluator = predictions_lib.Evaluator(
         steps.make_eval_step(network, strategy, branches=branches),

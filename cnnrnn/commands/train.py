@@ -1,20 +1,26 @@
 """`train`, `phase1`, `phase2`: the whole recipe, or one phase of it."""
 
+import contextlib
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 from absl import logging
 
 from cnnrnn import config as config_lib
-from cnnrnn import phases
+from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
-from cnnrnn.system import console
+from cnnrnn.system import cluster as cluster_lib
+from cnnrnn.system import console, scheduler
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
+from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import class_weights, initial_weights, train_state, trainer
 
 
@@ -58,13 +64,13 @@ def train(
         The network, with the weights of the last step rather than the best ones.
     """
     folder = run_folder.RunFolder(config.run_dir)
-    for phase in todo:
-        if not folder.has_checkpoint(phase):
-            initial_weights.check_nothing_is_lost(folder, phase)
-    if todo[0] is phases.PHASE2 and not config.training.init_from:
-        initial_weights.require_phase1(folder)
-    with folder.opened():
-        strategy = strategy or devices_lib.strategy(config.run.logical_cpus)
+    cluster = None if strategy else cluster_lib.find(config.run.strategy)
+    with contextlib.ExitStack() as stack:
+        if cluster is None or cluster.index == 0:
+            _check_folder(folder, todo, config)
+            stack.enter_context(folder.opened())
+        strategy = strategy or _strategy(cluster, config)
+        workers = stack.enter_context(workers_lib.of(strategy))
         config = config.replace(precision=devices_lib.precision(config.training.precision))
         # A kernel that is missing here is an error before the images are checked.
         lstm.choose(config.training.lstm_kernel, config.training.precision)
@@ -74,28 +80,86 @@ def train(
         if weights is not None:
             logging.info(class_weights.describe(weights, data))
         for phase, own in zip(todo, configs, strict=True):
-            folder.check(phase, own, data)
-            class_weights.check(folder, phase, own, data, weights)
+            if workers.is_chief:
+                folder.check(phase, own, data)
+                class_weights.check(folder, phase, own, data, weights)
             schedule = phases.schedule(phase, config, len(data.train))
             parts = config.optimization.accumulation_steps[phase.index]
             devices_lib.check_batch(schedule.batch_size, strategy, parts)
+            _check_pairs(schedule.batch_size, config, workers)
+        workers.check_same(
+            {
+                "flags": json.dumps(_shared_flags(config), sort_keys=True),
+                "images": data.fingerprint,
+                "class weights": str(None if weights is None else weights.tolist()),
+                "versions of TensorFlow and Keras": f"{tf.__version__} {keras.__version__}",
+            }
+        )
         logging.info("network: building it, about ten seconds")
         network = train_state.build_network(len(data.class_names), config, strategy, build)
         phases.check_layers(network, config)
         logging.info(
             f"network: {network.model.count_params():,} parameters, {config.training.precision}, "
-            f"on {devices_lib.describe(config.run.logical_cpus)}, LSTM kernel: "
+            f"on {devices_lib.describe(config.run.logical_cpus, workers.count)}, LSTM kernel: "
             f"{lstm.kernel_name(network.lstm_kernel)}"
         )
         for phase, own in zip(todo, configs, strict=True):
             trained = trainer.PhaseTrainer(phase, own, folder, data, network, strategy).train()
-            if trained:
+            if trained and workers.is_chief:
                 _report_best(folder, phase)
         if evaluates:
             evaluate.evaluate(folder, config, data, network, strategy)
-        elif trained and is_last:
+        elif trained and is_last and workers.is_chief:
             _report_next_command(folder, todo[-1], config)
+        workers.barrier(limited=False)  # one that ends earlier would seem to have crashed
     return network
+
+
+def _check_folder(
+    folder: run_folder.RunFolder, todo: Sequence[phases.Phase], config: config_lib.Config
+) -> None:
+    """Raises UsageError if trained weights would be lost, or are missing."""
+    for phase in todo:
+        if not folder.has_checkpoint(phase):
+            initial_weights.check_nothing_is_lost(folder, phase)
+    if todo[0] is phases.PHASE2 and not config.training.init_from:
+        initial_weights.require_phase1(folder)
+
+
+def _strategy(
+    cluster: cluster_lib.Cluster | None, config: config_lib.Config
+) -> tf.distribute.Strategy:
+    """Joins a cluster, or takes the devices of this machine."""
+    if cluster is None:
+        scheduler.hide()
+        return devices_lib.strategy(config.run.logical_cpus)
+    if config.run.logical_cpus > 1:
+        raise errors.UsageError(
+            f"--logical_cpus={config.run.logical_cpus} does not go with several workers: each "
+            "uses its CPU as one device."
+        )
+    if cluster.index:
+        console.only_warnings(f"worker {cluster.index}: ")
+    logging.info(f"cluster: {len(cluster.addresses)} workers; waiting for all to come")
+    return cluster.join(config.run.worker_timeout)
+
+
+def _check_pairs(batch_size: int, config: config_lib.Config, workers: workers_lib.Workers) -> None:
+    """Raises UsageError if images would be mixed with those of another worker."""
+    mixes = config.augmentation.mixup or config.augmentation.cutmix
+    if mixes and workers.count > 1 and workers.share.size(batch_size) % 2:
+        raise errors.UsageError(
+            "--mixup and --cutmix mix neighbors, which must be of one worker: give a --batch_size "
+            f"that is a multiple of {2 * workers.count}. Received: {batch_size}."
+        )
+
+
+def _shared_flags(config: config_lib.Config) -> dict[str, Any]:
+    """The flags that all workers must give alike: not those of folders, which can differ."""
+    settings = config.to_json()
+    for name in ("dataset", "data_dir", "archive", "runs_dir", "feature_cache", "class_weights"):
+        del settings[name]
+    return settings
 
 
 def _report_best(folder: run_folder.RunFolder, phase: phases.Phase) -> None:

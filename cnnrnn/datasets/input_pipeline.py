@@ -18,6 +18,7 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import deletion
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
+from cnnrnn.system import workers as workers_lib
 
 
 class Features(Protocol):
@@ -34,6 +35,7 @@ def training(
     batch_size: int,
     start: int,
     features: Features | None = None,
+    share: workers_lib.Share = workers_lib.WHOLE,
 ) -> tf.data.Dataset:
     """Endless batches of training samples, beginning at position `start` of the run.
 
@@ -44,6 +46,7 @@ def training(
         start: number of samples drawn earlier in the run.
         features: cached CNN features, which replace the RGB view; of each view of each image, if
             there are several.
+        share: the part of each batch that is read.
 
     Returns:
         A dataset of {"image": (B, S, S, 3) float32, "sequence": (B, 23, 3887) float32,
@@ -51,9 +54,10 @@ def training(
         With `features`, "features" (B, 2048) float32 replaces "image". With mixing and dropout, in
         addition what `Mixing.apply` and `TrainingSamples.draws` add.
     """
-    positions = tf.data.Dataset.range(start, tf.int64.max, output_type=tf.int64)
+    numbers = tf.data.Dataset.range(tf.int64.max, output_type=tf.int64)
 
-    def sample(position):
+    def sample(number):
+        position = start + share.place(number, batch_size)
         index = samples.order.index_at(position)
         sample = {"index": index, "weight": 1.0}
         if samples.augmentation.changes_anything:
@@ -62,7 +66,8 @@ def training(
             sample["position"] = position
         return sample
 
-    batches = _batches(split, positions.map(sample), samples.example, batch_size, features)
+    size = share.size(batch_size)
+    batches = _batches(split, numbers.map(sample), samples.example, size, features)
     if samples.mixing.is_on:
         batches = batches.map(samples.mixing.apply)
     return _prefetched(batches)
@@ -73,6 +78,7 @@ def views(
     samples: training_samples_lib.TrainingSamples,
     numbers: np.ndarray,
     batch_size: int,
+    share: workers_lib.Share = workers_lib.WHOLE,
 ) -> tf.data.Dataset:
     """Some of the counted views of the images, in order; the last batch is padded with view 0.
 
@@ -81,14 +87,15 @@ def views(
         samples: with K views of each image, `TrainingSamples.view_count`.
         numbers: (n,) int64; v of image i is number i * K + v.
         batch_size: B.
+        share: the part of each batch that is read.
 
     Returns:
         A dataset of batches as those of `training`, without what is drawn for positions.
     """
-    numbers = np.concatenate([numbers, np.zeros(-len(numbers) % batch_size, np.int64)])
-    data = tf.data.Dataset.from_tensor_slices(numbers)
+    padded = _padded(numbers, batch_size)
+    data = tf.data.Dataset.from_tensor_slices(_shared(padded, batch_size, share))
     chosen = data.map(lambda n: {"index": n // samples.view_count, "weight": 1.0, "view": n})
-    return _prefetched(_batches(split, chosen, samples.example, batch_size, None))
+    return _prefetched(_batches(split, chosen, samples.example, share.size(batch_size), None))
 
 
 def evaluation(
@@ -98,6 +105,7 @@ def evaluation(
     preprocessing: views_lib.Preprocessing,
     features: Features | None = None,
     repeats: bool = False,
+    share: workers_lib.Share = workers_lib.WHOLE,
 ) -> tf.data.Dataset:
     """Every example once, in order; the last batch is padded with examples of weight 0.
 
@@ -109,14 +117,15 @@ def evaluation(
         preprocessing: from a decoded image to the inputs.
         features: cached CNN features, which replace the RGB view.
         repeats: whether another pass follows each, without end.
+        share: the part of each batch that is read.
 
     Returns:
         A dataset of batches like those of `training`, ceil(N / B) of them in a pass.
     """
-    padding = -len(split) % batch_size
-    indices = np.concatenate([np.arange(len(split)), np.zeros(padding, np.int64)])
-    weights = np.concatenate([np.ones(len(split), np.float32), np.zeros(padding, np.float32)])
-    chosen = tf.data.Dataset.from_tensor_slices({"index": indices, "weight": weights})
+    columns = {"index": np.arange(len(split)), "weight": np.ones(len(split), np.float32)}
+    chosen = tf.data.Dataset.from_tensor_slices(
+        {name: _shared(_padded(c, batch_size), batch_size, share) for name, c in columns.items()}
+    )
     if repeats:
         chosen = chosen.repeat()  # before the images are read, which goes on without a pause
 
@@ -125,7 +134,18 @@ def evaluation(
             return {"sequence": preprocessing.sequence(image)}
         return preprocessing.inputs(image)
 
-    return _prefetched(_batches(split, chosen, example, batch_size, features))
+    return _prefetched(_batches(split, chosen, example, share.size(batch_size), features))
+
+
+def _padded(column: np.ndarray, batch_size: int) -> np.ndarray:
+    """A column (N,) with zeros up to whole batches."""
+    return np.pad(column, (0, -len(column) % batch_size))
+
+
+def _shared(column: np.ndarray, batch_size: int, share: workers_lib.Share) -> np.ndarray:
+    """The part of a column (N,) of whole batches that a worker reads."""
+    batches = column.reshape(-1, share.count, share.size(batch_size))
+    return batches[:, share.index].reshape(-1)
 
 
 def examples(split: splits.Split, preprocessing: views_lib.Preprocessing) -> dict[str, np.ndarray]:
@@ -190,16 +210,24 @@ def options() -> tf.data.Options:
 
 
 def distribute(batches: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterator:
-    """An iterator over the batches, each divided among the replicas.
+    """An iterator over the batches, each divided among the replicas of this process.
+
+    With several workers the batches are this one's share.
 
     `experimental_distribute_dataset` adds a pipeline on each device that tf.data tunes. No option
     turns that off: neither those of `batches` nor tf.distribute.InputOptions reach it. The deletion
     of such an iterator waits for the tuning thread, seen to take 16 s. With one replica on a CPU
     these pipelines are not needed.
     """
-    if strategy.num_replicas_in_sync == 1 and not devices_lib.gpus():
+    workers = workers_lib.Workers(strategy)
+    replicas = strategy.num_replicas_in_sync // workers.count
+    if replicas == 1 and not devices_lib.gpus():
         return iter(batches)
-    return _DeletedInBackground(iter(strategy.experimental_distribute_dataset(batches)))
+    if workers.count == 1:
+        return _DeletedInBackground(iter(strategy.experimental_distribute_dataset(batches)))
+    size = batches.element_spec["index"].shape[0] // replicas
+    parts = batches.rebatch(size, drop_remainder=True)
+    return _DeletedInBackground(iter(strategy.distribute_datasets_from_function(lambda _: parts)))
 
 
 class _DeletedInBackground:

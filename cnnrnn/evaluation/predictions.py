@@ -9,7 +9,8 @@ import tensorflow as tf
 from cnnrnn import errors, metrics
 from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import pipelined, progress, stop_signals
+from cnnrnn.system import pipelined, progress
+from cnnrnn.system import workers as workers_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Evaluator:
         preprocessing: views_lib.Preprocessing,
     ):
         self._eval_step, self._strategy = eval_step, strategy
+        self._workers = workers_lib.Workers(strategy)
         self._batch_size, self._preprocessing = batch_size, preprocessing
         self._kept: _Kept | None = None
 
@@ -97,7 +99,7 @@ class Evaluator:
                 if outputs is not None:
                     parts.append(outputs)
                     bar.update(start)
-                stop_signals.check()
+                self._workers.check_stop()
             parts.append(step.drain())
             bar.update(len(split))
         self._kept = _Kept(split, features, iterator)
@@ -120,6 +122,7 @@ class Evaluator:
             preprocessing=self._preprocessing,
             features=features,
             repeats=True,
+            share=self._workers.share,
         )
         return input_pipeline.distribute(batches, self._strategy)
 

@@ -25,6 +25,19 @@ class RunSettings:
         "several devices.",
         fields.POSITIVE,
     )
+    strategy: str = fields.setting(
+        "auto",
+        "What trains: 'mirrored', the devices of this machine, or 'multiworker', the processes "
+        "that TF_CONFIG or Slurm names, which all run the same command. 'auto': multiworker where "
+        "TF_CONFIG is set or srun has started several tasks.",
+        fields.one_of("auto", "mirrored", "multiworker"),
+    )
+    worker_timeout: float = fields.setting(
+        600.0,
+        "With several workers: how many seconds to wait for one that does not come, or that does "
+        "not take part in a step.",
+        fields.POSITIVE_REAL,
+    )
     deterministic: bool = fields.setting(
         False,
         "On GPUs, use only operations whose results do not depend on the order in which threads "

@@ -45,14 +45,16 @@ class _Lines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.to_stderr = False
+        self.only_warnings = False
+        self.prefix = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         is_warning = record.levelno >= logging.WARNING
-        if not (is_warning or _is_ours(record)):
+        if not is_warning and (self.only_warnings or not _is_ours(record)):
             return  # details of Keras and tensorflow-datasets, which log to the same logger
         stream = sys.stderr if self.to_stderr or not _is_ours(record) else sys.stdout
         prefix = styled("warning: ", "warning", stream) if is_warning else ""
-        line = f"{prefix}{record.getMessage()}"
+        line = f"{self.prefix}{prefix}{record.getMessage()}"
         progress.erase()
         # File names may hold bytes that are not UTF-8, which a strict stream refuses.
         print(line.encode("utf-8", "backslashreplace").decode(), file=stream, flush=True)
@@ -84,6 +86,12 @@ def install() -> None:
     logger.addHandler(_lines)
     # absl gives the root logger a handler, which would print each message to stderr once more.
     logger.propagate = False
+
+
+def only_warnings(prefix: str) -> None:
+    """Prints warnings only from now on, with a prefix, and no progress."""
+    _lines.only_warnings, _lines.prefix = True, prefix
+    progress.hide()
 
 
 @contextlib.contextmanager

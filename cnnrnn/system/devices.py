@@ -146,15 +146,17 @@ def count(logical_cpus: int = 1) -> int:
     return len(tf.config.list_physical_devices("GPU")) or logical_cpus
 
 
-def describe(logical_cpus: int = 1) -> str:
-    """The devices that training uses here: "2 GPUs", "the CPU", "2 logical CPUs".
+def describe(logical_cpus: int = 1, workers: int = 1) -> str:
+    """The devices that training uses: "2 GPUs", "the CPU", "2 workers, each on the CPU".
 
-    GPUs that are hidden from this process count: its child processes see them.
+    GPUs that are hidden from this process count: its child processes see them. Of several workers,
+    the devices of this one stand for those of each.
     """
     gpu_count = count(logical_cpus=0)
+    own = "the CPU" if logical_cpus == 1 else f"{logical_cpus} logical CPUs"
     if gpu_count:
-        return f"{gpu_count} GPU{'s' if gpu_count > 1 else ''}"
-    return "the CPU" if logical_cpus == 1 else f"{logical_cpus} logical CPUs"
+        own = f"{gpu_count} GPU{'s' if gpu_count > 1 else ''}"
+    return own if workers == 1 else f"{workers} workers, each on {own}"
 
 
 def check_batch(batch_size: int, strategy: tf.distribute.Strategy, parts: int = 1) -> None:

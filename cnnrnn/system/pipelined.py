@@ -18,7 +18,7 @@ class Pipelined:
     """Calls a function; returns the outputs of each call when the next one is under way.
 
     Args:
-        function: takes a batch and returns a tensor or a structure of tensors.
+        function: returns a tensor or a structure of tensors.
     """
 
     def __init__(self, function: Callable[[Any], Any]):
@@ -39,13 +39,13 @@ class Pipelined:
         """The number of calls whose outputs have not been returned: 0 or 1."""
         return int(self._outputs is not None)
 
-    def call(self, batch: Any) -> Any:
+    def call(self, *arguments: Any) -> Any:
         """Calls the function.
 
         Returns:
             The outputs of the previous call, as NumPy arrays; None if there is none pending.
         """
-        outputs = self._function(batch)
+        outputs = self._function(*arguments)
         previous, self._outputs = self._outputs, outputs
         start = time.monotonic()
         results = read(previous)

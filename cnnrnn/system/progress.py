@@ -11,7 +11,14 @@ from typing import TextIO
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 60.0
+_hidden = False
 _on_screen: set["Progress"] = set()  # whose line the cursor is on
+
+
+def hide() -> None:
+    """Shows no progress from now on."""
+    global _hidden
+    _hidden = True
 
 
 def erase() -> None:
@@ -104,6 +111,8 @@ class Progress:
         self._write("  ".join(parts), end)
 
     def _write(self, line: str, end: str) -> None:
+        if _hidden:
+            return
         if self._terminal:
             # A line that wraps cannot be overwritten.
             width = shutil.get_terminal_size().columns - 1

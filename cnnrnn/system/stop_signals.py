@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from typing import NoReturn
 
 from cnnrnn import errors
 
@@ -42,7 +43,17 @@ def held() -> Iterator[None]:
 def check() -> None:
     """Raises errors.Stopped if a signal was received."""
     if _requested is not None:
-        raise errors.Stopped(_requested)
+        stop()
+
+
+def requested() -> bool:
+    """Whether a signal was received."""
+    return _requested is not None
+
+
+def stop() -> NoReturn:
+    """Raises errors.Stopped for the signal that was received, if any, else for SIGTERM."""
+    raise errors.Stopped(_requested or signal.SIGTERM)
 
 
 def _on_signal(signum: int, frame) -> None:

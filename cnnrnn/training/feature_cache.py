@@ -7,6 +7,9 @@ features of a split are stored in chunks of 512 images:
   DIR/KEY/00000.npy       (512, 2048) float32, images 0 to 511; the last chunk is shorter
   DIR/KEY/00000.sha256    checksum of that file; a chunk without it is incomplete
 
+The workers of a cluster compute the features together. DIR may be on storage that they share, or
+each has its own.
+
 KEY is derived from all that determines the features: the CNN's weights, the images, their
 preprocessing, the precision, and on GPUs how they round. So runs share features, and a cache never
 becomes stale: other inputs have another key.
@@ -36,8 +39,9 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.system import atomic_files, checksummed, pipelined, progress, stop_signals
+from cnnrnn.system import atomic_files, checksummed, pipelined, progress, shared_folder
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import steps
 
 CHUNK_SIZE = 512  # images
@@ -123,7 +127,11 @@ class FeatureCache:
         else:
             samples = None
         rows = _Rows(split, name, samples)
+        workers = workers_lib.Workers(self.strategy)
         folder, missing = self._find(rows)
+        # Each worker may have a folder of its own, from which other chunks are missing.
+        lacks = np.isin(np.arange(rows.chunks), missing).astype(np.int32)
+        missing = list(map(int, np.flatnonzero(workers.sums(lacks))))
         if missing and not pays(passes, rows.views):
             left = f"{passes:.2g} passes remain" if passes != 1 else "only one pass remains"
             cost = "one" if rows.views == 1 else rows.views
@@ -131,7 +139,7 @@ class FeatureCache:
             return None
         if missing:
             self._check_free_space(folder, rows, len(missing))
-            self._compute(folder, rows, missing)
+            self._compute(folder, rows, missing, workers)
         else:
             logging.info(f"feature cache: {rows} from {folder}")
         chunks = [_chunk(folder, number) for number in range(rows.chunks)]
@@ -183,8 +191,19 @@ class FeatureCache:
         )
         atomic_files.check_free_space(folder, need, "the feature cache", _ALTERNATIVES)
 
-    def _compute(self, folder: pathlib.Path, rows: "_Rows", missing: list[int]) -> None:
-        """Computes and writes the missing chunks, in order."""
+    def _compute(
+        self,
+        folder: pathlib.Path,
+        rows: "_Rows",
+        missing: list[int],
+        workers: workers_lib.Workers,
+    ) -> None:
+        """Computes and writes the missing chunks, in order.
+
+        Each worker computes its share. Then all have all features, and one worker of those that
+        share a folder writes them.
+        """
+        writes = shared_folder.is_writer(folder, workers)
         numbers = np.concatenate(
             [np.arange(rows.chunk_length(n)) + n * CHUNK_SIZE for n in missing]
         )
@@ -197,17 +216,21 @@ class FeatureCache:
             for features in self._batches(rows, numbers):
                 pending = np.concatenate([pending, features])
                 while unwritten and len(pending) >= (n := rows.chunk_length(unwritten[0])):
-                    _write(_chunk(folder, unwritten.pop(0)), pending[:n])
+                    chunk = _chunk(folder, unwritten.pop(0))
+                    if writes:
+                        _write(chunk, pending[:n])
                     pending = pending[n:]
                 done += len(features)
                 bar.update(done)
-                stop_signals.check()
+                workers.check_stop()
+        workers.barrier()
 
     def _batches(self, rows: "_Rows", numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Computes the features of rows, (n,) numbers: (B, 2048) arrays, in order."""
         batch = batch_size(self.strategy)
         step = pipelined.Pipelined(steps.make_feature_step(self.network, self.strategy))
-        images = rows.images(numbers, batch, self.preprocessing)
+        share = workers_lib.Workers(self.strategy).share
+        images = rows.images(numbers, batch, self.preprocessing, share)
         iterator = input_pipeline.distribute(images, self.strategy)
         for start in range(0, len(numbers), batch):
             try:
@@ -271,13 +294,20 @@ class _Rows:
         return min(CHUNK_SIZE, len(self) - number * CHUNK_SIZE)
 
     def images(
-        self, numbers: np.ndarray, batch_size: int, preprocessing: views_lib.Preprocessing
+        self,
+        numbers: np.ndarray,
+        batch_size: int,
+        preprocessing: views_lib.Preprocessing,
+        share: workers_lib.Share,
     ) -> tf.data.Dataset:
-        """Batches with "image" for rows, in order; the last batch is padded."""
+        """A worker's share of batches with "image" for rows, in order; the last one is padded."""
         if self.samples is not None:
-            return input_pipeline.views(self.split, self.samples, numbers, batch_size)
+            return input_pipeline.views(self.split, self.samples, numbers, batch_size, share)
         return input_pipeline.evaluation(
-            self.split.take(numbers), batch_size=batch_size, preprocessing=preprocessing
+            self.split.take(numbers),
+            batch_size=batch_size,
+            preprocessing=preprocessing,
+            share=share,
         )
 
 

@@ -15,11 +15,12 @@ import tensorflow as tf
 from cnnrnn import config as config_lib
 from cnnrnn import metrics, phases
 from cnnrnn.models import network as network_lib
+from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import losses, train_state
 
 # sequence, image or features, label, index, weight; in training also other_label and share, dropout
 Batch = dict[str, tf.Tensor]
-TrainStep = Callable[[Batch], tuple[tf.Tensor, tf.Tensor]]
+TrainStep = Callable[..., tuple[tf.Tensor, ...]]
 EvalStep = Callable[[Batch], dict[str, tf.Tensor]]
 
 # Gradients are summed over replicas in packs of at least this size, which is enough for the full
@@ -75,6 +76,8 @@ def make_train_step(
         of replicas with a gradient that is not finite, or too large to be clipped, which ruins the
         weights. With a loss scale such a step is skipped on all replicas, and counted only if the
         scale is at its minimum: a lower one may help the next step.
+        step(batch, requests) -> the same, and the sums of (n,) float32 over the workers of a
+        cluster (see `requests`).
     """
     optimizer, loss_scale, variables = (
         state.optimizer,
@@ -114,24 +117,30 @@ def make_train_step(
     def total(value: tf.Tensor) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
 
+    def requested(requests: tf.Tensor | None) -> tuple[tf.Tensor, ...]:
+        if requests is None:
+            return ()
+        local = replicas // workers_lib.Workers(strategy).count
+        return (total(strategy.run(lambda requests: requests / local, args=(requests,))),)
+
     @tf.function
-    def train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    def train_step(batch: Batch, requests: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         if options.accumulation_steps == 1:
             sums, non_finite = strategy.run(compute_and_apply, args=(batch,))
         else:
             sums, non_finite, gradients = computed(batch)
             strategy.run(apply, args=(gradients,))
-        return total(sums), total(non_finite)
+        return total(sums), total(non_finite), *requested(requests)
 
     @tf.function
-    def scaled_train_step(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    def scaled_train_step(batch: Batch, requests: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         sums, non_finite, gradients = computed(batch)
         sums, non_finite = total(sums), total(non_finite)
         if non_finite == 0:  # outside of strategy.run, so that all replicas decide the same
             strategy.run(apply, args=(gradients,))
         fatal = tf.where(loss_scale.is_at_minimum, non_finite, 0.0)  # by the scale of this step
         loss_scale.update(non_finite == 0)
-        return sums, fatal
+        return sums, fatal, *requested(requests)
 
     return train_step if loss_scale is None else scaled_train_step
 
@@ -275,10 +284,7 @@ def make_eval_step(
     @tf.function
     def eval_step(batch: Batch) -> dict[str, tf.Tensor]:
         outputs = strategy.run(replica_step, args=(batch,))
-        return {
-            name: tf.concat(strategy.experimental_local_results(value), axis=0)
-            for name, value in outputs.items()
-        }
+        return {name: _gathered(value, strategy) for name, value in outputs.items()}
 
     return eval_step
 
@@ -297,7 +303,13 @@ def make_feature_step(
 
     @tf.function
     def feature_step(batch: Batch) -> tf.Tensor:
-        features = strategy.run(replica_step, args=(batch,))
-        return tf.concat(strategy.experimental_local_results(features), axis=0)
+        return _gathered(strategy.run(replica_step, args=(batch,)), strategy)
 
     return feature_step
+
+
+def _gathered(value: tf.Tensor, strategy: tf.distribute.Strategy) -> tf.Tensor:
+    """The values (n, ...) of all replicas and workers one after another, (N, ...)."""
+    if workers_lib.Workers(strategy).count > 1:
+        return strategy.gather(value, axis=0)
+    return tf.concat(strategy.experimental_local_results(value), axis=0)

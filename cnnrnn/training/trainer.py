@@ -17,12 +17,14 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
 from cnnrnn.system import console, gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import (
     class_weights,
     epoch_result,
     initial_weights,
     optimizers,
     phase_features,
+    requests,
     size_schedule,
     startup_report,
     steps,
@@ -42,7 +44,7 @@ class PhaseTrainer:
     Args:
         phase: which phase.
         config: settings; the precision must not be 'auto' any more.
-        folder: of the run, locked by the caller.
+        folder: of the run, locked by the caller. Of several workers, the chief alone uses it.
         data: training and validation split.
         network: built under `strategy`; its weights are overwritten.
         strategy: what to train on.
@@ -59,6 +61,7 @@ class PhaseTrainer:
     ):
         self._phase, self._config, self._folder = phase, config, folder
         self._data, self._network, self._strategy = data, network, strategy
+        self._workers = workers_lib.Workers(strategy)
         self._class_weights = class_weights.resolve(config, data)
         self._schedule = phases.schedule(phase, config, len(data.train))
         self._sizes = size_schedule.SizeSchedule.of(phase, config, self._schedule)
@@ -77,6 +80,7 @@ class PhaseTrainer:
             checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
         )
         self._stopping = stopping.Stopping(phase, config, folder, self._position)
+        self._requests = requests.Requests(self._workers, self._checkpoints, self._stopping)
 
     def train(self) -> bool:
         """Trains, validates and saves, epoch after epoch.
@@ -90,25 +94,30 @@ class PhaseTrainer:
                 read or written.
             Stopped: by a signal; everything is saved.
         """
-        self._restore()
+        if self._workers.is_chief:
+            self._restore()
+        self._share_state()
         schedule, position = self._schedule, self._position
-        if reason := self._stopping.reason:
-            logging.info(reason)
+        if self._is_over():
+            if self._workers.is_chief:
+                logging.info(self._stopping.reason)
             return False
         startup_report.report_phase(self._phase, schedule, self._network, self._config)
         gpu_memory.reset()
         if self._phase is phases.PHASE1:
             startup_report.report_phase2_memory(self._config, self._network, self._strategy)
-        self._summaries = tensorboard.Summaries(
-            self._folder,
-            self._phase,
-            steps_done=self._steps_done,
-            steps_validated=position.epoch * schedule.steps_per_epoch,
-        )
+        if self._workers.is_chief:
+            self._summaries = tensorboard.Summaries(
+                self._folder,
+                self._phase,
+                steps_done=self._steps_done,
+                steps_validated=position.epoch * schedule.steps_per_epoch,
+            )
         try:
             self._run_epochs()
         finally:
-            self._summaries.close()
+            if self._workers.is_chief:
+                self._summaries.close()
         return True
 
     @property
@@ -147,12 +156,30 @@ class PhaseTrainer:
                 phase,
                 config,
                 self._data,
-                devices_lib.describe(config.run.logical_cpus),
+                devices_lib.describe(config.run.logical_cpus, self._workers.count),
                 initial.description,
                 initial.xception,
             ),
         )
         initial_weights.mark_start(folder, phase)
+
+    def _share_state(self) -> None:
+        """Gives all workers the chief's weights and position."""
+        state, position = self._state, self._position
+        position.to_variables()
+        self._workers.broadcast(
+            (
+                *self._network.weights,
+                *state.optimizer.variables,
+                *state.trackables().values(),
+                *position.trackables().values(),
+            )
+        )
+        position.from_variables()
+
+    def _is_over(self) -> bool:
+        """Whether no further epoch is trained; the chief decides."""
+        return bool(self._workers.of_chief(self._workers.is_chief and bool(self._stopping.reason)))
 
     def _run_epochs(self) -> None:
         config, schedule, network = self._config, self._schedule, self._network
@@ -171,7 +198,7 @@ class PhaseTrainer:
             self._strategy,
             features,
         )
-        if self._steps_done == 0:
+        if self._steps_done == 0 and self._workers.is_chief:
             first = batches.first()
             path = self._folder.train_batch(self._phase)
             drawn = train_batch.write(path, first, self._data.class_names)
@@ -202,7 +229,7 @@ class PhaseTrainer:
             with stop_signals.held():
                 self._stopping.measure()
                 self._speed = self._speed_report()
-                while not self._stopping.reason:
+                while not self._is_over():
                     result = self._train_epoch(batches)
                     with self._averaged_weights():
                         predictions = evaluator.predict(
@@ -215,7 +242,7 @@ class PhaseTrainer:
         except errors.Stopped:
             self._save()
             raise
-        if self._position.epoch < schedule.epochs:
+        if self._position.epoch < schedule.epochs and self._workers.is_chief:
             logging.info(self._stopping.reason)
 
     def _averaged_weights(self) -> contextlib.AbstractContextManager:
@@ -257,15 +284,15 @@ class PhaseTrainer:
                 asked = time.monotonic()
                 batch = next(batches)
                 asking = time.monotonic() - asked
-                self._count(self._train_step.call(batch))
+                self._count(self._train_step.call(batch, *self._requests.to_sum()))
                 waited += asking * self._train_step.was_idle  # a GPU was at work otherwise
                 self._speed.step_launched()
                 self._show(bar)
-                stop_signals.check()
+                self._requests.check_stop()
                 self._stopping.measure()
-                if self._checkpoints.is_due:
+                if self._requests.save:
                     self._save()
-                if self._stopping.is_out_of_time:
+                if self._requests.out_of_time:
                     break
             self._count(self._train_step.drain())
             self._show(bar)
@@ -274,14 +301,15 @@ class PhaseTrainer:
             metrics.Means.of_sums(position.totals), bar.rate, waited / seconds
         )
 
-    def _count(self, results: tuple[np.ndarray, np.ndarray] | None) -> None:
+    def _count(self, results: tuple[np.ndarray, ...] | None) -> None:
         """Checks the results of the next step after the position, if any, and advances by it."""
         if results is None:
             return
-        sums, non_finite = results
+        sums, non_finite, *requested = results
         self._check_finite(float(sums[0]), float(non_finite))
         self._position.advance(sums.astype(np.float64))
-        if self._steps_done % _BATCH_LOSS_INTERVAL == 0:
+        self._requests.receive(*requested)
+        if self._steps_done % _BATCH_LOSS_INTERVAL == 0 and self._workers.is_chief:
             self._summaries.batch_loss(float(sums[0]) / float(sums[3]), self._steps_done)
 
     def _show(self, bar: progress.Progress) -> None:
@@ -312,6 +340,8 @@ class PhaseTrainer:
                 "finite. The epoch was not saved. A lower --learning_rate, with another --run, "
                 "usually fixes it."
             )
+        if not self._workers.is_chief:
+            return False
         value = getattr(validation, phase.best_by)
         is_best = phase.is_better(value, position.best) and self._checkpoints.attempt(
             lambda: best_weights.save(
@@ -340,19 +370,10 @@ class PhaseTrainer:
         The epoch may have been cut off by --max_minutes; it is then continued by the next process.
         """
         schedule, position = self._schedule, self._position
-        steps_done, label = self._steps_done, self._label
+        label = self._label
         self._stopping.measure()
-        rates = {
-            # Of the last update: with float16 some steps are skipped.
-            "learning_rate": optimizers.rate_at(schedule, max(self._updates - 1, 0)),
-            "images_per_second": result.images_per_second,
-            "waiting_for_input": result.waiting,
-            # Since the start of the phase, with validation.
-            "minutes": position.seconds / 60,
-            "cpu_minutes": position.cpu_seconds / 60,
-        }
-        self._summaries.epoch(result.means, predictions.means, rates, steps_done)
-        self._summaries.predictions(self._data, predictions, preprocessing, steps_done)
+        if self._workers.is_chief:
+            self._summarize(result, predictions, preprocessing)
         if position.step == schedule.steps_per_epoch:
             position.end_epoch()
         else:
@@ -364,6 +385,26 @@ class PhaseTrainer:
             f"{console.styled('  best so far', 'good') if is_best else ''}"
         )
 
+    def _summarize(
+        self,
+        result: epoch_result.EpochResult,
+        predictions: predictions_lib.Predictions,
+        preprocessing: views_lib.Preprocessing,
+    ) -> None:
+        """Writes the summaries of an epoch."""
+        position, steps_done = self._position, self._steps_done
+        rates = {
+            # Of the last update: with float16 some steps are skipped.
+            "learning_rate": optimizers.rate_at(self._schedule, max(self._updates - 1, 0)),
+            "images_per_second": result.images_per_second,
+            "waiting_for_input": result.waiting,
+            # Since the start of the phase, with validation.
+            "minutes": position.seconds / 60,
+            "cpu_minutes": position.cpu_seconds / 60,
+        }
+        self._summaries.epoch(result.means, predictions.means, rates, steps_done)
+        self._summaries.predictions(self._data, predictions, preprocessing, steps_done)
+
     def _save(self) -> None:
         """Saves a checkpoint of all launched steps, after the summaries up to it.
 
@@ -371,6 +412,8 @@ class PhaseTrainer:
             RunError: the results of the last step are not finite, or see `Checkpoints.save`.
         """
         self._count(self._train_step.drain())
+        if not self._workers.is_chief:
+            return
         self._summaries.flush()
         self._checkpoints.save()
         initial_weights.mark_checkpoint(self._folder, self._phase)

@@ -8,6 +8,7 @@ from absl import logging
 
 from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.datasets import training_samples as training_samples_lib
+from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import phase_features, size_schedule
 
 _SHOWN = 16  # images of the first batch
@@ -107,5 +108,6 @@ class TrainingBatches:
             batch_size=self._batch_size,
             start=self._step * self._batch_size,
             features=self._features.of_training(self._split, samples, passes),
+            share=workers_lib.Workers(self._strategy).share,
         )
         self._iterator = input_pipeline.distribute(batches, self._strategy)

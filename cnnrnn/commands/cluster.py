@@ -1,0 +1,173 @@
+"""`cluster`: several workers on this machine, started again together if one fails.
+
+For trying and testing training on several machines, where a scheduler starts the workers. When one
+ends, the others raise, and none can join them again: TensorFlow's collectives cannot replace a
+worker. So all are ended and started again, and resume from the last checkpoint.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+
+from absl import logging
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors
+from cnnrnn.system import child_process, progress, scheduler, stop_signals
+
+_WORDS = ("train", "phase1", "phase2")
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 20.0  # for the other workers to end by themselves after one has failed
+_LONGEST_PAUSE = 60.0
+_STOPPED = (errors.Stopped(signal.SIGINT).exit_code, errors.Stopped(signal.SIGTERM).exit_code)
+
+
+def run(
+    arguments: Sequence[str],
+    config: config_lib.Config,
+    program: Sequence[str] = child_process.PROGRAM,
+) -> None:
+    """Runs a command by several workers.
+
+    Args:
+        arguments: the command.
+        config: its settings.
+        program: the command line of a worker, up to the command word.
+
+    Raises:
+        UsageError: the command is not one of training, or a worker has refused the settings.
+        RunError: workers have failed --restarts times in a row without a new checkpoint.
+        Stopped: by a signal; the workers have saved.
+    """
+    if len(arguments) != 1 or arguments[0] not in _WORDS:
+        raise errors.UsageError(
+            f"cluster takes one of {', '.join(_WORDS)}. Received: {' '.join(arguments) or 'none'}."
+        )
+    command = (*program, arguments[0], *config.replace(strategy="multiworker").to_flags())
+    failures = 0
+    with stop_signals.held():
+        while True:
+            before = _checkpoints(config)
+            codes = _run_together(command, config.cluster.workers)
+            stop_signals.check()
+            if not any(codes):
+                return
+            _check_codes(codes)
+            failures = 1 if _checkpoints(config) != before else failures + 1
+            if failures > config.cluster.restarts:
+                raise errors.RunError(
+                    f"the workers have failed {failures} times in a row without a new checkpoint, "
+                    "see their messages above."
+                )
+            pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE)
+            logging.warning(
+                f"{_described(codes)}; all workers start again in {progress.duration(pause)}"
+            )
+            _sleep(pause)
+
+
+def _run_together(command: Sequence[str], count: int) -> list[int]:
+    """Runs workers until all have ended; returns their exit codes, the chief's first.
+
+    If one fails or a signal comes, the others are ended.
+    """
+    with contextlib.ExitStack() as stack:
+        addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
+        workers = [
+            stack.enter_context(_worker(command, addresses, index)) for index in range(count)
+        ]
+        logging.info(
+            f"cluster: {count} workers, processes {', '.join(str(w.pid) for w in workers)}"
+        )
+        deadline, stopping = None, False
+        while any(worker.poll() is None for worker in workers):
+            if stop_signals.requested() and not stopping:
+                stopping = True
+                for worker in workers:
+                    worker.send_signal(signal.SIGTERM)
+            if deadline is None and any(worker.poll() for worker in workers):
+                deadline = time.monotonic() + _GRACE_SECONDS
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_SECONDS)
+        for worker in workers:
+            worker.kill()
+        return [worker.wait() for worker in workers]
+
+
+@contextlib.contextmanager
+def _worker(command: Sequence[str], addresses: list[str], index: int) -> Iterator[subprocess.Popen]:
+    """Runs a worker in the block, on cores of its own if there are enough; kills it at the end."""
+    task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    # One device each: the GPUs of a machine train as the replicas of one process.
+    changes = {scheduler.TF_CONFIG: json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1"}
+    with _on_cores(index, len(addresses)):
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env=child_process.environment(**changes),
+            start_new_session=True,  # Ctrl-C reaches this process, which passes it on
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _on_cores(index: int, count: int) -> Iterator[None]:
+    """A process that is started in the block runs on its share of the cores."""
+    if not hasattr(os, "sched_setaffinity"):  # not Linux
+        yield
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[index * len(cores) // count : (index + 1) * len(cores) // count]
+    os.sched_setaffinity(0, own or cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [server.getsockname()[1] for server in servers]
+
+
+def _checkpoints(config: config_lib.Config) -> set[str]:
+    return {str(path) for path in config.run_dir.glob("checkpoints/*/[0-9]*")}
+
+
+def _check_codes(codes: list[int]) -> None:
+    """Raises what ended the workers, if starting them again would not help."""
+    if 2 in codes:
+        raise errors.UsageError("a worker has refused the settings, see its message above.")
+    if all(code in _STOPPED for code in codes):
+        raise errors.Stopped(signal.SIGTERM)
+
+
+def _described(codes: list[int]) -> str:
+    ended = [
+        f"worker {index} was killed by {signal.Signals(-code).name}"
+        if code < 0
+        else f"worker {index} ended with exit code {code}"
+        for index, code in enumerate(codes)
+        if code
+    ]
+    return ", ".join(ended)
+
+
+def _sleep(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        stop_signals.check()
+        time.sleep(_POLL_SECONDS)
