@@ -20,6 +20,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.system import child_process, progress, scheduler, stop_signals
 
+PROCESSES = "cluster: processes of the workers: "  # their ids follow
 _WORDS = ("train", "phase1", "phase2")
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 20.0  # for the other workers to end by themselves after one has failed
@@ -47,6 +48,10 @@ def run(
     if len(arguments) != 1 or arguments[0] not in _WORDS:
         raise errors.UsageError(
             f"cluster takes one of {', '.join(_WORDS)}. Received: {' '.join(arguments) or 'none'}."
+        )
+    if config.cluster.workers < 2:
+        raise errors.UsageError(
+            f"--workers={config.cluster.workers}: give 2 or more, or run {arguments[0]} itself."
         )
     command = (*program, arguments[0], *config.replace(strategy="multiworker").to_flags())
     failures = 0
@@ -81,9 +86,7 @@ def _run_together(command: Sequence[str], count: int) -> list[int]:
         workers = [
             stack.enter_context(_worker(command, addresses, index)) for index in range(count)
         ]
-        logging.info(
-            f"cluster: {count} workers, processes {', '.join(str(w.pid) for w in workers)}"
-        )
+        logging.info(f"{PROCESSES}{' '.join(str(worker.pid) for worker in workers)}")
         deadline, stopping = None, False
         while any(worker.poll() is None for worker in workers):
             if stop_signals.requested() and not stopping:

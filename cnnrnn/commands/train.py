@@ -111,7 +111,7 @@ def train(
             evaluate.evaluate(folder, config, data, network, strategy)
         elif trained and is_last and workers.is_chief:
             _report_next_command(folder, todo[-1], config)
-        workers.barrier(limited=False)  # one that ends earlier would seem to have crashed
+        workers.leave()
     return network
 
 

@@ -3,15 +3,19 @@
 Both are the whole recipe shortened to a few steps at full size. One runs without interruption; the
 other is killed (SIGKILL) at random moments and started again with the same command each time. Then
 everything that a run's result depends on is compared.
+
+With --workers, each run has several workers, and one of them is killed; the others must then end.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import math
+import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -22,6 +26,7 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
+from cnnrnn.commands import cluster
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
 from cnnrnn.system import atomic_files, checksummed, child_process, progress
@@ -34,6 +39,7 @@ _WARMUP_EPOCHS = 0.5  # at most, of two epochs
 _KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
 _KILLS_DURING_START = 0.2  # the fraction of kills before training starts
 _POLL_SECONDS = 0.1
+_END_SECONDS = 60.0  # in which all workers end once one has been killed
 _BYTES = 6e9  # on disk, of a run with both phases while it trains
 # Curves that differ from run to run.
 _TIMINGS = ("images_per_second", "waiting_for_input", "minutes", "cpu_minutes")
@@ -182,7 +188,30 @@ class ShortRun:
                 timeout = rng.uniform(0, longest)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout)
-            return process.returncode, time.monotonic() - began
+            seconds = time.monotonic() - began
+            if process.returncode is None and self.config.cluster.workers > 1:
+                self._kill_worker(process, rng)
+                return None, seconds
+            return process.returncode, seconds
+
+    def _kill_worker(self, process: subprocess.Popen, rng: random.Random) -> None:
+        """Kills one worker; raises RunError if the others do not end."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        listed = [line for line in lines if line.startswith(cluster.PROCESSES)]
+        if not listed:  # the program has only just started
+            return
+        workers = list(map(int, listed[-1].removeprefix(cluster.PROCESSES).split()))
+        killed = rng.randrange(len(workers))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(workers[killed], signal.SIGKILL)
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise errors.RunError(
+                f"worker {killed} was killed, and the others still run after "
+                f"{progress.duration(_END_SECONDS)}; the last message is: {self._last_line()}"
+            ) from None
+        logging.info(f"worker {killed} killed, the others ended")
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[subprocess.Popen]:
@@ -192,10 +221,12 @@ class ShortRun:
             runs_dir=str(self.folder),
             run=self._root.name,
             feature_cache=str(self.folder / "features"),
+            restarts=0,
         )
+        several = ("cluster",) if config.cluster.workers > 1 else ()
         with open(self._log, "wb") as log:
             process = subprocess.Popen(
-                [*self.program, "train", *config.to_flags()],
+                [*self.program, *several, "train", *config.to_flags()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -241,7 +272,7 @@ def _compare(expected: Digests, actual: Digests) -> None:
 
 def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
     """The recipe in a few steps: two epochs of each phase, a checkpoint after every step."""
-    devices = devices_lib.count(config.run.logical_cpus)
+    devices = devices_lib.count(config.run.logical_cpus) * config.cluster.workers
     settings = config.optimization
     batch_size = tuple(
         cost.shared_evenly(size, devices * parts)

@@ -9,7 +9,12 @@ from cnnrnn.settings import fields
 class ClusterSettings:
     """Several workers on this machine."""
 
-    workers: int = fields.setting(2, "Number of workers to start.", fields.POSITIVE)
+    workers: int = fields.setting(
+        1,
+        "Number of workers to start; cluster needs 2 or more. With it, verify-resume kills one of "
+        "them at a time.",
+        fields.POSITIVE,
+    )
     restarts: int = fields.setting(
         3,
         "How often in a row the workers are started again after one has failed before a new "

@@ -1,8 +1,15 @@
 """The run folder, the seed, the devices and the checkpoints."""
 
 import dataclasses
+import re
 
 from cnnrnn.settings import fields
+
+
+def is_range(value: str) -> bool:
+    """Whether a value is FIRST,LAST of --profile_steps."""
+    match = re.fullmatch(r"(\d{1,9}),(\d{1,9})", value)
+    return match is not None and 1 <= int(match[1]) <= int(match[2])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,15 @@ class RunSettings:
         "With several workers: how many seconds to wait for one that does not come, or that does "
         "not take part in a step.",
         fields.POSITIVE_REAL,
+    )
+    profile_steps: str = fields.setting(
+        "",
+        "FIRST,LAST, e.g. 10,20: record a trace of these training steps of each phase, counted "
+        "from where this command starts, for the profile tab of TensorBoard.",
+        (
+            (lambda value: value == "" or is_range(value)),
+            "two whole numbers, FIRST,LAST, from 1 on",
+        ),
     )
     deterministic: bool = fields.setting(
         False,

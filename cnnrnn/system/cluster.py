@@ -7,6 +7,7 @@ its own. The first worker is the chief: it alone reads and writes the run folder
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -99,9 +100,9 @@ def _of_tf_config() -> Cluster:
             raise ValueError(f"there are tasks of type {', '.join(sorted(unknown))}")
         chief = jobs.get("chief", [])
         addresses = (*chief, *jobs.get("worker", []))
-        index = task_id + (len(chief) if task_type == "worker" else 0)
-        if task_type not in jobs or not 0 <= task_id < len(jobs[task_type]):
+        if task_type not in jobs or task_id not in range(len(jobs[task_type])):
             raise ValueError(f"there is no task {task_id} of type {task_type!r}")
+        index = task_id + (len(chief) if task_type == "worker" else 0)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise errors.UsageError(
             f"{scheduler.TF_CONFIG} is not valid ({error}): expected "
@@ -112,25 +113,30 @@ def _of_tf_config() -> Cluster:
 
 
 def _of_slurm() -> Cluster:
+    """The tasks of Slurm's srun, with ports from 8888 on each node."""
+    tasks = int(os.environ[scheduler.SLURM_TASKS])
     try:
+        # For the addresses only: it knows no node without GPUs, and Slurm shows each task its own.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=0, auto_set_gpu=False  # Slurm shows each task its own
-        )  # fmt: skip
-        addresses = tuple(resolver.cluster_spec().as_dict()["worker"])
+            gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False
+        )
+        addresses = resolver.cluster_spec().as_dict()["worker"]
     except (RuntimeError, ValueError) as error:
         raise errors.UsageError(
             f"Slurm's variables are not valid ({error}): start the workers by srun, or give "
             "--strategy=mirrored."
         ) from error
-    host, own = addresses[resolver.task_id].rpartition(":")[0], os.environ.get("SLURMD_NODENAME")
+    index, own = resolver.task_id, os.environ.get("SLURMD_NODENAME")
+    host = addresses[index].rpartition(":")[0]
     if own and own != host:
-        # The resolver sorts hosts by name, in which n10 comes before n2; Slurm does not.
+        # It sorts nodes by name, in which n10 comes before n2. Slurm does not.
         raise errors.UsageError(
-            f"task {resolver.task_id} of Slurm runs on {own}, and TensorFlow expects it on {host}, "
-            "because it sorts the names of the nodes: set "
-            f"{scheduler.TF_CONFIG} in the batch script."
+            f"task {index} of Slurm runs on {own}, and TensorFlow expects it on {host}, because it "
+            f"sorts the names of the nodes: set {scheduler.TF_CONFIG} in the batch script."
         )
-    return Cluster(addresses, resolver.task_id, resolver)
+    task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    os.environ[scheduler.TF_CONFIG] = json.dumps(task)
+    return _of_tf_config()
 
 
 def wait_for_all(addresses: tuple[str, ...], index: int, seconds: float) -> None:

@@ -14,7 +14,7 @@ from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
-from cnnrnn.runs import best_weights, checkpoints, manifest, run_folder
+from cnnrnn.runs import checkpoints, manifest, run_folder
 from cnnrnn.system import console, gpu_memory, pipelined, progress, stop_signals
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import workers as workers_lib
@@ -24,13 +24,13 @@ from cnnrnn.training import (
     initial_weights,
     optimizers,
     phase_features,
+    profiler,
+    recorder,
     requests,
     size_schedule,
     startup_report,
     steps,
     stopping,
-    tensorboard,
-    train_batch,
     train_state,
     training_batches,
 )
@@ -79,7 +79,11 @@ class PhaseTrainer:
             data.class_names,
             checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
         )
+        self._recorder = recorder.Recorder(
+            phase, config, folder, data, network, self._checkpoints, self._workers
+        )
         self._stopping = stopping.Stopping(phase, config, folder, self._position)
+        self._profiler = profiler.Profiler(config.run.profile_steps, folder.events(phase, "train"))
         self._requests = requests.Requests(self._workers, self._checkpoints, self._stopping)
 
     def train(self) -> bool:
@@ -106,18 +110,9 @@ class PhaseTrainer:
         gpu_memory.reset()
         if self._phase is phases.PHASE1:
             startup_report.report_phase2_memory(self._config, self._network, self._strategy)
-        if self._workers.is_chief:
-            self._summaries = tensorboard.Summaries(
-                self._folder,
-                self._phase,
-                steps_done=self._steps_done,
-                steps_validated=position.epoch * schedule.steps_per_epoch,
-            )
-        try:
+        validated = position.epoch * schedule.steps_per_epoch
+        with self._recorder.opened(steps_done=self._steps_done, steps_validated=validated):
             self._run_epochs()
-        finally:
-            if self._workers.is_chief:
-                self._summaries.close()
         return True
 
     @property
@@ -198,11 +193,8 @@ class PhaseTrainer:
             self._strategy,
             features,
         )
-        if self._steps_done == 0 and self._workers.is_chief:
-            first = batches.first()
-            path = self._folder.train_batch(self._phase)
-            drawn = train_batch.write(path, first, self._data.class_names)
-            self._summaries.start(config, network, first, drawn)
+        if self._steps_done == 0:
+            self._recorder.start(batches)
         preprocessing = views_lib.Preprocessing(
             config.data.resize_method, config.data.eval_image_size or shapes.IMAGE_SIZE
         )
@@ -237,11 +229,17 @@ class PhaseTrainer:
                             label=f"{self._label} validation",
                             features=validation_features,
                         )
-                        is_best = self._keep_if_best(predictions.means)
+                        is_best = self._recorder.keep_if_best(
+                            predictions.means,
+                            self._position,
+                            step=self._position.step % schedule.steps_per_epoch,
+                        )
                     self._end_epoch(result, predictions, preprocessing, is_best)
         except errors.Stopped:
             self._save()
             raise
+        finally:
+            self._profiler.stop()
         if self._position.epoch < schedule.epochs and self._workers.is_chief:
             logging.info(self._stopping.reason)
 
@@ -281,6 +279,7 @@ class PhaseTrainer:
                     self._save()
                     batches.begin_part()
                     self._speed = self._speed_report()
+                self._profiler.before_step()
                 asked = time.monotonic()
                 batch = next(batches)
                 asking = time.monotonic() - asked
@@ -309,8 +308,8 @@ class PhaseTrainer:
         self._check_finite(float(sums[0]), float(non_finite))
         self._position.advance(sums.astype(np.float64))
         self._requests.receive(*requested)
-        if self._steps_done % _BATCH_LOSS_INTERVAL == 0 and self._workers.is_chief:
-            self._summaries.batch_loss(float(sums[0]) / float(sums[3]), self._steps_done)
+        if self._steps_done % _BATCH_LOSS_INTERVAL == 0:
+            self._recorder.batch_loss(float(sums[0]) / float(sums[3]), self._steps_done)
 
     def _show(self, bar: progress.Progress) -> None:
         position = self._position
@@ -331,33 +330,6 @@ class PhaseTrainer:
             "lower --learning_rate, with another --run, usually fixes it."
         )
 
-    def _keep_if_best(self, validation: metrics.Means) -> bool:
-        """Saves the weights if they are the best so far; returns whether they are."""
-        phase, position = self._phase, self._position
-        if not np.isfinite(validation.loss):
-            raise errors.RunError(
-                f"the validation loss after epoch {position.epoch + 1} of {phase.name} is not "
-                "finite. The epoch was not saved. A lower --learning_rate, with another --run, "
-                "usually fixes it."
-            )
-        if not self._workers.is_chief:
-            return False
-        value = getattr(validation, phase.best_by)
-        is_best = phase.is_better(value, position.best) and self._checkpoints.attempt(
-            lambda: best_weights.save(
-                self._folder.best,
-                phase,
-                self._network.model,
-                self._data.class_names,
-                position.epoch + 1,
-                validation,
-                step=position.step % self._schedule.steps_per_epoch,
-            )
-        )
-        if is_best:
-            position.best = value
-        return is_best
-
     def _end_epoch(
         self,
         result: epoch_result.EpochResult,
@@ -372,8 +344,16 @@ class PhaseTrainer:
         schedule, position = self._schedule, self._position
         label = self._label
         self._stopping.measure()
-        if self._workers.is_chief:
-            self._summarize(result, predictions, preprocessing)
+        rates = {
+            # Of the last update: with float16 some steps are skipped.
+            "learning_rate": optimizers.rate_at(schedule, max(self._updates - 1, 0)),
+            "images_per_second": result.images_per_second,
+            "waiting_for_input": result.waiting,
+            # Since the start of the phase, with validation.
+            "minutes": position.seconds / 60,
+            "cpu_minutes": position.cpu_seconds / 60,
+        }
+        self._recorder.epoch(result.means, predictions, preprocessing, rates, self._steps_done)
         if position.step == schedule.steps_per_epoch:
             position.end_epoch()
         else:
@@ -385,26 +365,6 @@ class PhaseTrainer:
             f"{console.styled('  best so far', 'good') if is_best else ''}"
         )
 
-    def _summarize(
-        self,
-        result: epoch_result.EpochResult,
-        predictions: predictions_lib.Predictions,
-        preprocessing: views_lib.Preprocessing,
-    ) -> None:
-        """Writes the summaries of an epoch."""
-        position, steps_done = self._position, self._steps_done
-        rates = {
-            # Of the last update: with float16 some steps are skipped.
-            "learning_rate": optimizers.rate_at(self._schedule, max(self._updates - 1, 0)),
-            "images_per_second": result.images_per_second,
-            "waiting_for_input": result.waiting,
-            # Since the start of the phase, with validation.
-            "minutes": position.seconds / 60,
-            "cpu_minutes": position.cpu_seconds / 60,
-        }
-        self._summaries.epoch(result.means, predictions.means, rates, steps_done)
-        self._summaries.predictions(self._data, predictions, preprocessing, steps_done)
-
     def _save(self) -> None:
         """Saves a checkpoint of all launched steps, after the summaries up to it.
 
@@ -412,11 +372,7 @@ class PhaseTrainer:
             RunError: the results of the last step are not finite, or see `Checkpoints.save`.
         """
         self._count(self._train_step.drain())
-        if not self._workers.is_chief:
-            return
-        self._summaries.flush()
-        self._checkpoints.save()
-        initial_weights.mark_checkpoint(self._folder, self._phase)
+        self._recorder.save()
 
     def _speed_report(self) -> startup_report.SpeedReport:
         return startup_report.SpeedReport(

@@ -1,0 +1,144 @@
+"""What a phase writes into the run folder: checkpoints, best weights, summaries, first images."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from cnnrnn import config as config_lib
+from cnnrnn import errors, metrics, phases
+from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.runs import checkpoints as checkpoints_lib
+from cnnrnn.system import workers as workers_lib
+from cnnrnn.training import initial_weights, tensorboard, train_batch, training_batches
+
+
+class Recorder:
+    """Writes into the run folder. Of several workers the chief alone does; the others write nothing.
+
+    Args:
+        phase, config, folder, data, network: what is trained.
+        checkpoints: of the phase.
+        workers: that train.
+    """
+
+    def __init__(
+        self,
+        phase: phases.Phase,
+        config: config_lib.Config,
+        folder: run_folder.RunFolder,
+        data: dataset_lib.Dataset,
+        network: network_lib.Network,
+        checkpoints: checkpoints_lib.Checkpoints,
+        workers: workers_lib.Workers,
+    ):
+        self._phase, self._config, self._folder = phase, config, folder
+        self._data, self._network, self._checkpoints = data, network, checkpoints
+        self._writes = workers.is_chief
+        self._summaries: tensorboard.Summaries | None = None
+
+    @contextlib.contextmanager
+    def opened(self, *, steps_done: int, steps_validated: int) -> Iterator[None]:
+        """Opens the event files in the block; see `tensorboard.Summaries`."""
+        if not self._writes:
+            yield
+            return
+        self._summaries = tensorboard.Summaries(
+            self._folder, self._phase, steps_done=steps_done, steps_validated=steps_validated
+        )
+        try:
+            yield
+        finally:
+            self._summaries.close()
+
+    def start(self, batches: training_batches.TrainingBatches) -> None:
+        """Records the first images and the flags of a phase that starts.
+
+        Raises:
+            RunError: an image cannot be decoded.
+        """
+        if not self._writes:
+            return
+        first = batches.first()
+        path = self._folder.train_batch(self._phase)
+        drawn = train_batch.write(path, first, self._data.class_names)
+        self._summaries.start(self._config, self._network, first, drawn)
+
+    def batch_loss(self, loss: float, step: int) -> None:
+        """Records the loss of a step."""
+        if self._writes:
+            self._summaries.batch_loss(loss, step)
+
+    def keep_if_best(
+        self, validation: metrics.Means, position: checkpoints_lib.Position, *, step: int
+    ) -> bool:
+        """Saves the weights if they are the best so far; returns whether they are.
+
+        Args:
+            validation: figures of the network's weights.
+            position: its `best` is set.
+            step: finished steps of an epoch that is not complete, else 0.
+
+        Raises:
+            RunError: the validation loss is not finite.
+        """
+        phase = self._phase
+        if not np.isfinite(validation.loss):
+            raise errors.RunError(
+                f"the validation loss after epoch {position.epoch + 1} of {phase.name} is not "
+                "finite. The epoch was not saved. A lower --learning_rate, with another --run, "
+                "usually fixes it."
+            )
+        value = getattr(validation, phase.best_by)
+        is_best = self._writes and phase.is_better(value, position.best)
+        is_best = is_best and self._checkpoints.attempt(
+            lambda: best_weights.save(
+                self._folder.best,
+                phase,
+                self._network.model,
+                self._data.class_names,
+                position.epoch + 1,
+                validation,
+                step=step,
+            )
+        )
+        if is_best:
+            position.best = value
+        return is_best
+
+    def epoch(
+        self,
+        train: metrics.Means,
+        predictions: predictions_lib.Predictions,
+        preprocessing: views_lib.Preprocessing,
+        rates: dict[str, float],
+        step: int,
+    ) -> None:
+        """Writes the summaries of an epoch.
+
+        Args:
+            train: means over its training images.
+            predictions: for the validation images.
+            preprocessing: of these.
+            rates: see `tensorboard.Summaries.epoch`.
+            step: steps done at its end.
+        """
+        if self._writes:
+            self._summaries.epoch(train, predictions.means, rates, step)
+            self._summaries.predictions(self._data, predictions, preprocessing, step)
+
+    def save(self) -> None:
+        """Saves a checkpoint, after the summaries up to it.
+
+        Raises:
+            RunError: see `Checkpoints.save`.
+        """
+        if not self._writes:
+            return
+        self._summaries.flush()
+        self._checkpoints.save()
+        initial_weights.mark_checkpoint(self._folder, self._phase)

@@ -1,0 +1,82 @@
+"""Collective operations of workers, by two processes; shares of a batch."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnrnn import errors
+from cnnrnn.system import shared_folder, workers
+from tests import two_workers
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_shares_of_all_workers_are_the_batches(count):
+    shares = [workers.Share(index, count) for index in range(count)]
+    places = [
+        [int(share.place(tf.constant(n, tf.int64), 8)) for n in range(16 // count)]
+        for share in shares
+    ]
+    for batch in range(2):
+        own = 8 // count
+        read = [place for each in places for place in each[batch * own : (batch + 1) * own]]
+        assert read == list(range(batch * 8, (batch + 1) * 8))
+
+
+def test_one_process_is_the_chief_and_waits_for_nobody(one_replica, tmp_path):
+    alone = workers.Workers(one_replica)
+    assert (alone.count, alone.index, alone.is_chief) == (1, 0, True)
+    assert alone.any(True) and not alone.any(False)
+    assert alone.of_chief(7) == 7
+    alone.check_same({"flags": "a"})
+    variable = tf.Variable([1.0])
+    alone.broadcast([variable])
+    assert variable.numpy() == 1
+    assert shared_folder.is_writer(tmp_path / "new", alone)
+
+
+def collectives(two, folder):
+    """What both workers do."""
+    assert two.count == 2 and two.is_chief == (two.index == 0)
+    assert two.sums(np.array([1, two.index], np.int32)).tolist() == [2, 1]
+    assert two.any(two.index == 1) and not two.any(False)
+    assert two.of_chief(5 + two.index) == 5
+
+    # All bits: NaN, negative zero, integers of 64 bits, and more than one pack.
+    values = [np.array([np.nan, -0.0, 1e-42], np.float32), np.array([-(2**40), 3], np.int64)]
+    values.append(np.random.default_rng(0).normal(size=(5000, 5000)).astype(np.float32))
+    values.append(np.array(np.pi))
+    variables = [tf.Variable(v if two.is_chief else np.zeros_like(v)) for v in values]
+    two.broadcast(variables)
+    for variable, value in zip(variables, values, strict=True):
+        assert variable.numpy().tobytes() == value.tobytes()
+
+    two.check_same({"flags": "a", "images": "b"})
+    with pytest.raises(errors.UsageError, match="worker 1 has other images than worker 0"):
+        two.check_same({"flags": "a", "images": f"b{two.index}"})
+
+    assert shared_folder.is_writer(folder / "shared", two) == two.is_chief
+    assert shared_folder.is_writer(folder / f"own-{two.index}", two)
+    assert not list(folder.glob("*/.worker*"))
+    print("done")
+
+
+def test_two_workers_exchange_values(tmp_path):
+    assert two_workers.run("tests.system.test_workers", "collectives", tmp_path) == ["done\n"] * 2
+
+
+def one_ends(two, folder):
+    two.any(False)
+    if two.index == 1:
+        os._exit(0)
+    with pytest.raises(errors.RunError, match="worker 0 has lost contact with another one"):
+        with workers.of(two._strategy):
+            two.any(False)
+    print("noticed", flush=True)
+    os._exit(0)
+
+
+def test_a_worker_notices_that_another_one_has_ended(tmp_path):
+    chief, _ = two_workers.run("tests.system.test_workers", "one_ends", tmp_path)
+    assert chief == "noticed\n"
