@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,7 @@ from cnnrnn.system import text as text_lib
 _PACK_BYTES = 64 * 2**20
 _PATIENCE_SECONDS = 7 * 24 * 3600.0  # the strategy's limit cannot be taken off
 _DIGEST_WORDS = 8  # of 32 bits, in SHA-256
-Variable = object  # tf.Variable or keras.Variable
+Variable = Any  # tf.Variable or keras.Variable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from cnnrnn.training import initial_weights, tensorboard, train_batch, training_
 
 
 class Recorder:
-    """Writes into the run folder. Of several workers the chief alone does; the others write nothing.
+    """Writes into the run folder. Of several workers the chief alone does.
 
     Args:
         phase, config, folder, data, network: what is trained.
