@@ -20,7 +20,7 @@ def run(module: str, function: str, folder: pathlib.Path, count: int = 2) -> lis
     Raises:
         AssertionError: a worker has failed, with its output.
     """
-    addresses = [f"127.0.0.1:{port}" for port in cluster._free_ports(count)]
+    addresses = [f"127.0.0.1:{port}" for port in cluster.free_ports(count)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.two_workers", module, function, str(folder)],

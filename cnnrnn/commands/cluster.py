@@ -82,7 +82,7 @@ def _run_together(command: Sequence[str], count: int) -> list[int]:
     If one fails or a signal comes, the others are ended.
     """
     with contextlib.ExitStack() as stack:
-        addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
         workers = [
             stack.enter_context(_worker(command, addresses, index)) for index in range(count)
         ]
@@ -109,7 +109,7 @@ def _worker(command: Sequence[str], addresses: list[str], index: int) -> Iterato
     task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     # One device each: the GPUs of a machine train as the replicas of one process.
     changes = {scheduler.TF_CONFIG: json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1"}
-    with _on_cores(index, len(addresses)):
+    with on_cores(index, len(addresses)):
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -124,8 +124,13 @@ def _worker(command: Sequence[str], addresses: list[str], index: int) -> Iterato
 
 
 @contextlib.contextmanager
-def _on_cores(index: int, count: int) -> Iterator[None]:
-    """A process that is started in the block runs on its share of the cores."""
+def on_cores(index: int, count: int) -> Iterator[None]:
+    """A process that is started in the block runs on its share of the cores.
+
+    Args:
+        index: of the process.
+        count: of all processes.
+    """
     if not hasattr(os, "sched_setaffinity"):  # not Linux
         yield
         return
@@ -138,7 +143,8 @@ def _on_cores(index: int, count: int) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that no program listens on now."""
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)

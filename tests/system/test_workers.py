@@ -58,6 +58,7 @@ def collectives(two, folder):
 
     assert shared_folder.is_writer(folder / "shared", two) == two.is_chief
     assert shared_folder.is_writer(folder / f"own-{two.index}", two)
+    two.barrier()  # the other one has removed its files, too
     assert not list(folder.glob("*/.worker*"))
     print("done")
 
