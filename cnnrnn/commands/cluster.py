@@ -60,7 +60,7 @@ def run(
             before = _checkpoints(config)
             codes = _run_together(command, config.cluster.workers)
             stop_signals.check()
-            if not any(codes):
+            if all(code == 0 for code in codes):
                 return
             _check_codes(codes)
             failures = 1 if _checkpoints(config) != before else failures + 1
@@ -76,10 +76,11 @@ def run(
             _sleep(pause)
 
 
-def _run_together(command: Sequence[str], count: int) -> list[int]:
-    """Runs workers until all have ended; returns their exit codes, the chief's first.
+def _run_together(command: Sequence[str], count: int) -> list[int | None]:
+    """Runs workers until all have ended. If one fails, the others are ended after a while.
 
-    If one fails or a signal comes, the others are ended.
+    Returns:
+        Their exit codes, the chief's first; None for those that had to be ended.
     """
     with contextlib.ExitStack() as stack:
         addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
@@ -98,9 +99,7 @@ def _run_together(command: Sequence[str], count: int) -> list[int]:
             if deadline is not None and time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
-        for worker in workers:
-            worker.kill()
-        return [worker.wait() for worker in workers]
+        return [worker.poll() for worker in workers]
 
 
 @contextlib.contextmanager
@@ -156,23 +155,22 @@ def _checkpoints(config: config_lib.Config) -> set[str]:
     return {str(path) for path in config.run_dir.glob("checkpoints/*/[0-9]*")}
 
 
-def _check_codes(codes: list[int]) -> None:
+def _check_codes(codes: list[int | None]) -> None:
     """Raises what ended the workers, if starting them again would not help."""
     if 2 in codes:
         raise errors.UsageError("a worker has refused the settings, see its message above.")
-    if all(code in _STOPPED for code in codes):
+    if all(code in _STOPPED for code in codes if code is not None):
         raise errors.Stopped(signal.SIGTERM)
 
 
-def _described(codes: list[int]) -> str:
-    ended = [
+def _described(codes: list[int | None]) -> str:
+    return ", ".join(
         f"worker {index} was killed by {signal.Signals(-code).name}"
         if code < 0
         else f"worker {index} ended with exit code {code}"
         for index, code in enumerate(codes)
         if code
-    ]
-    return ", ".join(ended)
+    )
 
 
 def _sleep(seconds: float) -> None:

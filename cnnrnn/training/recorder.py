@@ -13,7 +13,6 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.runs import checkpoints as checkpoints_lib
-from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import initial_weights, tensorboard, train_batch, training_batches
 
 
@@ -21,24 +20,23 @@ class Recorder:
     """Writes into the run folder. Of several workers the chief alone does.
 
     Args:
-        phase, config, folder, data, network: what is trained.
+        phase, folder, data, network: what is trained.
         checkpoints: of the phase.
-        workers: that train.
+        writes: whether this process writes; otherwise nothing is done.
     """
 
     def __init__(
         self,
         phase: phases.Phase,
-        config: config_lib.Config,
         folder: run_folder.RunFolder,
         data: dataset_lib.Dataset,
         network: network_lib.Network,
         checkpoints: checkpoints_lib.Checkpoints,
-        workers: workers_lib.Workers,
+        writes: bool,
     ):
-        self._phase, self._config, self._folder = phase, config, folder
-        self._data, self._network, self._checkpoints = data, network, checkpoints
-        self._writes = workers.is_chief
+        self._phase, self._folder, self._data = phase, folder, data
+        self._network, self._checkpoints = network, checkpoints
+        self._writes = writes
         self._summaries: tensorboard.Summaries | None = None
 
     @contextlib.contextmanager
@@ -55,7 +53,7 @@ class Recorder:
         finally:
             self._summaries.close()
 
-    def start(self, batches: training_batches.TrainingBatches) -> None:
+    def start(self, config: config_lib.Config, batches: training_batches.TrainingBatches) -> None:
         """Records the first images and the flags of a phase that starts.
 
         Raises:
@@ -66,7 +64,7 @@ class Recorder:
         first = batches.first()
         path = self._folder.train_batch(self._phase)
         drawn = train_batch.write(path, first, self._data.class_names)
-        self._summaries.start(self._config, self._network, first, drawn)
+        self._summaries.start(config, self._network, first, drawn)
 
     def batch_loss(self, loss: float, step: int) -> None:
         """Records the loss of a step."""

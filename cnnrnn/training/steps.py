@@ -117,12 +117,6 @@ def make_train_step(
     def total(value: tf.Tensor) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
 
-    def requested(requests: tf.Tensor | None) -> tuple[tf.Tensor, ...]:
-        if requests is None:
-            return ()
-        local = replicas // workers_lib.Workers(strategy).count
-        return (total(strategy.run(lambda requests: requests / local, args=(requests,))),)
-
     @tf.function
     def train_step(batch: Batch, requests: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
         if options.accumulation_steps == 1:
@@ -130,7 +124,7 @@ def make_train_step(
         else:
             sums, non_finite, gradients = computed(batch)
             strategy.run(apply, args=(gradients,))
-        return total(sums), total(non_finite), *requested(requests)
+        return total(sums), total(non_finite), *_summed(requests, strategy)
 
     @tf.function
     def scaled_train_step(batch: Batch, requests: tf.Tensor | None = None) -> tuple[tf.Tensor, ...]:
@@ -140,9 +134,18 @@ def make_train_step(
             strategy.run(apply, args=(gradients,))
         fatal = tf.where(loss_scale.is_at_minimum, non_finite, 0.0)  # by the scale of this step
         loss_scale.update(non_finite == 0)
-        return sums, fatal, *requested(requests)
+        return sums, fatal, *_summed(requests, strategy)
 
     return train_step if loss_scale is None else scaled_train_step
+
+
+def _summed(requests: tf.Tensor | None, strategy: tf.distribute.Strategy) -> tuple[tf.Tensor, ...]:
+    """The sums of the workers' requests, (n,), as one output; none without requests."""
+    if requests is None:
+        return ()
+    local = strategy.num_replicas_in_sync // workers_lib.Workers(strategy).count
+    shares = strategy.run(lambda requests: requests / local, args=(requests,))
+    return (strategy.reduce(tf.distribute.ReduceOp.SUM, shares, axis=None),)
 
 
 def _are_finite(gradients: list[tf.Tensor], clipped_over: int) -> tf.Tensor:

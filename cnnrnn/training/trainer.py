@@ -80,7 +80,7 @@ class PhaseTrainer:
             checkpoints.SavePolicy(config.run.checkpoint_minutes, config.run.on_save_failure),
         )
         self._recorder = recorder.Recorder(
-            phase, config, folder, data, network, self._checkpoints, self._workers
+            phase, folder, data, network, self._checkpoints, self._workers.is_chief
         )
         self._stopping = stopping.Stopping(phase, config, folder, self._position)
         self._profiler = profiler.Profiler(config.run.profile_steps, folder.events(phase, "train"))
@@ -194,7 +194,7 @@ class PhaseTrainer:
             features,
         )
         if self._steps_done == 0:
-            self._recorder.start(batches)
+            self._recorder.start(config, batches)
         preprocessing = views_lib.Preprocessing(
             config.data.resize_method, config.data.eval_image_size or shapes.IMAGE_SIZE
         )

@@ -7,17 +7,17 @@ import pytest
 from cnnrnn import config, errors
 from cnnrnn.commands import cluster
 from cnnrnn.system import stop_signals
-from tests import helpers
 
-SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
-# Appends its index to a file, then does what the test asks for.
+# Appends its index to a file, waits until all have started, then does what the test asks for.
 WORKER = """
-import json, os, pathlib, sys, time
+import json, os, pathlib, signal, sys, time
 index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
 log = pathlib.Path({log!r})
 with open(log, "a") as file:
     file.write(f"{{index}}\\n")
 starts = log.read_text().count(str(index))
+while not all(log.read_text().count(str(i)) >= starts for i in range({workers})):
+    time.sleep(0.01)
 {body}
 """
 
@@ -28,71 +28,73 @@ def quick(monkeypatch):
     monkeypatch.setattr(cluster, "_LONGEST_PAUSE", 0.1)
 
 
-def started(tmp_path, body, **settings):
-    """Runs `cluster train`; returns how often each worker was started."""
-    log = tmp_path / "log"
-    program = (sys.executable, "-c", WORKER.format(log=str(log), body=body))
-    settings = {"workers": 2, "runs_dir": str(tmp_path), "run": "run"} | settings
-    try:
-        cluster.run(["train"], config.Config.of(**settings), program)
-    finally:
-        lines = log.read_text().split()
-        starts = [lines.count(str(index)) for index in range(settings["workers"])]
-        (tmp_path / "starts").write_text(str(starts))
-    return starts
+def run(folder, body, workers=2, restarts=3):
+    """Runs `cluster train` with workers that execute `body`."""
+    code = WORKER.format(log=str(folder / "log"), body=body, workers=workers)
+    settings = config.Config.of(workers=workers, restarts=restarts, runs_dir=str(folder), run="run")
+    cluster.run(["train"], settings, (sys.executable, "-c", code))
+
+
+def starts(folder):
+    """How often each worker was started."""
+    indices = (folder / "log").read_text().split()
+    return [indices.count(index) for index in sorted(set(indices))]
 
 
 def test_workers_that_succeed_run_once(tmp_path):
-    assert started(tmp_path, "", workers=3) == [1, 1, 1]
+    run(tmp_path, "", workers=3)
+    assert starts(tmp_path) == [1, 1, 1]
 
 
-def test_all_start_again_if_one_fails(tmp_path, capsys):
-    body = "if index == 1 and starts == 1: os.kill(os.getpid(), 9)\nif starts == 1: time.sleep(60)"
-    assert started(tmp_path, body) == [2, 2]
-    assert "worker 1 was killed by SIGKILL; all workers start" in captured_warning(capsys)
-
-
-def captured_warning(capsys):
-    captured = capsys.readouterr()
-    return (
-        (captured.out + captured.err)
-        .replace(", worker 0 was killed by SIGKILL", "")
-        .replace("worker 0 was killed by SIGKILL, ", "")
-    )
+def test_all_start_again_if_one_is_killed(tmp_path, capsys):
+    body = """
+if starts == 1:
+    os.kill(os.getpid(), signal.SIGKILL) if index == 1 else time.sleep(60)"""
+    run(tmp_path, body)
+    assert starts(tmp_path) == [2, 2]
+    output = capsys.readouterr()
+    message = "worker 1 was killed by SIGKILL; all workers start again in 1 s"
+    assert message in output.out + output.err
 
 
 def test_they_do_not_start_again_without_end(tmp_path):
     with pytest.raises(errors.RunError, match="failed 3 times in a row without a new checkpoint"):
-        started(tmp_path, "sys.exit(1)", restarts=2)
-    assert (tmp_path / "starts").read_text() == "[3, 3]"
+        run(tmp_path, "sys.exit(1)", restarts=2)
+    assert starts(tmp_path) == [3, 3]
 
 
 def test_a_new_checkpoint_counts_as_progress(tmp_path):
+    folder = tmp_path / "run" / "checkpoints" / "phase1"
     body = f"""
 if index == 0:
-    pathlib.Path({str(tmp_path)!r}, "run/checkpoints/phase1", f"{{starts:08d}}").mkdir(parents=True)
+    pathlib.Path({str(folder)!r}, str(starts)).mkdir(parents=True)
 sys.exit(starts < 5)"""
-    body = body.replace("{starts:08d}", "{starts:08d}")
-    assert started(tmp_path, body, restarts=1) == [5, 5]
+    run(tmp_path, body, restarts=1)
+    assert starts(tmp_path) == [5, 5]
 
 
 def test_wrong_flags_are_not_tried_again(tmp_path):
     with pytest.raises(errors.UsageError, match="refused the settings"):
-        started(tmp_path, "sys.exit(2)")
-    assert (tmp_path / "starts").read_text() == "[1, 1]"
+        run(tmp_path, "sys.exit(2)")
+    assert starts(tmp_path) == [1, 1]
 
 
 def test_workers_that_were_stopped_do_not_start_again(tmp_path):
     with pytest.raises(errors.Stopped):
-        started(tmp_path, "sys.exit(143)")
+        run(tmp_path, "sys.exit(143)")
+    assert starts(tmp_path) == [1, 1]
 
 
 def test_a_signal_is_passed_on(tmp_path, monkeypatch):
-    requested = iter([False] * 5)
-    monkeypatch.setattr(stop_signals, "requested", lambda: next(requested, True))
-    body = "import signal; signal.signal(15, lambda *_: sys.exit(143)); time.sleep(60)"
+    ready = tmp_path / "ready"
+    monkeypatch.setattr(stop_signals, "requested", ready.exists)
+    body = f"""
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+if index == 1:
+    pathlib.Path({str(ready)!r}).touch()
+time.sleep(60)"""
     with pytest.raises(errors.Stopped):
-        started(tmp_path, body)
+        run(tmp_path, body)
 
 
 @pytest.mark.parametrize("arguments", [[], ["evaluate"], ["train", "phase1"]])

@@ -1,5 +1,6 @@
 """The order of the samples, the content of the batches, and errors that name an image."""
 
+import dataclasses
 import os
 import threading
 
@@ -11,7 +12,9 @@ from tensorflow.python.framework import config as tensorflow_config
 from cnnrnn import config, errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, sampling, training_samples
+from cnnrnn.preprocessing import augmentation
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.system import workers
 from cnnrnn.training import feature_cache
 
 
@@ -84,6 +87,37 @@ def test_repeated_evaluation_passes_over_every_example_again(data):
         passes = np.reshape([batch[name] for batch in drawn], (3, 12, -1))
         np.testing.assert_array_equal(passes[0], passes[1])
         np.testing.assert_array_equal(passes[0], passes[2])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_shares_of_workers_are_the_batches(count, data):
+    """Of training from any position, of evaluation with padding, and of numbered views."""
+    augmented = dataclasses.replace(
+        plain(data.train),
+        augmentation=augmentation.Augmentation("flip"),
+        cached_views=2,
+        dropout=0.5,
+        dropout_width=4,
+    )
+
+    def pipelines(share):
+        yield input_pipeline.training(
+            data.train, augmented, batch_size=6, start=12, share=share
+        ).take(4)
+        yield input_pipeline.evaluation(
+            data.train, batch_size=12, preprocessing=views_lib.Preprocessing(), share=share
+        )
+        yield input_pipeline.views(data.train, augmented, np.arange(7), 6, share)
+
+    shares = [pipelines(workers.Share(index, count)) for index in range(count)]
+    for whole, *parts in zip(pipelines(workers.WHOLE), *shares, strict=True):
+        batches = list(whole.as_numpy_iterator())
+        read = [list(part.as_numpy_iterator()) for part in parts]
+        assert [len(each) for each in read] == [len(batches)] * count
+        for number, batch in enumerate(batches):
+            for name, value in batch.items():
+                joined = np.concatenate([each[number][name] for each in read])
+                np.testing.assert_array_equal(joined, value)
 
 
 def test_nobody_waits_for_the_deletion_of_a_distributed_iterator():
