@@ -34,6 +34,7 @@ WITHOUT_TENSORFLOW = (
     "cnnrnn.main",
     "cnnrnn.config",
     "cnnrnn.commands.check_gpu",
+    "cnnrnn.commands.cluster",
     "cnnrnn.commands.preflight",
     "cnnrnn.training.cost",
 )
@@ -70,6 +71,7 @@ TESTED_IN = {
     "runs.recorded_run": "commands/test_reproduce.py",
     "settings.ablation": "test_config.py",
     "settings.augmentation": "test_config.py",
+    "settings.cluster": "test_config.py",
     "settings.averaging": "test_config.py",
     "settings.data": "test_config.py",
     "settings.evaluation": "test_config.py",
@@ -89,6 +91,7 @@ TESTED_IN = {
     "system.scheduler": "system/test_cluster.py",
     "system.shared_folder": "system/test_workers.py",
     "training.epoch_result": "training/test_trainer.py",
+    "training.feature_rows": "training/test_feature_cache.py",
     "training.initial_weights": "training/test_trainer.py",
     "training.loss_scale": "training/test_precision.py",
     "training.tensorboard": "training/test_trainer.py",

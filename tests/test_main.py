@@ -18,8 +18,10 @@ from cnnrnn.system import devices, quiet_tensorflow
 from tests import helpers
 
 USE_NO_GPU = {"data", "doctor", "export", "reproduce", "verify-resume"}
-WITHOUT_TENSORFLOW = {"check-gpu", "preflight"}
-OPTIONS = {"arguments", "cpu", "parent", "no-tensorflow", "resumes", "recorded", "-"}
+WITHOUT_TENSORFLOW = {"check-gpu", "cluster", "preflight"}
+OPTIONS = {
+    *("arguments", "cpu", "parent", "no-tensorflow", "resumes", "recorded", "workers", "-"),
+}
 
 
 def run(*arguments, timeout=120, **environment):

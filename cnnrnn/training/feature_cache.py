@@ -37,14 +37,12 @@ from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
-from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import atomic_files, checksummed, pipelined, progress, shared_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import workers as workers_lib
-from cnnrnn.training import steps
+from cnnrnn.training import feature_rows, steps
 
-CHUNK_SIZE = 512  # images
 _FORMAT = 1
 _BATCH_PER_REPLICA = 32
 _ALTERNATIVES = "give another folder by --feature_cache=DIR, or disable it by --feature_cache=off."
@@ -78,7 +76,12 @@ class Features:
         return tf.ensure_shape(features, (indices.shape[0], self._width))
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack([self._chunks[i // CHUNK_SIZE][i % CHUNK_SIZE] for i in indices])
+        return np.stack(
+            [
+                self._chunks[i // feature_rows.CHUNK_SIZE][i % feature_rows.CHUNK_SIZE]
+                for i in indices
+            ]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +129,7 @@ class FeatureCache:
             samples = dataclasses.replace(samples, preprocessing=self.preprocessing)
         else:
             samples = None
-        rows = _Rows(split, name, samples)
+        rows = feature_rows.Rows(split, name, samples)
         workers = workers_lib.Workers(self.strategy)
         folder, missing = self._find(rows)
         # Each worker may have a folder of its own, from which other chunks are missing.
@@ -149,7 +152,7 @@ class FeatureCache:
     def _width(self) -> int:
         return self.network.cnn.output.shape[-1]
 
-    def _find(self, rows: "_Rows") -> tuple[pathlib.Path, list[int]]:
+    def _find(self, rows: feature_rows.Rows) -> tuple[pathlib.Path, list[int]]:
         """The folder of the features, and the numbers of missing or damaged chunks."""
         key = {
             "format": _FORMAT,
@@ -180,11 +183,11 @@ class FeatureCache:
             raise _write_error(folder, error) from error
         return folder, missing
 
-    def _check_free_space(self, folder: pathlib.Path, rows: "_Rows", chunks: int) -> None:
+    def _check_free_space(self, folder: pathlib.Path, rows: feature_rows.Rows, chunks: int) -> None:
         """Reports the size of a split's features; raises RunError if the missing do not fit."""
         row_bytes = 4 * self._width
         total = len(rows) * row_bytes
-        need = min(chunks * CHUNK_SIZE * row_bytes, total)
+        need = min(chunks * feature_rows.CHUNK_SIZE * row_bytes, total)
         logging.info(
             f"feature cache: computing {rows}, {need / 1e6:,.1f} of {total / 1e6:,.1f} MB, in "
             f"{folder}"
@@ -194,7 +197,7 @@ class FeatureCache:
     def _compute(
         self,
         folder: pathlib.Path,
-        rows: "_Rows",
+        rows: feature_rows.Rows,
         missing: list[int],
         workers: workers_lib.Workers,
     ) -> None:
@@ -205,7 +208,7 @@ class FeatureCache:
         """
         writes = shared_folder.is_writer(folder, workers)
         numbers = np.concatenate(
-            [np.arange(rows.chunk_length(n)) + n * CHUNK_SIZE for n in missing]
+            [np.arange(rows.chunk_length(n)) + n * feature_rows.CHUNK_SIZE for n in missing]
         )
         pending = np.empty((0, self._width), np.float32)
         unwritten = list(missing)
@@ -225,7 +228,7 @@ class FeatureCache:
                 workers.check_stop()
         workers.barrier()
 
-    def _batches(self, rows: "_Rows", numbers: np.ndarray) -> Iterator[np.ndarray]:
+    def _batches(self, rows: feature_rows.Rows, numbers: np.ndarray) -> Iterator[np.ndarray]:
         """Computes the features of rows, (n,) numbers: (B, 2048) arrays, in order."""
         batch = batch_size(self.strategy)
         step = pipelined.Pipelined(steps.make_feature_step(self.network, self.strategy))
@@ -242,73 +245,6 @@ class FeatureCache:
             if features is not None:
                 yield features
         yield step.drain()[: len(numbers) - start]  # without the padding
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """What the rows of a split's features are: its images, or the views of each.
-
-    Attributes:
-        split: the images.
-        name: of the split.
-        samples: with several views of each image; None: the images as they are.
-    """
-
-    split: splits.Split
-    name: str
-    samples: training_samples_lib.TrainingSamples | None
-
-    def __len__(self) -> int:
-        return len(self.split) * self.views
-
-    def __str__(self) -> str:
-        """For messages."""
-        views = f" in {self.views} views each" if self.samples else ""
-        return f"{len(self.split):,} images of {self.name}{views}"
-
-    @property
-    def views(self) -> int:
-        return self.samples.view_count if self.samples else 1
-
-    @property
-    def images_sha256(self) -> str:
-        return hashlib.sha256(np.ascontiguousarray(self.split.digests).tobytes()).hexdigest()
-
-    @property
-    def augmentation(self) -> dict[str, int | str]:
-        """What the key has in addition if there are several views."""
-        if self.samples is None:
-            return {}
-        return {
-            "augmentation": self.samples.augmentation.policy,
-            "augmentation_version": augmentation_lib.VERSION,
-            "seed": self.samples.seed,
-            "views": self.views,
-        }
-
-    @property
-    def chunks(self) -> int:
-        return -(-len(self) // CHUNK_SIZE)
-
-    def chunk_length(self, number: int) -> int:
-        return min(CHUNK_SIZE, len(self) - number * CHUNK_SIZE)
-
-    def images(
-        self,
-        numbers: np.ndarray,
-        batch_size: int,
-        preprocessing: views_lib.Preprocessing,
-        share: workers_lib.Share,
-    ) -> tf.data.Dataset:
-        """A worker's share of batches with "image" for rows, in order; the last one is padded."""
-        if self.samples is not None:
-            return input_pipeline.views(self.split, self.samples, numbers, batch_size, share)
-        return input_pipeline.evaluation(
-            self.split.take(numbers),
-            batch_size=batch_size,
-            preprocessing=preprocessing,
-            share=share,
-        )
 
 
 def _why_not_counted(samples: training_samples_lib.TrainingSamples) -> str:

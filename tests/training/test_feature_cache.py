@@ -20,7 +20,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import augmentation as augmentation_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import devices
-from cnnrnn.training import feature_cache, steps
+from cnnrnn.training import feature_cache, feature_rows, steps
 from tests import (
     small_network,
     two_cpus,  # noqa: F401
@@ -37,7 +37,7 @@ def data(images):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of 7 images in batches of 4: the 18 training images make three, the last of 4."""
-    monkeypatch.setattr(feature_cache, "CHUNK_SIZE", 7)
+    monkeypatch.setattr(feature_rows, "CHUNK_SIZE", 7)
     monkeypatch.setattr(feature_cache, "_BATCH_PER_REPLICA", 4)
 
 
@@ -60,7 +60,7 @@ def features_of(cache, split, indices=None, passes=2):
 
 
 def rows_of(split):
-    return feature_cache._Rows(split, "train", None)
+    return feature_rows.Rows(split, "train", None)
 
 
 def chunks(tmp_path) -> list[pathlib.Path]:
@@ -245,7 +245,7 @@ def test_all_that_determines_views_is_in_the_key(make_cache, data, monkeypatch):
     cache = make_cache()
 
     def folder(**settings):
-        rows = feature_cache._Rows(data.train, "train", augmented(data.train, **settings))
+        rows = feature_rows.Rows(data.train, "train", augmented(data.train, **settings))
         return cache._find(rows)[0]
 
     folders = [

@@ -1,0 +1,194 @@
+"""What training would cost on more devices and images: a model, from measured and assumed figures.
+
+    python -m benchmarks.scaling_model [--measured]
+
+Prints the tables of docs/scaling.md. --measured compares the model with `several_workers`.
+
+The model of a step: each worker computes its share; the step takes as long as the slowest of them,
+then gradients are summed in a ring, in which each worker sends 2 (n - 1) / n times their bytes.
+Reading and decoding go on beside it and count only if they take longer. It has no overlap of
+sums with the backward pass, which makes it pessimistic.
+"""
+
+import argparse
+import dataclasses
+import math
+
+import numpy as np
+
+PARAMETERS = {1: 82_395_236, 2: 103_202_188}  # trained in each phase, with 100 classes
+# Multiplications and additions of a forward pass, per image. Xception: Keras's own count of 8.4
+# billion multiplications at 299x299. LSTM: timesteps times weights.
+_LSTM_FLOPS = 2 * 23 * (3887 * 8192 + 2048 * 8192 + 2048 * 8192 + 2048 * 8192)
+_CNN_FLOPS = 2 * 8.4e9
+# Forward, and backward twice that; the first layer has no gradient of its input.
+FLOPS = {1: 3 * _LSTM_FLOPS, 2: 3 * (_CNN_FLOPS + _LSTM_FLOPS)}
+FEATURE_FLOPS = _CNN_FLOPS
+# Collectives that wait for each other in a step: two for each BatchNorm layer of phase 2.
+COLLECTIVES = {1: 4, 2: 84}
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """Machines that train together.
+
+    Attributes:
+        count: devices.
+        per_machine: devices of a machine, which share its link to the others and its cores.
+        flops: sustained, of a device, per second.
+        link: bytes per second between machines, in each direction.
+        inside: the same between the devices of a machine.
+        latency: seconds of a collective operation, whatever its size.
+        decoded: images per second that a machine reads, decodes and resizes.
+        jitter: standard deviation of a device's time for a step, relative to the time.
+    """
+
+    count: int
+    per_machine: int
+    flops: float
+    link: float
+    inside: float
+    latency: float
+    decoded: float
+    jitter: float = 0.02
+
+    @property
+    def machines(self) -> int:
+        return math.ceil(self.count / self.per_machine)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Seconds of the parts of a step.
+
+    Attributes:
+        compute: of the slowest device.
+        sums: of the gradients and the BatchNorm statistics.
+        input: reading and decoding, beside them.
+    """
+
+    compute: float
+    sums: float
+    input: float
+
+    @property
+    def seconds(self) -> float:
+        return max(self.compute + self.sums, self.input)
+
+
+def all_reduced_bytes(phase: int, count: int) -> float:
+    """Bytes that each device sends in a step."""
+    return 2 * (count - 1) / count * 4 * PARAMETERS[phase]
+
+
+def step(devices: Devices, phase: int, per_device: int) -> Step:
+    """The parts of a step.
+
+    Args:
+        devices: that train.
+        phase: 1, with cached features, or 2.
+        per_device: images of each device in a step.
+    """
+    ideal = per_device * FLOPS[phase] / devices.flops
+    # The expected largest of n normal deviates.
+    slowest = 1 + devices.jitter * math.sqrt(2 * math.log(devices.count)) * (devices.count > 1)
+    sums = 0.0
+    if devices.count > 1:
+        # The ring passes each link between machines once, each device inside a machine once.
+        rate = devices.link if devices.machines > 1 else devices.inside
+        sums = all_reduced_bytes(phase, devices.count) / rate
+        sums += COLLECTIVES[phase] * devices.latency
+    images = per_device * min(devices.count, devices.per_machine)
+    return Step(ideal * slowest, sums, images / devices.decoded)
+
+
+def simulate(devices: Devices, phase: int, per_device: int, steps: int, seed: int = 0) -> float:
+    """Mean seconds of steps whose devices vary at random; the check of `step`."""
+    rng = np.random.default_rng(seed)
+    part = step(dataclasses.replace(devices, jitter=0.0), phase, per_device)
+    times = part.compute * (1 + devices.jitter * rng.standard_normal((steps, devices.count)))
+    return float(np.maximum(times.max(axis=1) + part.sums, part.input).mean())
+
+
+# Assumed, not measured: a GPU that sustains 100 TFLOP/s in bfloat16, a tenth of what an H100 is
+# specified for, since Xception's separable convolutions are limited by memory; 8 GPUs in a machine
+# with 96 cores; 25 GB/s between machines (200 Gbit/s).
+def gpus(count: int) -> Devices:
+    return Devices(
+        count, per_machine=8, flops=1e14, link=25e9, inside=200e9, latency=50e-6, decoded=96 * 100
+    )
+
+
+IMAGE_BYTES = 110e3  # mean JPEG of ImageNet-1k, 140 GB / 1.28 million
+CHECKPOINT_BYTES = 12 * PARAMETERS[2]  # weights and two moments
+CHECKPOINT_MINUTES = 10
+# Meta counted 419 unexpected interruptions in 54 days of 16,384 GPUs (Llama 3, arXiv 2407.21783).
+GPU_HOURS_PER_FAILURE = 16_384 * 54 * 24 / 419
+RESTART_MINUTES = 3
+
+
+def row(images: float, count: int, per_device: int) -> list[str]:
+    """One line of the table: a data set, once over in phase 2, on some GPUs."""
+    devices = gpus(count)
+    part = step(devices, 2, per_device)
+    rate = count * per_device / part.seconds
+    hours = images / rate / 3600
+    failures = hours * count / GPU_HOURS_PER_FAILURE
+    lost = failures * (CHECKPOINT_MINUTES / 2 + RESTART_MINUTES) / 60
+    ideal = per_device * FLOPS[2] / devices.flops
+    return [
+        f"{images:,.0f}",
+        str(count),
+        f"{rate:,.0f}",
+        f"{ideal / part.seconds:.0%}",
+        f"{all_reduced_bytes(2, count) / 1e6:,.0f} MB" if count > 1 else "0",
+        f"{part.sums / part.seconds:.0%}",
+        f"{rate * IMAGE_BYTES / devices.machines / 1e6:,.0f} MB/s",
+        "yes" if part.input > part.compute + part.sums else "no",
+        f"{hours:,.1f}",
+        f"{failures:.2g}",
+        f"{lost:.2g}",
+    ]
+
+
+_HEADER = (
+    "images",
+    "GPUs",
+    "images/s",
+    "efficiency",
+    "sent by each per step",
+    "time in sums",
+    "read per machine",
+    "waits for images",
+    "hours for one pass",
+    "expected failures",
+    "hours lost by them",
+)
+
+
+def table(per_device: int) -> str:
+    lines = [_HEADER, ["---:"] * len(_HEADER)]
+    lines += [row(images, count, per_device) for images in (1.28e6, 1e8) for count in (1, 8, 64)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling_model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--per_device", type=int, default=64, help="images of each GPU in a step")
+    arguments = parser.parse_args()
+    print(table(arguments.per_device))
+    print()
+    for images in (1.28e6, 1e8):
+        print(
+            f"{images:,.0f} images: {images * IMAGE_BYTES / 1e12:.2f} TB of JPEGs, "
+            f"{images * 8192 / 1e9:,.0f} GB of cached features"
+        )
+    print(f"a checkpoint: {CHECKPOINT_BYTES / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
