@@ -34,6 +34,7 @@ AUTHORS_TOP5 = 0.9614  # reported with the original script
 _FIGURES = ("loss", "top1", "top5")
 _TIMES = ("minutes", "cpu_minutes")
 _COSTS = ("images", *_TIMES)
+_PATHS = ("--data_dir", "--archive", "--runs_dir", "--init_from", "--rnn_weights")
 _HEADING = """# Accuracy on tiny-imagenet-100
 
 Made by `python -m benchmarks.headline table`. Each line is an evaluation on the validation images
@@ -161,14 +162,15 @@ def record(folder: run_folder.RunFolder, after: str) -> dict[str, Any]:
         config = config_lib.from_json(folder.config()[name])
         kept = ("processor", "cores", "devices", "precision", "packages", "git_commit", "dataset")
         described[name] = {
-            "flags": [
-                flag
-                for flag in config.to_flags()
-                if not flag.startswith(("--data_dir", "--archive", "--runs_dir", "--init_from"))
-            ],
+            "flags": flags_without_paths(config),
             **{key: manifest[key] for key in kept},
         }
     return {"after": after, "phases": described}
+
+
+def flags_without_paths(config: config_lib.Config) -> list[str]:
+    """The settings that differ from their default, without paths of the machine."""
+    return [flag for flag in config.to_flags() if not flag.startswith(_PATHS)]
 
 
 def add(root: pathlib.Path, name: str, after: str = "", results: pathlib.Path = RESULTS) -> None:

@@ -87,7 +87,6 @@ TESTED_IN = {
     "settings.verification": "test_config.py",
     "shapes": "models/test_network.py",
     "training.epoch_result": "training/test_trainer.py",
-    "training.initial_weights": "training/test_trainer.py",
     "training.loss_scale": "training/test_precision.py",
     "training.tensorboard": "training/test_trainer.py",
     "training.phase_features": "training/test_trainer_options.py",
