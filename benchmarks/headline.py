@@ -186,18 +186,18 @@ def add(root: pathlib.Path, name: str, after: str = "", results: pathlib.Path = 
     to = results / name
     to.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(to / "record.json", record(folder, after))
-    _write_rows(to / "curve.csv", Point, curve(folder))
+    write_rows(to / "curve.csv", Point, curve(folder))
     looked = look(folder, name)
     if looked is None:
         return
     for file in ("results.json", "predictions.csv", "report.html"):
         shutil.copy(folder.root / TEST_SET / file, to / file)
-    before = list(_read_rows(results / "looks.csv", Look))
+    before = list(read_rows(results / "looks.csv", Look))
     if looked not in before:
-        _write_rows(results / "looks.csv", Look, [*before, looked])
+        write_rows(results / "looks.csv", Look, [*before, looked])
 
 
-def _write_rows(path: pathlib.Path, kind: type, rows: Iterable[Any]) -> None:
+def write_rows(path: pathlib.Path, kind: type, rows: Iterable[Any]) -> None:
     """Writes dataclasses as a CSV file."""
     with atomic_files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(kind)])
@@ -205,7 +205,7 @@ def _write_rows(path: pathlib.Path, kind: type, rows: Iterable[Any]) -> None:
         writer.writerows(map(dataclasses.asdict, rows))
 
 
-def _read_rows(path: pathlib.Path, kind: type) -> Iterator[Any]:
+def read_rows(path: pathlib.Path, kind: type) -> Iterator[Any]:
     """Reads dataclasses from a CSV file; none if there is no file."""
     if not path.exists():
         return
@@ -223,7 +223,7 @@ def totals(name: str, results: pathlib.Path) -> dict[tuple[str, str, int], Point
     after = json.loads((results / name / "record.json").read_text(encoding="utf-8"))["after"]
     points = totals(after, results) if after else {}
     phase, before = None, None
-    for point in _read_rows(results / name / "curve.csv", Point):
+    for point in read_rows(results / name / "curve.csv", Point):
         if point.phase != phase:
             phase, before = point.phase, list(points.values())[-1] if points else None
         if before is not None:
@@ -235,7 +235,7 @@ def totals(name: str, results: pathlib.Path) -> dict[tuple[str, str, int], Point
 
 def table(results: pathlib.Path = RESULTS) -> None:
     """Writes README.md and curves.png into the results."""
-    looks = list(_read_rows(results / "looks.csv", Look))
+    looks = list(read_rows(results / "looks.csv", Look))
     records = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(results.glob("*/record.json"))
