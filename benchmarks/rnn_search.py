@@ -48,8 +48,9 @@ _ROW = "search.json"
 _HEADING = """# Does the RNN earn its place?
 
 Made by `python -m benchmarks.rnn_search`. Phase 1 of each network, scored on training images that
-were held out; 95 % intervals are in brackets. Many networks are compared on few images, so the
-highest figure is optimistic. `cnn` and `gain` have no RNN: compare with these.
+were held out; 95 % intervals are in brackets. These images chose the epoch of each network, too,
+and many networks are compared on few images, so the highest figure is optimistic. `cnn` and `gain`
+have no RNN: compare with these.
 
 RNN output: its mean absolute value, and its standard deviation across images. Where that is near 0,
 the output does not depend on the image. Lost: points of top-1, if the RNN's outputs are permuted
