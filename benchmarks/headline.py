@@ -34,6 +34,7 @@ AUTHORS_TOP5 = 0.9614  # reported with the original script
 _FIGURES = ("loss", "top1", "top5")
 _TIMES = ("minutes", "cpu_minutes")
 _COSTS = ("images", *_TIMES)
+_PATHS = ("--data_dir", "--archive", "--runs_dir", "--init_from", "--rnn_weights")
 _HEADING = """# Accuracy on tiny-imagenet-100
 
 Made by `python -m benchmarks.headline table`. Each line is an evaluation on the validation images
@@ -161,14 +162,15 @@ def record(folder: run_folder.RunFolder, after: str) -> dict[str, Any]:
         config = config_lib.from_json(folder.config()[name])
         kept = ("processor", "cores", "devices", "precision", "packages", "git_commit", "dataset")
         described[name] = {
-            "flags": [
-                flag
-                for flag in config.to_flags()
-                if not flag.startswith(("--data_dir", "--archive", "--runs_dir", "--init_from"))
-            ],
+            "flags": flags_without_paths(config),
             **{key: manifest[key] for key in kept},
         }
     return {"after": after, "phases": described}
+
+
+def flags_without_paths(config: config_lib.Config) -> list[str]:
+    """The settings that differ from their default, without paths of the machine."""
+    return [flag for flag in config.to_flags() if not flag.startswith(_PATHS)]
 
 
 def add(root: pathlib.Path, name: str, after: str = "", results: pathlib.Path = RESULTS) -> None:
@@ -184,18 +186,18 @@ def add(root: pathlib.Path, name: str, after: str = "", results: pathlib.Path = 
     to = results / name
     to.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(to / "record.json", record(folder, after))
-    _write_rows(to / "curve.csv", Point, curve(folder))
+    write_rows(to / "curve.csv", Point, curve(folder))
     looked = look(folder, name)
     if looked is None:
         return
     for file in ("results.json", "predictions.csv", "report.html"):
         shutil.copy(folder.root / TEST_SET / file, to / file)
-    before = list(_read_rows(results / "looks.csv", Look))
+    before = list(read_rows(results / "looks.csv", Look))
     if looked not in before:
-        _write_rows(results / "looks.csv", Look, [*before, looked])
+        write_rows(results / "looks.csv", Look, [*before, looked])
 
 
-def _write_rows(path: pathlib.Path, kind: type, rows: Iterable[Any]) -> None:
+def write_rows(path: pathlib.Path, kind: type, rows: Iterable[Any]) -> None:
     """Writes dataclasses as a CSV file."""
     with atomic_files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(kind)])
@@ -203,7 +205,7 @@ def _write_rows(path: pathlib.Path, kind: type, rows: Iterable[Any]) -> None:
         writer.writerows(map(dataclasses.asdict, rows))
 
 
-def _read_rows(path: pathlib.Path, kind: type) -> Iterator[Any]:
+def read_rows(path: pathlib.Path, kind: type) -> Iterator[Any]:
     """Reads dataclasses from a CSV file; none if there is no file."""
     if not path.exists():
         return
@@ -221,7 +223,7 @@ def totals(name: str, results: pathlib.Path) -> dict[tuple[str, str, int], Point
     after = json.loads((results / name / "record.json").read_text(encoding="utf-8"))["after"]
     points = totals(after, results) if after else {}
     phase, before = None, None
-    for point in _read_rows(results / name / "curve.csv", Point):
+    for point in read_rows(results / name / "curve.csv", Point):
         if point.phase != phase:
             phase, before = point.phase, list(points.values())[-1] if points else None
         if before is not None:
@@ -233,7 +235,7 @@ def totals(name: str, results: pathlib.Path) -> dict[tuple[str, str, int], Point
 
 def table(results: pathlib.Path = RESULTS) -> None:
     """Writes README.md and curves.png into the results."""
-    looks = list(_read_rows(results / "looks.csv", Look))
+    looks = list(read_rows(results / "looks.csv", Look))
     records = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(results.glob("*/record.json"))

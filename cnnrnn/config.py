@@ -140,6 +140,11 @@ class Config:
                 f"--archive={self.data.archive} needs --dataset=tiny_imagenet_100. "
                 f"Received: --dataset={self.data.dataset}."
             )
+        if self.training.rnn_weights and self.network.fusion in network_settings.WITHOUT_RNN:
+            raise errors.UsageError(
+                f"--rnn_weights={self.training.rnn_weights} has no effect with "
+                f"--fusion={self.network.fusion}, which leaves out the RNN."
+            )
         mixes = self.augmentation.mixup or self.augmentation.cutmix
         if self.training.cached_views and (mixes or self.augmentation.augmentation == "none"):
             raise errors.UsageError(

@@ -137,13 +137,16 @@ def set_trainable(network: network_lib.Network, phase: Phase, config: config_lib
     """
     check_layers(network, config)
     network.model.trainable = True
-    network.cnn.trainable = phase.train_cnn
+    # A CNN that the model leaves out is frozen, too. Without updates of its BatchNorm, TensorFlow
+    # removes its computation from a step.
+    train_cnn = phase.train_cnn and network.uses_cnn
+    network.cnn.trainable = train_cnn
     settings, trained = config.finetuning, False
     # Layer by layer: Keras ignores the assignment of the value that a model already has, even if
     # layers of the model have another one.
     for layer in network.cnn.layers:
         trained = trained or settings.unfreeze_from in ("", layer.name)
-        layer.trainable = phase.train_cnn and trained
+        layer.trainable = train_cnn and trained
     if settings.phase2_batchnorm == "frozen":
         for layer in batchnorm_layers(network):
             layer.trainable = False

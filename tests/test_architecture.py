@@ -92,7 +92,6 @@ TESTED_IN = {
     "system.shared_folder": "system/test_workers.py",
     "training.epoch_result": "training/test_trainer.py",
     "training.feature_rows": "training/test_feature_cache.py",
-    "training.initial_weights": "training/test_trainer.py",
     "training.loss_scale": "training/test_precision.py",
     "training.tensorboard": "training/test_trainer.py",
     "training.phase_features": "training/test_trainer_options.py",

@@ -1,10 +1,14 @@
 """What a phase trains: the layers, the momentum of BatchNorm."""
 
+import numpy as np
 import pytest
+from tensorflow.python.eager import context  # tf has no public way to see what was executed
 
 from cnnrnn import config, errors, phases
-from cnnrnn.training import train_state
-from tests import block_network
+from cnnrnn.models import network as network_lib
+from cnnrnn.settings import network as network_settings
+from cnnrnn.training import steps, train_state
+from tests import block_network, small_network
 
 
 def trained_layers(network):
@@ -49,3 +53,42 @@ def test_the_momentum_of_batchnorm_is_set_in_phase2(one_replica):
     assert momentum_after(phases.PHASE2, 300) == {0.9}
     given = settings.replace(batchnorm_momentum="0.95")
     assert momentum_after(phases.PHASE2, 300, given) == {0.95}
+
+
+@pytest.mark.parametrize("fusion", network_settings.FUSIONS)
+def test_the_cnn_is_trained_if_it_is_part_of_the_network(fusion):
+    network = small_network.small_build(3, variant=network_lib.Variant(fusion))
+    phases.set_trainable(network, phases.PHASE2, config.Config())
+    assert network.uses_cnn == bool(trained_layers(network)) == (fusion != "rnn")
+    trained = {id(variable) for variable in network.model.trainable_variables}
+    has_rnn = bool(trained & {id(variable) for variable in network.rnn.weights})
+    assert has_rnn == (fusion not in network_settings.WITHOUT_RNN)
+
+
+@pytest.mark.parametrize("fusion, computed", [("sum", True), ("rnn", False)])
+def test_phase2_does_not_compute_a_cnn_that_is_left_out(fusion, computed, one_replica):
+    settings = config.Config.of(batch_size=(2, 2))
+    with one_replica.scope():
+        network = small_network.small_build(3, variant=network_lib.Variant(fusion))
+    state = train_state.create(network, phases.PHASE2, settings, one_replica)
+    options = steps.Options.of(phases.PHASE2, settings, None)
+    step = steps.make_train_step(state, one_replica, 2, options)
+    batch = {
+        "image": np.ones((2, 64, 64, 3), np.float32),
+        "sequence": np.ones((2, 23, 3887), np.float32),
+        "label": np.array([0, 1]),
+        "index": np.arange(2),
+        "weight": np.ones(2, np.float32),
+    }
+    moving = network.cnn.get_layer("bn").moving_mean
+    before = moving.numpy()
+    context.enable_run_metadata()
+    try:
+        step(batch)
+        executed = context.export_run_metadata().partition_graphs
+    finally:
+        context.disable_run_metadata()
+    assert executed
+    has_convolution = any("Conv2D" in node.op for graph in executed for node in graph.node)
+    assert has_convolution == computed
+    assert np.array_equal(moving.numpy(), before) != computed

@@ -19,6 +19,7 @@ from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import ablation_report
 from cnnrnn.runs import event_files, identity, run_folder
+from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files, console
 from cnnrnn.system import devices as devices_lib
 
@@ -49,8 +50,9 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     trained: dict[str, list[ablation_report.Training]] = {fusion: [] for fusion in fusions}
     for number in range(total):
         seed, fusion = config.run.seed + number // len(fusions), fusions[number % len(fusions)]
+        changes = {"rnn_weights": ""} if fusion in network_settings.WITHOUT_RNN else {}
         own = config.replace(
-            seed=seed, fusion=fusion, runs_dir=str(root), run=f"{fusion}-seed{seed}"
+            seed=seed, fusion=fusion, runs_dir=str(root), run=f"{fusion}-seed{seed}", **changes
         )
         heading = f"training {number + 1} of {total}: {fusion}, seed {seed}"
         logging.info(f"\n{console.styled(heading, 'bold')}")

@@ -122,8 +122,8 @@ def _check_folder(
     for phase in todo:
         if not folder.has_checkpoint(phase):
             initial_weights.check_nothing_is_lost(folder, phase)
-    if todo[0] is phases.PHASE2 and not config.training.init_from:
-        initial_weights.require_phase1(folder)
+    if not folder.has_checkpoint(todo[0]):
+        initial_weights.check_available(todo[0], config, folder)
 
 
 def _strategy(

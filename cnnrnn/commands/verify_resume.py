@@ -290,6 +290,7 @@ def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
         warmup_epochs=tuple(min(epochs, _WARMUP_EPOCHS) for epochs in settings.warmup_epochs),
         checkpoint_minutes=1e-9,
         init_from="",
+        rnn_weights="",
         deterministic=True,
     )
 

@@ -10,6 +10,7 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
+from cnnrnn.data.digit_stacks import digit_stacks_dataset_builder
 from cnnrnn.data.digits import digits_dataset_builder
 from cnnrnn.data.photos import photos_dataset_builder
 from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
@@ -18,7 +19,7 @@ from cnnrnn.settings import data as data_settings
 from cnnrnn.system import console
 from cnnrnn.system import text as text_lib
 
-_QUICK = ("digits", "photos")  # prepared in a second
+_QUICK = ("digits", "digit_stacks", "photos")  # prepared in a second
 _VALIDATION_SPLITS = ("validation", "val", "test")
 
 Builder = tfds.core.DatasetBuilder
@@ -37,6 +38,8 @@ def build(config: config_lib.Config, on_problem: Callable[[str], None] | None) -
     try:
         if name == "digits":
             builder = digits_dataset_builder.Builder(**storage)
+        elif name == "digit_stacks":
+            builder = digit_stacks_dataset_builder.Builder(**storage)
         elif name == "photos":
             builder = photos_dataset_builder.Builder(**storage)
         elif name == "tiny_imagenet_100":

@@ -70,6 +70,11 @@ class Network:
     precision: str = "float32"
 
     @property
+    def uses_cnn(self) -> bool:
+        """Whether the CNN is part of the model."""
+        return self.cnn.layers[-1] in self.model.layers
+
+    @property
     def lstm_kernel(self) -> str:
         """The kernel of the LSTM layers, "ours" or "cudnn"."""
         return self.rnn.get_layer("rnn_features").lstm_kernel

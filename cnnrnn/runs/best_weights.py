@@ -124,7 +124,7 @@ def latest(directory: pathlib.Path) -> Best:
             return best
     raise errors.UsageError(
         f"there are no trained weights in {directory}: run phase1 first, with the same flags, or "
-        "name a run that has been trained (--run, --runs_dir, --init_from)."
+        "name a run that has been trained (--run, --runs_dir, --init_from, --rnn_weights)."
     )
 
 
@@ -142,13 +142,22 @@ def load(best: Best, model: keras.Model, class_names: tuple[str, ...]) -> None:
             f"{len(class_names)}; the first that differ are {before!r} and {now!r}. Name a run "
             "that was trained on the same classes."
         )
+    load_part(best, model)
+
+
+def load_part(best: Best, part: keras.Model) -> None:
+    """Loads those of the best weights that belong to a part of the network, such as its RNN.
+
+    Raises:
+        RunError: the file is damaged, or of another network.
+    """
     if checksummed.file_digest(best.weights) != best.sha256:
         raise errors.RunError(
             f"{best.weights} is damaged: its content has changed since it was written. Restore it "
             "from a copy, or train the phase again."
         )
     try:
-        model.load_weights(best.weights)
+        part.load_weights(best.weights)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise errors.RunError(
             f"{best.weights} does not fit this network: {text_lib.first_line(error)}"

@@ -30,11 +30,12 @@ _SHARED = (
     "rnn_input",
     "rnn_layer_norm",
 )
-_PHASE1 = ("xception_weights", "cached_views")
+_PHASE1 = ("xception_weights", "rnn_weights", "cached_views")
 _PHASE2 = ("phase2_batchnorm", "batchnorm_momentum", "layer_decay", "unfreeze_from")
 _PAIRS = (
     "batch_size",
     "learning_rate",
+    "rnn_rate_factor",
     "samples_per_epoch",
     "optimizer",
     "schedule",

@@ -7,7 +7,7 @@ import re
 
 from cnnrnn.settings import fields, image_sizes, paths
 
-BUILT_IN = ("digits", "photos", "tiny_imagenet_100")
+BUILT_IN = ("digits", "digit_stacks", "photos", "tiny_imagenet_100")
 TABLE_SUFFIXES = (".csv", ".jsonl")
 RESIZE_METHODS = ("bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5")
 
@@ -23,7 +23,7 @@ class DataSettings:
 
     dataset: str = fields.setting(
         "digits",
-        "What to train on: 'digits' or 'photos' (built in), 'tiny_imagenet_100', "
+        "What to train on: 'digits', 'digit_stacks' or 'photos' (built in), 'tiny_imagenet_100', "
         "'tfds:NAME[/CONFIG]', a folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*, or "
         "the original tiny-imagenet layout), several such folders separated by commas, or a .csv "
         "or .jsonl file with the columns path, label and, if wanted, split.",

@@ -5,6 +5,7 @@ import dataclasses
 from cnnrnn.settings import fields
 
 FUSIONS = ("product", "sum", "concatenation", "gated", "cnn", "rnn", "gain")
+WITHOUT_RNN = ("cnn", "gain")  # the RNN is no part of these networks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,12 @@ class OptimizationSettings:
     learning_rate: tuple[float, float] = fields.setting(
         (1e-3, 1e-4), "Learning rate; the highest one of a schedule.", fields.POSITIVE_REAL
     )
+    rnn_rate_factor: tuple[float, float] = fields.setting(
+        (1.0, 1.0),
+        "Learning rate of the RNN branch as a multiple of --learning_rate, e.g. 0.1; the rest of "
+        "the network is not affected.",
+        fields.POSITIVE_REAL,
+    )
     schedule: tuple[str, str] = fields.setting(
         ("constant", "constant"),
         "How the learning rate changes over a phase's steps: 'constant'; 'cosine', falling to 0; "

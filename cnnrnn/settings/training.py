@@ -21,6 +21,13 @@ class TrainingSettings:
         "A run folder whose best weights the phase starts from, instead of ImageNet weights "
         "(phase 1) or this run's own phase 1 (phase 2).",
     )
+    rnn_weights: str = fields.setting(
+        "",
+        "Phase 1: a run folder from whose best weights the RNN branch starts instead of random "
+        "ones, e.g. of a run with --fusion=rnn. The classes may differ; --rnn_input and "
+        "--rnn_layer_norm must be the same. It has no effect with --init_from, which loads all "
+        "weights.",
+    )
     epochs: tuple[int, int] = fields.setting((30, 30), "Number of epochs.", fields.POSITIVE)
     batch_size: tuple[int, int] = fields.setting(
         (32, 16), "Images per step, summed over all replicas.", fields.POSITIVE

@@ -10,6 +10,7 @@ from cnnrnn import errors, phases
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.settings import network as network_settings
 
 _NO_CHECKPOINT_YET = ".no-checkpoint-yet"
 
@@ -20,7 +21,7 @@ class InitialWeights:
 
     Attributes:
         description: one line.
-        xception: the source of the CNN's pretrained weights; None if a run's weights were loaded.
+        xception: the source of the CNN's pretrained weights; None if all are of a run.
     """
 
     description: str
@@ -37,7 +38,8 @@ def load(
     """Loads the initial weights of a phase.
 
     --init_from names a run whose best weights are loaded. Otherwise phase 1 starts from pretrained
-    weights of the CNN and random ones of the rest, phase 2 from the best weights of phase 1.
+    weights of the CNN, those of the run of --rnn_weights in the RNN if it is given, and random ones
+    of the rest; phase 2 from the best weights of phase 1.
 
     Raises:
         UsageError: there are no such weights, or training from them would lose trained ones.
@@ -62,12 +64,21 @@ def load_for_trial(
     """
     if phase is phases.PHASE1 and not config.training.init_from:
         source = xception_weights.load_into(network.cnn, config.training.xception_weights)
-        return InitialWeights(source.description, source)
+        description = source.description
+        if config.training.rnn_weights:
+            best = _trained_rnn(config)
+            best_weights.load_part(best, network.rnn)
+            description += f"; RNN: {_described(best)}"
+            logging.info(f"{phase.name}: the RNN starts from {_described(best)}")
+        return InitialWeights(description, source)
     best = _starting_point(config, folder)
     best_weights.load(best, network.model, class_names)
-    description = f"{best.weights} (epoch {best.epoch} of {best.phase})"
-    logging.info(f"{phase.name}: starts from {description}")
-    return InitialWeights(description)
+    logging.info(f"{phase.name}: starts from {_described(best)}")
+    return InitialWeights(_described(best))
+
+
+def _described(best: best_weights.Best) -> str:
+    return f"{best.weights} (epoch {best.epoch} of {best.phase})"
 
 
 def check_available(
@@ -76,6 +87,8 @@ def check_available(
     """Raises UsageError if a phase has no trained weights to start from and needs them."""
     if config.training.init_from or phase is phases.PHASE2:
         _starting_point(config, folder)
+    elif config.training.rnn_weights:
+        _trained_rnn(config)
 
 
 def _starting_point(config: config_lib.Config, folder: run_folder.RunFolder) -> best_weights.Best:
@@ -96,6 +109,31 @@ def _starting_point(config: config_lib.Config, folder: run_folder.RunFolder) -> 
         raise errors.UsageError(
             f"{best.weights} was trained with {flags}: give these flags, too. With other ones the "
             "weights do not fit."
+        )
+    return best
+
+
+def _trained_rnn(config: config_lib.Config) -> best_weights.Best:
+    """The best weights of the run of --rnn_weights.
+
+    Raises:
+        UsageError: there are none, or their RNN branch is another one.
+    """
+    folder = run_folder.RunFolder(pathlib.Path(config.training.rnn_weights).expanduser())
+    best = best_weights.latest(folder.best)
+    trained = folder.variant(best.phase)
+    if trained.fusion in network_settings.WITHOUT_RNN:
+        raise errors.UsageError(
+            f"--rnn_weights={config.training.rnn_weights} was trained with "
+            f"--fusion={trained.fusion}, which leaves out the RNN: name a run with an RNN, e.g. "
+            "with --fusion=rnn."
+        )
+    asked = network_lib.Variant.of(dataclasses.asdict(config.network))
+    if dataclasses.replace(trained, fusion=asked.fusion) != asked:
+        raise errors.UsageError(
+            f"the RNN of --rnn_weights={config.training.rnn_weights} was trained with "
+            f"--rnn_input={trained.rnn_input} --rnn_layer_norm={trained.rnn_layer_norm}: give "
+            "these flags, too. With other ones the weights do not fit."
         )
     return best
 

@@ -33,7 +33,7 @@ def create(
     Args:
         network: frozen and unfrozen as the phase wants it.
         phase: which phase.
-        config: its optimizer, weight decay, momentum and layer decay are read.
+        config: its optimizer, weight decay, momentum, layer decay and rate of the RNN are read.
         schedule: the phase's numbers.
     """
     settings = config.optimization
@@ -44,9 +44,11 @@ def create(
     elif name == "sgd":
         arguments["momentum"] = settings.momentum
     variables = network.model.trainable_variables
-    decay = config.finetuning.layer_decay
-    if phase.train_cnn and decay < 1:
-        kind = _with_rates(kind, rate_factors(network, decay))
+    factors = rate_factors(
+        network, config.finetuning.layer_decay, settings.rnn_rate_factor[phase.index]
+    )
+    if set(factors) != {1.0}:  # else Keras's own class, as in earlier runs
+        kind = _with_rates(kind, factors)
     optimizer = kind(learning_rate(schedule), **arguments)
     if name == "adamw":
         optimizer.exclude_from_weight_decay(var_list=[v for v in variables if not _decays(v)])
@@ -81,9 +83,12 @@ def rate_at(schedule: phases.Schedule, step: int) -> float:
 
 
 def describe(phase: phases.Phase, schedule: phases.Schedule, config: config_lib.Config) -> str:
-    """'Adam at 0.0001', 'SGD at 0.01, cosine, 280 steps of warm-up'."""
+    """'Adam at 0.0001', 'SGD at 0.01, RNN at 0.001, cosine, 280 steps of warm-up'."""
     kind = _KINDS[config.optimization.optimizer[phase.index]]
     text = f"{kind.__name__} at {schedule.learning_rate:g}"
+    factor = config.optimization.rnn_rate_factor[phase.index]
+    if factor != 1:
+        text += f", RNN at {schedule.learning_rate * factor:g}"
     if schedule.kind != "constant":
         text += f", {schedule.kind}"
     if schedule.warmup_steps:
@@ -91,13 +96,14 @@ def describe(phase: phases.Phase, schedule: phases.Schedule, config: config_lib.
     return text
 
 
-def rate_factors(network: network_lib.Network, decay: float) -> list[float]:
+def rate_factors(network: network_lib.Network, decay: float, rnn: float) -> list[float]:
     """The factor of the learning rate of each trainable variable of a network.
 
     Args:
         network: the last block of its CNN gets the factor `decay`, the one below it its square,
-            and so on; RNN and head get 1.
-        decay: --layer_decay.
+            and so on; the head gets 1.
+        decay: --layer_decay; without effect where the CNN is frozen.
+        rnn: the factor of the RNN, --rnn_rate_factor.
     """
     factors = {
         id(variable): decay**depth
@@ -105,6 +111,7 @@ def rate_factors(network: network_lib.Network, decay: float) -> list[float]:
         for layer in block
         for variable in layer.trainable_variables
     }
+    factors |= {id(variable): rnn for variable in network.rnn.trainable_variables}
     return [factors.get(id(variable), 1.0) for variable in network.model.trainable_variables]
 
 

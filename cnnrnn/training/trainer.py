@@ -124,7 +124,8 @@ class PhaseTrainer:
 
         1. this phase's own checkpoint in this run;
         2. the best weights of --init_from;
-        3. phase 1: pretrained weights of the CNN, random ones of the rest;
+        3. phase 1: pretrained weights of the CNN, those of --rnn_weights in the RNN, random ones
+           of the rest;
            phase 2: the best weights of this run's phase 1.
 
         Settings are recorded last, so that a mistake does not bind the run folder to them.

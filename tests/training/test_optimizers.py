@@ -78,7 +78,10 @@ def test_a_fraction_of_an_epoch_of_warm_up():
 
 def test_the_start_of_a_phase_reports_optimizer_and_schedule(capsys):
     settings = config.Config.of(
-        optimizer=("sgd", "adamw"), schedule=("constant", "cosine"), warmup_epochs=(0, 1)
+        optimizer=("sgd", "adamw"),
+        schedule=("constant", "cosine"),
+        warmup_epochs=(0, 1),
+        rnn_rate_factor=(1.0, 0.1),
     )
     network = block_network.build()
     for phase in phases.BY_NAME.values():
@@ -86,7 +89,7 @@ def test_the_start_of_a_phase_reports_optimizer_and_schedule(capsys):
         startup_report.report_phase(phase, numbers, network, settings)
     output = capsys.readouterr().out
     assert ", SGD at 0.001, " in output
-    assert ", AdamW at 0.0001, cosine, 10 steps of warm-up, " in output
+    assert ", AdamW at 0.0001, RNN at 1e-05, cosine, 10 steps of warm-up, " in output
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +138,7 @@ def test_kernels_decay_by_the_rate_of_their_step_and_nothing_else_does(
     settings = ADAMW.replace(schedule=(kind, kind), layer_decay=layer_decay)
     network, before = apply(replicas, settings, 0.0, steps=4)
     numbers = phases.schedule(phases.PHASE2, settings.replace(batch_size=(8, 8)), 8)
-    factors = optimizers.rate_factors(network, layer_decay)
+    factors = optimizers.rate_factors(network, layer_decay, 1.0)
     kernels = 0
     for variable, start, factor in zip(
         network.model.trainable_variables, before, factors, strict=True
@@ -173,6 +176,50 @@ def test_phase1_has_no_layer_decay(one_replica):
     settings = config.Config.of(layer_decay=0.5)
     state = train_state.create(network, phases.PHASE1, settings, one_replica)
     assert type(state.optimizer).__name__ == "RMSprop"
+
+
+@pytest.mark.parametrize("phase, optimizer", [(phases.PHASE1, "rmsprop"), (phases.PHASE2, "adam")])
+def test_the_rnn_has_a_rate_of_its_own_and_nothing_else_changes(phase, optimizer, one_replica):
+    def steps(factor):
+        """How far each variable goes in the first step by a gradient of 1."""
+        with one_replica.scope():
+            network = block_network.build()
+        other = 7.0  # of the other phase
+        factors = (factor, other) if phase is phases.PHASE1 else (other, factor)
+        settings = config.Config.of(rnn_rate_factor=factors)
+        state = train_state.create(network, phase, settings, one_replica)
+        assert settings.optimization.optimizer[phase.index] == optimizer
+        variables = network.model.trainable_variables
+        before = [variable.numpy() for variable in variables]
+        state.optimizer.apply([tf.ones(variable.shape) for variable in variables], variables)
+        own = {id(variable) for variable in network.rnn.trainable_variables}
+        assert 0 < len(own) < len(variables)
+        return [
+            (id(variable) in own, start - variable.numpy())
+            for variable, start in zip(variables, before, strict=True)
+        ]
+
+    for (is_rnn, plain), (_, lower) in zip(steps(1.0), steps(0.25), strict=True):
+        np.testing.assert_allclose(lower, plain * (0.25 if is_rnn else 1), rtol=1e-3, atol=1e-7)
+
+
+def test_the_rate_of_the_rnn_and_layer_decay_act_together(apply):
+    settings = config.Config.of(
+        optimizer=("sgd", "sgd"),
+        momentum=0.0,
+        learning_rate=(0.1, 0.1),
+        layer_decay=0.5,
+        rnn_rate_factor=(1.0, 0.2),
+    )
+    network, before = apply(1, settings, 1.0)
+    rnn = {id(variable) for variable in network.rnn.weights}
+    cnn = {id(variable) for variable in network.cnn.weights}
+    for variable, start in zip(network.model.trainable_variables, before, strict=True):
+        step = np.unique((start - variable.numpy()).round(4))
+        if id(variable) in cnn:
+            assert step in (np.float32(0.025), np.float32(0.05))
+        else:
+            assert step == np.float32(0.02 if id(variable) in rnn else 0.1)
 
 
 def test_the_default_optimizers_have_the_variables_of_earlier_checkpoints(one_replica):

@@ -30,6 +30,7 @@ CACHED = {
     "label_smoothing": 0.1,
     "dropout": 0.3,
     "optimizer": ("adamw", "sgd"),
+    "rnn_rate_factor": (0.5, 0.5),
     "schedule": ("cosine", "cosine"),
     "warmup_epochs": (0.5, 0.5),
     "clip_norm": 0.5,

@@ -1,0 +1,290 @@
+"""Does the RNN earn its place? Every fusion, with and without remedies for an idle RNN.
+
+    python -m benchmarks.rnn_search --dataset=digits --epochs=10
+
+Takes the flags of phase1. It trains phase 1 of each network by the program's own commands and
+scores all on the same held-out part of the training images: --fold, by default 1/10. The validation
+images of the data set are not used, so that they can judge what was chosen here. The networks share
+the cached features of the CNN.
+
+Runs are in RUN.rnn_search, beside the run folder of the flags. A network that is complete is not
+trained again, and one that was interrupted resumes. Weights are deleted once a network is scored,
+except those of an RNN that others start from: all would take 50 GB. The figures go to
+results/rnn_search, NAME.csv for each data set, and README.md with the tables of all.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from benchmarks import headline
+from cnnrnn import config as config_lib
+from cnnrnn import errors, phases
+from cnnrnn.runs import event_files, run_folder
+from cnnrnn.settings import network as network_settings
+from cnnrnn.system import atomic_files, child_process, stop_signals
+from cnnrnn.system import devices as devices_lib
+
+RESULTS = pathlib.Path(__file__).resolve().parent.parent / "results" / "rnn_search"
+# Each is added to those before it.
+REMEDIES: dict[str, dict[str, Any]] = {
+    "standardized": {"rnn_input": "standardized"},
+    "layer_norm": {"rnn_layer_norm": True},
+    "low_rate": {"rnn_rate_factor": (0.1, 0.1)},
+    "pretrained": {},  # by --rnn_weights, from the RNN alone with the same other remedies
+}
+_VARIED = ("fusion", "rnn_input", "rnn_layer_norm", "rnn_rate_factor", "rnn_weights", "init_from")
+_FOLD = "1/10"
+_ROW = "search.json"
+_HEADING = """# Does the RNN earn its place?
+
+Made by `python -m benchmarks.rnn_search`. Phase 1 of each network, scored on training images that
+were held out; 95 % intervals are in brackets. These images chose the epoch of each network, too,
+and many networks are compared on few images, so the highest figure is optimistic. `cnn` and `gain`
+have no RNN: compare with these.
+
+RNN output: its mean absolute value, and its standard deviation across images. Where that is near 0,
+the output does not depend on the image. Lost: points of top-1, if the RNN's outputs are permuted
+across images. Images/s are those of the fastest epoch.
+"""
+_COLUMNS = """
+| fusion | remedies | top-1 | RNN output | deviation | lost | images/s | flags |
+| --- | --- | --- | ---: | ---: | --- | ---: | --- |
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A network of the search.
+
+    Attributes:
+        fusion: of the network.
+        remedies: names in `REMEDIES`.
+    """
+
+    fusion: str
+    remedies: tuple[str, ...]
+
+    @property
+    def run(self) -> str:
+        """The name of its run."""
+        return "+".join((self.fusion, *self.remedies))
+
+    def settings(self, root: pathlib.Path) -> dict[str, Any]:
+        """Its settings by flag name; `root` is the folder of all runs."""
+        changes = {"fusion": self.fusion, "runs_dir": str(root), "run": self.run}
+        for remedy in self.remedies:
+            changes |= REMEDIES[remedy]
+        if "pretrained" in self.remedies:
+            changes["rnn_weights"] = str(root / Trial("rnn", self.remedies[:-1]).run)
+        return changes
+
+
+def _trials() -> tuple[Trial, ...]:
+    """All networks; what others start from comes first."""
+    names = tuple(REMEDIES)
+    found = [Trial(fusion, ()) for fusion in network_settings.WITHOUT_RNN]
+    found += [Trial("rnn", names[:count]) for count in range(len(names))]
+    found += [
+        Trial(fusion, names[:count])
+        for fusion in network_settings.FUSIONS
+        if fusion not in (*network_settings.WITHOUT_RNN, "rnn")
+        for count in range(len(names) + 1)
+    ]
+    return tuple(found)
+
+
+TRIALS = _trials()
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was found about a network.
+
+    Attributes:
+        fusion, remedies: of the network.
+        epoch: of the best weights.
+        images: held-out images.
+        loss, top1: on them; `_low` and `_high` are the ends of 95 % intervals.
+        rnn_mean_abs: mean absolute value of the RNN's output; NaN without an RNN, like the others.
+        rnn_std: its standard deviation across images.
+        lost: top-1 lost if the RNN's outputs are permuted across images.
+        images_per_second: of training.
+        flags: that differ from their default, without paths of the machine.
+    """
+
+    fusion: str
+    remedies: str
+    epoch: int
+    images: int
+    loss: float
+    top1: float
+    top1_low: float
+    top1_high: float
+    rnn_mean_abs: float
+    rnn_std: float
+    lost: float
+    lost_low: float
+    lost_high: float
+    images_per_second: float
+    flags: str
+
+
+def search(
+    config: config_lib.Config,
+    program: Sequence[str] = child_process.PROGRAM,
+    results: pathlib.Path = RESULTS,
+) -> None:
+    """Trains and scores all networks; writes the results after each.
+
+    Args:
+        config: the settings that all have in common.
+        program: the command line of the child processes, up to the command word.
+        results: the folder of the results.
+
+    Raises:
+        UsageError: a setting is one that the search varies, or a network was trained with others.
+        RunError: a training or an evaluation failed.
+    """
+    given, defaults = config.to_json(), config_lib.Config().to_json()
+    for name in _VARIED:
+        if given[name] != defaults[name]:
+            raise errors.UsageError(f"--{name} is chosen by the search: leave it out.")
+    config = config.replace(fold=config.data.fold or _FOLD)
+    root = config.run_dir.with_name(f"{config.run_dir.name}.rnn_search")
+    rows = []
+    for number, trial in enumerate(TRIALS, start=1):
+        print(f"\nnetwork {number} of {len(TRIALS)}: {trial.run}", flush=True)
+        rows.append(_row(trial, config.replace(**trial.settings(root)), program))
+        headline.write_rows(results / f"{config.run_dir.name}.csv", Row, rows)
+        atomic_files.write_text(results / "README.md", _page(results))
+    print(f"\nresults: {results / 'README.md'}")
+
+
+def _row(trial: Trial, config: config_lib.Config, program: Sequence[str]) -> Row:
+    """Trains and scores one network, or reads what was found earlier."""
+    folder, asked = run_folder.RunFolder(config.run_dir), config.to_flags()
+    path = folder.root / _ROW
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["flags"] != asked:
+            raise errors.UsageError(
+                f"{folder.root} was trained with {shlex.join(found['flags'])}: give the same "
+                "flags, or another --run=NAME for this search."
+            )
+        return Row(**found["row"])
+    _call(program, ["phase1", *asked])
+    _call(program, ["evaluate", *asked])
+    row = _scored(trial, config, folder)
+    atomic_files.write_json(path, {"flags": asked, "row": dataclasses.asdict(row)})
+    shutil.rmtree(folder.root / "checkpoints")
+    if trial.fusion != "rnn":
+        shutil.rmtree(folder.best)
+    return row
+
+
+def _call(program: Sequence[str], arguments: Sequence[str]) -> None:
+    code = subprocess.run([*program, *arguments], env=child_process.environment()).returncode
+    if code:
+        raise errors.RunError(f"`{shlex.join(arguments)}` ended with exit code {code}.")
+
+
+def _scored(trial: Trial, config: config_lib.Config, folder: run_folder.RunFolder) -> Row:
+    """The figures of a network that was trained and evaluated."""
+    results = json.loads(folder.results.read_text(encoding="utf-8"))
+    low, high = results["intervals_95"]["top1"]
+    if trial.fusion in network_settings.WITHOUT_RNN:
+        output = dict.fromkeys(("mean_abs", "std"), math.nan)
+        lost = dict.fromkeys(("value", "low", "high"), math.nan)
+    else:
+        output = results["branches"]["rnn"]
+        lost = next(
+            ablation["top1_drop"]
+            for ablation in results["branches"]["ablations"]
+            if ablation["name"] == "RNN permuted across images"
+        )
+    shown = headline.flags_without_paths(config.replace(run=""))
+    return Row(
+        fusion=trial.fusion,
+        remedies=" + ".join(trial.remedies),
+        epoch=results["epoch"],
+        images=results["validation"]["count"],
+        loss=results["validation"]["loss"],
+        top1=results["validation"]["top1"],
+        top1_low=low,
+        top1_high=high,
+        rnn_mean_abs=output["mean_abs"],
+        rnn_std=output["std"],
+        lost=lost["value"],
+        lost_low=lost["low"],
+        lost_high=lost["high"],
+        images_per_second=max(
+            value
+            for tag, _, value in event_files.scalars(folder.events(phases.PHASE1, "train"))
+            if tag == "images_per_second"
+        ),
+        flags=shlex.join(shown),
+    )
+
+
+def _page(results: pathlib.Path) -> str:
+    """The text of README.md: a table for each CSV file."""
+    page = _HEADING
+    for path in sorted(results.glob("*.csv")):
+        rows = list(headline.read_rows(path, Row))
+        given = [shlex.split(row.flags) for row in rows]
+        common = [flag for flag in given[0] if all(flag in others for others in given)]
+        page += f"\n## {path.stem}\n\n{rows[0].images:,} held-out images; all with\n"
+        page += f"\n    {shlex.join(common)}\n{_COLUMNS}"
+        for row, own in zip(rows, given, strict=True):
+            page += _line(row, [flag for flag in own if flag not in common])
+    return page
+
+
+def _line(row: Row, own_flags: list[str]) -> str:
+    output, deviation, lost = "", "", ""
+    if not math.isnan(row.rnn_std):
+        output, deviation = f"{row.rnn_mean_abs:.3f}", f"{row.rnn_std:.4f}"
+        lost = f"{100 * row.lost:.2f} [{100 * row.lost_low:.2f}, {100 * row.lost_high:.2f}]"
+    cells = (
+        row.fusion,
+        row.remedies,
+        f"{row.top1:.2%} [{row.top1_low:.2%}, {row.top1_high:.2%}]",
+        output,
+        deviation,
+        lost,
+        f"{row.images_per_second:.1f}",
+        " ".join(f"`{flag}`" for flag in own_flags),
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return
+    stop_signals.install()
+    values = flags.FlagValues()
+    config_lib.define_flags(values)
+    try:
+        positional = values(["rnn_search", *argv])[1:]
+        if positional:
+            raise errors.UsageError(f"expected flags only. Received: {positional[0]!r}.")
+        config = config_lib.from_flags(values)
+        devices_lib.configure(uses_gpus=False)  # the child processes need their memory
+        search(config)
+    except (flags.Error, errors.UsageError, errors.RunError, errors.Stopped) as error:
+        raise SystemExit(f"rnn_search: {error}") from error
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

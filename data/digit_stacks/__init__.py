@@ -1,0 +1,1 @@
+"""The digit_stacks data set."""

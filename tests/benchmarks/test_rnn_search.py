@@ -1,0 +1,121 @@
+"""The search over fusions and remedies, with the small network."""
+
+import csv
+import json
+import math
+import pathlib
+import sys
+
+import pytest
+
+from benchmarks import rnn_search
+from cnnrnn import errors
+from tests import helpers
+
+FEW = (
+    rnn_search.Trial("cnn", ()),
+    rnn_search.Trial("rnn", ("standardized", "layer_norm", "low_rate")),
+    rnn_search.Trial("gated", ("standardized", "layer_norm", "low_rate", "pretrained")),
+)
+
+
+def rows_of(results: pathlib.Path) -> list[dict[str, str]]:
+    with open(results / "test.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_fusions_are_tried_with_the_remedies_that_apply():
+    names = [trial.run for trial in rnn_search.TRIALS]
+    assert len(names) == len(set(names)) == 2 + 4 + 4 * 5
+    assert names[:3] == ["cnn", "gain", "rnn"]
+    assert "product" in names and "cnn+standardized" not in names
+    assert "rnn+standardized+layer_norm+low_rate+pretrained" not in names
+    for number, trial in enumerate(rnn_search.TRIALS):
+        settings = trial.settings(pathlib.Path("root"))
+        source = pathlib.Path(settings.get("rnn_weights", "root/cnn")).name
+        assert source in names[: max(number, 1)]
+
+
+def test_each_network_is_trained_scored_and_recorded_once(
+    small_config, small_network, in_process, monkeypatch, tmp_path
+):
+    calls, output = [], []
+
+    def call(program, arguments):
+        word, run = arguments[0], next(a for a in arguments if a.startswith("--run="))
+        calls.append(f"{word} {run.removeprefix('--run=')}")
+        if len(calls) == 3:
+            raise errors.RunError("killed")
+        code, printed, problem = in_process(*arguments)
+        assert code == 0, problem
+        output.append(printed)
+
+    monkeypatch.setattr(rnn_search, "_call", call)
+    monkeypatch.setattr(rnn_search, "TRIALS", FEW)
+    results = tmp_path / "results"
+    config = small_config.replace(fold="1/3", train_per_class=6, feature_cache=str(tmp_path / "f"))
+    with pytest.raises(errors.RunError, match="killed"):
+        rnn_search.search(config, results=results)
+    assert [row["fusion"] for row in rows_of(results)] == ["cnn"]
+    rnn_search.search(config, results=results)
+    rnn, gated = (trial.run for trial in FEW[1:])
+    expected = ["phase1 cnn", "evaluate cnn", f"phase1 {rnn}"]
+    expected += [f"{word} {run}" for run in (rnn, gated) for word in ("phase1", "evaluate")]
+    assert calls == expected
+    # The features of each split are computed once for all networks.
+    assert sum(text.count("feature cache: computing") for text in output) == 2
+
+    root = config.run_dir.with_name("test.rnn_search")
+    assert (
+        f"RNN: {root / rnn}/best/"
+        in json.loads((root / gated / "manifest.json").read_text())["phase1"]["started_from"]
+    )
+    assert (root / rnn / "best").exists() and not (root / gated / "best").exists()
+    assert not list(root.glob("*/checkpoints"))
+    rows = rows_of(results)
+    for row, trial in zip(rows, FEW, strict=True):
+        recorded = json.loads((root / trial.run / "results.json").read_text())
+        assert float(row["top1"]) == recorded["validation"]["top1"]
+        assert int(row["images"]) == recorded["validation"]["count"] == 6
+        assert float(row["top1_low"]) <= float(row["top1"]) <= float(row["top1_high"])
+        assert float(row["images_per_second"]) > 0
+        has_rnn = trial.fusion != "cnn"
+        assert math.isnan(float(row["rnn_std"])) != has_rnn
+        if has_rnn:
+            assert float(row["rnn_mean_abs"]) == recorded["branches"]["rnn"]["mean_abs"]
+    assert rows[2]["remedies"] == "standardized + layer_norm + low_rate + pretrained"
+    page = (results / "README.md").read_text()
+    assert "--fold=1/3" in page and "| `--fusion=cnn` |" in page and "6 held-out images" in page
+    assert "`--fusion=gated` `--rnn_input=standardized` `--rnn_layer_norm=True`" in page
+    assert str(config.run.runs_dir) not in page
+
+    rnn_search.search(config, results=results)
+    assert len(calls) == len(expected) and rows_of(results) == rows
+    with pytest.raises(errors.UsageError, match="was trained with .*--epochs=2,2"):
+        rnn_search.search(config.replace(epochs=(3, 3)), results=results)
+
+
+def test_what_the_search_varies_is_refused(small_config, capsys):
+    with pytest.raises(errors.UsageError, match="--fusion is chosen by the search"):
+        rnn_search.search(small_config.replace(fusion="sum"))
+    for arguments, message in (
+        (["--rnn_layer_norm"], "--rnn_layer_norm is chosen by the search"),
+        (["--epochs=0"], "--epochs=0 is not valid"),
+        (["--epohcs=1"], "Unknown command line flag"),
+        (["digits"], "expected flags only. Received: 'digits'"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            rnn_search.main(arguments)
+    rnn_search.main(["--help"])
+    assert "--fold, by default 1/10" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_networks_are_trained_in_processes_of_their_own(small_config, monkeypatch, tmp_path):
+    monkeypatch.setattr(rnn_search, "TRIALS", FEW[:1])
+    program = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
+    config = small_config.replace(fold="1/3")
+    rnn_search.search(config, program, tmp_path)
+    assert [row["fusion"] for row in rows_of(tmp_path)] == ["cnn"]
+    with pytest.raises(errors.RunError, match="phase1 .* ended with exit code 2"):
+        rnn_search.search(config.replace(run="other", dataset="/nowhere"), program, tmp_path)

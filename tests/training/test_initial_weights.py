@@ -1,0 +1,117 @@
+"""Initial weights of the RNN branch from another run. test_trainer has those of a whole network."""
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from cnnrnn import errors, phases
+from cnnrnn.commands import train
+from cnnrnn.models import network as network_lib
+from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.training import initial_weights, steps
+from tests import small_network
+
+NORMALIZED = {"rnn_input": "standardized", "rnn_layer_norm": True}
+
+
+def phase1(config):
+    train.train((phases.PHASE1,), config, build=small_network.small_build)
+
+
+def trained_rnn(config, **variant):
+    """Weights of the RNN in a run's best weights, in a network of their own."""
+    best = best_weights.latest(run_folder.RunFolder(config.run_dir).best)
+    network = small_network.small_build(3, seed=9, variant=network_lib.Variant(**variant))
+    network.model.load_weights(best.weights)
+    return network.rnn.get_weights()
+
+
+@pytest.mark.parametrize("normalized", [{}, NORMALIZED], ids=["raw", "normalized"])
+def test_the_rnn_starts_from_a_run_of_it_alone_and_the_rest_does_not(small_config, normalized):
+    source = small_config.replace(run="alone", fusion="rnn", epochs=(1, 1), **normalized)
+    phase1(source)
+    settings = small_config.replace(rnn_weights=str(source.run_dir), **normalized)
+    variant = network_lib.Variant(**normalized)
+    # Other classes: the head is not loaded.
+    network, fresh = (small_network.small_build(5, variant=variant) for _ in range(2))
+    folder = run_folder.RunFolder(settings.run_dir)
+    initial = initial_weights.load(phases.PHASE1, settings, folder, network, tuple("abcde"))
+    loaded = network.rnn.get_weights()
+    assert len(loaded) == (8 if normalized else 6)
+    expected = trained_rnn(source, fusion="rnn", **normalized)
+    for value, trained, random in zip(loaded, expected, fresh.rnn.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, trained)
+        assert not np.array_equal(value, random)
+    for part in ("cnn", "fusion"):
+        weights = (getattr(each, part).get_weights() for each in (network, fresh))
+        for value, random in zip(*weights, strict=True):
+            np.testing.assert_array_equal(value, random)
+    assert f"; RNN: {source.run_dir}/best/phase1-epoch0001" in initial.description
+    assert initial.xception is not None
+
+
+def test_it_is_recorded_and_only_the_start_needs_it(trained, monkeypatch):
+    source = trained.run_dir.with_name("source")
+    shutil.copytree(trained.run_dir, source)
+    config = trained.replace(run="new", rnn_weights=str(source), checkpoint_minutes=1e-9)
+    whole = config.replace(run="whole")
+    phase1(whole)
+    make = steps.make_train_step
+
+    def killed_in_the_third_step(*arguments):
+        step, calls = make(*arguments), []
+
+        def counted(batch):
+            calls.append(None)
+            if len(calls) == 3:
+                raise errors.Stopped(signal.SIGKILL)
+            return step(batch)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "make_train_step", killed_in_the_third_step)
+        with pytest.raises(errors.Stopped):
+            phase1(config)
+    shutil.rmtree(source)
+    phase1(config)
+    for one, two in zip(trained_rnn(whole), trained_rnn(config), strict=True):
+        np.testing.assert_array_equal(one, two)
+    recorded = json.loads((config.run_dir / "config.json").read_text())
+    assert recorded["phase1"]["rnn_weights"] == str(source)
+    manifest = json.loads((config.run_dir / "manifest.json").read_text())
+    assert f"RNN: {source}" in manifest["phase1"]["started_from"]
+    with pytest.raises(errors.UsageError, match="--rnn_weights=.*source .now ''"):
+        phase1(config.replace(rnn_weights=""))
+
+
+def test_init_from_comes_first(trained):
+    config = trained.replace(run="new", init_from=str(trained.run_dir), rnn_weights="/nowhere")
+    network = small_network.small_build(3)
+    folder = run_folder.RunFolder(config.run_dir)
+    names = best_weights.latest(trained.run_dir / "best").class_names
+    initial_weights.load(phases.PHASE1, config, folder, network, names)
+    for value, expected in zip(network.rnn.get_weights(), trained_rnn(trained), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_a_run_without_such_an_rnn_is_refused_before_any_work(trained, monkeypatch):
+    monkeypatch.setattr(train.dataset_lib, "load", lambda _: pytest.fail("read the images"))
+    controls = trained.run_dir.with_name("cnn")
+    shutil.copytree(trained.run_dir, controls)
+    recorded = json.loads((controls / "config.json").read_text())
+    recorded["phase1"]["fusion"] = "cnn"
+    (controls / "config.json").write_text(json.dumps(recorded))
+    config = trained.replace(run="new", rnn_weights=str(trained.run_dir))
+    for change, message in (
+        ({"rnn_weights": "/nowhere"}, "no trained weights in /nowhere/best.*--rnn_weights"),
+        ({"rnn_weights": str(controls)}, "was trained with --fusion=cnn, which leaves out the RNN"),
+        ({"rnn_layer_norm": True}, "--rnn_input=raw --rnn_layer_norm=False: give these flags"),
+        ({"rnn_input": "standardized"}, "--rnn_input=raw --rnn_layer_norm=False: give these"),
+    ):
+        with pytest.raises(errors.UsageError, match=message):
+            phase1(config.replace(**change))
+    assert not config.run_dir.exists()
