@@ -1,8 +1,8 @@
 """What training would cost on more devices and images: a model, from measured and assumed figures.
 
-    python -m benchmarks.scaling_model [--measured]
+    python -m benchmarks.scaling_model [--per_device=64]
 
-Prints the tables of docs/scaling.md. --measured compares the model with `several_workers`.
+Prints the tables of docs/scaling.md: the model beside what `several_workers` measured, then GPUs.
 
 The model of a step: each worker computes its share; the step takes as long as the slowest of them,
 then gradients are summed in a ring, in which each worker sends 2 (n - 1) / n times their bytes.
@@ -112,27 +112,58 @@ def simulate(devices: Devices, phase: int, per_device: int, steps: int, seed: in
 
 # Assumed, not measured: a GPU that sustains 100 TFLOP/s in bfloat16, a tenth of what an H100 is
 # specified for, since Xception's separable convolutions are limited by memory; 8 GPUs in a machine
-# with 96 cores; 25 GB/s between machines (200 Gbit/s).
+# with 96 cores; 25 GB/s between machines (200 Gbit/s). A core decodes and resizes 220 JPEGs of
+# 500x375 and 103 KB a second (measured, AMX machine).
 def gpus(count: int) -> Devices:
     return Devices(
-        count, per_machine=8, flops=1e14, link=25e9, inside=200e9, latency=50e-6, decoded=96 * 100
+        count, per_machine=8, flops=1e14, link=25e9, inside=200e9, latency=50e-6, decoded=96 * 220
     )
+
+
+# Measured by `several_workers` on two cores of an Intel Xeon with AMX, in bfloat16: phase, batch, bytes
+# of a gradient, seconds of a step of one process and of two workers.
+MEASURED = (
+    (1, 32, 4, 0.97, 2.85),
+    (2, 8, 4, 3.81, 6.73),
+    (2, 8, 2, 2.97, 5.17),
+)
+_LATENCY = 5.6e-3  # of a collective of two numbers between two processes there, measured alone
+
+
+def comparison() -> str:
+    """The model beside the measurements; its link is that of the first of them."""
+    phase, batch, _, alone, several = MEASURED[0]
+    link = all_reduced_bytes(phase, 2) / (several - alone - COLLECTIVES[phase] * _LATENCY)
+    lines = [
+        f"link: {link / 1e6:,.0f} MB/s, from the first line; latency: {_LATENCY * 1e3:.1f} ms",
+        "| phase | batch | bytes of a gradient | one process, s | two workers, s | model, s |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for phase, batch, gradient_bytes, alone, several in MEASURED:
+        # Each worker has half of the images and half of the cores.
+        flops = batch / 2 * FLOPS[phase] / alone
+        devices = Devices(2, 1, flops, link * 4 / gradient_bytes, link, _LATENCY, 1e9, jitter=0.0)
+        modeled = step(devices, phase, batch // 2).seconds
+        cells = (phase, batch, gradient_bytes, *(f"{s:.2f}" for s in (alone, several, modeled)))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
 
 
 IMAGE_BYTES = 110e3  # mean JPEG of ImageNet-1k, 140 GB / 1.28 million
 CHECKPOINT_BYTES = 12 * PARAMETERS[2]  # weights and two moments
 CHECKPOINT_MINUTES = 10
+PASSES = 10
 # Meta counted 419 unexpected interruptions in 54 days of 16,384 GPUs (Llama 3, arXiv 2407.21783).
 GPU_HOURS_PER_FAILURE = 16_384 * 54 * 24 / 419
 RESTART_MINUTES = 3
 
 
 def row(images: float, count: int, per_device: int) -> list[str]:
-    """One line of the table: a data set, once over in phase 2, on some GPUs."""
+    """One line of the table: phase 2 over a data set, on some GPUs."""
     devices = gpus(count)
     part = step(devices, 2, per_device)
     rate = count * per_device / part.seconds
-    hours = images / rate / 3600
+    hours = PASSES * images / rate / 3600
     failures = hours * count / GPU_HOURS_PER_FAILURE
     lost = failures * (CHECKPOINT_MINUTES / 2 + RESTART_MINUTES) / 60
     ideal = per_device * FLOPS[2] / devices.flops
@@ -160,7 +191,7 @@ _HEADER = (
     "time in sums",
     "read per machine",
     "waits for images",
-    "hours for one pass",
+    f"hours for {PASSES} passes",
     "expected failures",
     "hours lost by them",
 )
@@ -180,8 +211,7 @@ def main() -> None:
     )
     parser.add_argument("--per_device", type=int, default=64, help="images of each GPU in a step")
     arguments = parser.parse_args()
-    print(table(arguments.per_device))
-    print()
+    print(f"{comparison()}\n\n{table(arguments.per_device)}\n")
     for images in (1.28e6, 1e8):
         print(
             f"{images:,.0f} images: {images * IMAGE_BYTES / 1e12:.2f} TB of JPEGs, "
