@@ -120,8 +120,8 @@ def gpus(count: int) -> Devices:
     )
 
 
-# Measured by `several_workers` on two cores of an Intel Xeon with AMX, in bfloat16: phase, batch, bytes
-# of a gradient, seconds of a step of one process and of two workers.
+# Measured by `several_workers` on two cores of an Intel Xeon with AMX, in bfloat16: phase, batch,
+# bytes of a gradient, seconds of a step of one process and of two workers.
 MEASURED = (
     (1, 32, 4, 0.97, 2.85),
     (2, 8, 4, 3.81, 6.73),
