@@ -66,8 +66,8 @@ def run(
             failures = 1 if _checkpoints(config) != before else failures + 1
             if failures > config.cluster.restarts:
                 raise errors.RunError(
-                    f"the workers have failed {failures} times in a row without a new checkpoint, "
-                    "see their messages above."
+                    f"the workers have failed {failures} time(s) in a row without a new "
+                    "checkpoint, see their messages above."
                 )
             pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE)
             logging.warning(

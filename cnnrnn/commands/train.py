@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -87,14 +88,7 @@ def train(
             parts = config.optimization.accumulation_steps[phase.index]
             devices_lib.check_batch(schedule.batch_size, strategy, parts)
             _check_pairs(schedule.batch_size, config, workers)
-        workers.check_same(
-            {
-                "flags": json.dumps(_shared_flags(config), sort_keys=True),
-                "images": data.fingerprint,
-                "class weights": str(None if weights is None else weights.tolist()),
-                "versions of TensorFlow and Keras": f"{tf.__version__} {keras.__version__}",
-            }
-        )
+        _check_same(workers, config, data, weights)
         logging.info("network: building it, about ten seconds")
         network = train_state.build_network(len(data.class_names), config, strategy, build)
         phases.check_layers(network, config)
@@ -151,6 +145,26 @@ def _check_pairs(batch_size: int, config: config_lib.Config, workers: workers_li
         raise errors.UsageError(
             "--mixup and --cutmix mix neighbors, which must be of one worker: give a --batch_size "
             f"that is a multiple of {2 * workers.count}. Received: {batch_size}."
+        )
+
+
+def _check_same(
+    workers: workers_lib.Workers,
+    config: config_lib.Config,
+    data: dataset_lib.Dataset,
+    weights: np.ndarray | None,
+) -> None:
+    """Raises UsageError on all workers unless they would train the same."""
+    values = {
+        "flags": json.dumps(_shared_flags(config), sort_keys=True),
+        "images": data.fingerprint,
+        "class weights": str(None if weights is None else weights.tolist()),
+        "versions of TensorFlow and Keras": f"{tf.__version__} {keras.__version__}",
+    }
+    for name, others in workers.differing({n: v.encode() for n, v in values.items()}).items():
+        raise errors.UsageError(
+            f"worker {others} has other {name} than worker 0, the chief: give all workers the same "
+            "flags, images and version of the program."
         )
 
 

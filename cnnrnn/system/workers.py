@@ -18,6 +18,7 @@ from cnnrnn.system import text as text_lib
 
 _PACK_BYTES = 64 * 2**20
 _PATIENCE_SECONDS = 7 * 24 * 3600.0  # the strategy's limit cannot be taken off
+_ABORTED = "Collective ops is aborted by: "
 _DIGEST_WORDS = 8  # of 32 bits, in SHA-256
 Variable = Any  # tf.Variable or keras.Variable
 
@@ -133,31 +134,29 @@ class Workers:
         if self.any(stop_signals.requested()):
             stop_signals.stop()
 
-    def check_same(self, values: Mapping[str, str]) -> None:
-        """Checks that all workers have the same values as the chief.
+    def differing(self, values: Mapping[str, bytes]) -> dict[str, str]:
+        """The values that are not the same on all workers; every worker gets the same answer.
 
         Workers may come late: they can have images to check before.
 
         Args:
             values: by what they are, in words.
 
-        Raises:
-            UsageError: a worker has another one; raised on all workers.
+        Returns:
+            Those that differ, with the numbers of the workers that do not have the chief's.
         """
         if self.count == 1:
-            return
+            return {}
         table = np.zeros((self.count, len(values), _DIGEST_WORDS), np.int32)
         for i, value in enumerate(values.values()):
-            table[self.index, i] = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.int32)
+            table[self.index, i] = np.frombuffer(hashlib.sha256(value).digest(), np.int32)
         table = self.sums(table.ravel(), limited=False).reshape(table.shape)
         differs = (table != table[0]).any(axis=2)  # (workers, values)
-        for i, name in enumerate(values):
-            if differs[:, i].any():
-                others = ", ".join(map(str, np.flatnonzero(differs[:, i])))
-                raise errors.UsageError(
-                    f"worker {others} has other {name} than worker 0, the chief: give all workers "
-                    "the same flags, images and version of the program."
-                )
+        return {
+            name: ", ".join(map(str, np.flatnonzero(differs[:, i])))
+            for i, name in enumerate(values)
+            if differs[:, i].any()
+        }
 
     def broadcast(self, variables: Iterable[Variable]) -> None:
         """Gives all workers the chief's values of variables, bit for bit."""
@@ -200,7 +199,13 @@ def of(strategy: tf.distribute.Strategy) -> Iterator[Workers]:
         if workers.count == 1:
             raise
         raise errors.RunError(
-            f"worker {workers.index} has lost contact with another one "
-            f"({text_lib.first_line(error)}). Start all workers again: training resumes from the "
-            "last checkpoint."
+            f"worker {workers.index} has lost contact with another one ({_reason(error)}). Start "
+            "all workers again: training resumes from the last checkpoint."
         ) from error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What TensorFlow says of a failed collective, without the names of operations around it."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    aborted = [line.partition(_ABORTED)[2] for line in lines if _ABORTED in line]
+    return aborted[0].rstrip(":") if aborted else text_lib.first_line(error)

@@ -1,6 +1,7 @@
 """The training loop: one phase of a run, from its initial weights to its last epoch."""
 
 import contextlib
+import hashlib
 import time
 
 import numpy as np
@@ -224,6 +225,7 @@ class PhaseTrainer:
                 self._speed = self._speed_report()
                 while not self._is_over():
                     result = self._train_epoch(batches)
+                    self._check_weights()
                     with self._averaged_weights():
                         predictions = evaluator.predict(
                             self._data.validation,
@@ -365,6 +367,20 @@ class PhaseTrainer:
             f"{'':>{len(self._phase.name)}} validation {predictions.means}"
             f"{console.styled('  best so far', 'good') if is_best else ''}"
         )
+
+    def _check_weights(self) -> None:
+        """Raises RunError unless all workers have the same weights, bit for bit."""
+        if self._workers.count == 1:
+            return
+        digest = hashlib.sha256()
+        for weight in self._network.weights:
+            digest.update(np.asarray(weight))
+        for _, others in self._workers.differing({"weights": digest.digest()}).items():
+            raise errors.RunError(
+                f"worker {others} has other weights than worker 0, the chief, after an epoch, "
+                "which was not saved. Start all workers again; if it happens again, check the "
+                "memory and the devices of that machine."
+            )
 
     def _save(self) -> None:
         """Saves a checkpoint of all launched steps, after the summaries up to it.

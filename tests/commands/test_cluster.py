@@ -58,7 +58,7 @@ if starts == 1:
 
 
 def test_they_do_not_start_again_without_end(tmp_path):
-    with pytest.raises(errors.RunError, match="failed 3 times in a row without a new checkpoint"):
+    with pytest.raises(errors.RunError, match="failed 3 time.s. in a row without a new checkpoint"):
         run(tmp_path, "sys.exit(1)", restarts=2)
     assert starts(tmp_path) == [3, 3]
 

@@ -29,7 +29,7 @@ def test_one_process_is_the_chief_and_waits_for_nobody(one_replica, tmp_path):
     assert (alone.count, alone.index, alone.is_chief) == (1, 0, True)
     assert alone.any(True) and not alone.any(False)
     assert alone.of_chief(7) == 7
-    alone.check_same({"flags": "a"})
+    assert alone.differing({"flags": b"a"}) == {}
     variable = tf.Variable([1.0])
     alone.broadcast([variable])
     assert variable.numpy() == 1
@@ -52,9 +52,8 @@ def collectives(two, folder):
     for variable, value in zip(variables, values, strict=True):
         assert variable.numpy().tobytes() == value.tobytes()
 
-    two.check_same({"flags": "a", "images": "b"})
-    with pytest.raises(errors.UsageError, match="worker 1 has other images than worker 0"):
-        two.check_same({"flags": "a", "images": f"b{two.index}"})
+    assert two.differing({"flags": b"a", "images": b"b"}) == {}
+    assert two.differing({"flags": b"a", "images": bytes(two.index)}) == {"images": "1"}
 
     assert shared_folder.is_writer(folder / "shared", two) == two.is_chief
     assert shared_folder.is_writer(folder / f"own-{two.index}", two)
@@ -81,3 +80,15 @@ def one_ends(two, folder):
 def test_a_worker_notices_that_another_one_has_ended(tmp_path):
     chief, _ = two_workers.run("tests.system.test_workers", "one_ends", tmp_path)
     assert chief == "noticed\n"
+
+
+@pytest.mark.parametrize(
+    "message, reason",
+    [
+        ("Graph execution error:\n\nDetected at node x\nCollective ops is aborted by: gone\nmore",
+         "gone"),
+        ("something else\nmore", "something else"),
+    ],
+)  # fmt: skip
+def test_the_reason_is_what_tensorflow_says_of_the_collective(message, reason):
+    assert workers._reason(tf.errors.UnavailableError(None, None, message)) == reason
