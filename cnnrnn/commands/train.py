@@ -17,8 +17,9 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.settings import paths
 from cnnrnn.system import cluster as cluster_lib
-from cnnrnn.system import console, scheduler
+from cnnrnn.system import console, scheduler, shared_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
 from cnnrnn.system import workers as workers_lib
@@ -76,7 +77,7 @@ def train(
         # A kernel that is missing here is an error before the images are checked.
         lstm.choose(config.training.lstm_kernel, config.training.precision)
         configs = [config] + [config.replace(init_from="")] * (len(todo) - 1)
-        data = dataset_lib.load(config)
+        data = _load(config, workers)
         weights = class_weights.resolve(config, data)
         if weights is not None:
             logging.info(class_weights.describe(weights, data))
@@ -136,6 +137,17 @@ def _strategy(
         console.only_warnings(f"worker {cluster.index}: ")
     logging.info(f"cluster: {len(cluster.addresses)} workers; waiting for all to come")
     return cluster.join(config.run.worker_timeout)
+
+
+def _load(config: config_lib.Config, workers: workers_lib.Workers) -> dataset_lib.Dataset:
+    """Loads the data set; workers that share a cache one after the other.
+
+    The first one prepares the data set and checks the images for the others.
+    """
+    is_first = shared_folder.is_writer(paths.cache_dir(), workers)
+    data = dataset_lib.load(config) if is_first else None
+    workers.barrier(limited=False)
+    return data or dataset_lib.load(config)
 
 
 def _check_pairs(batch_size: int, config: config_lib.Config, workers: workers_lib.Workers) -> None:

@@ -117,9 +117,9 @@ class Workers:
         """The chief's value."""
         return int(self.sums(np.array([value if self.is_chief else 0], np.int32))[0])
 
-    def barrier(self) -> None:
-        """Waits until all workers are here."""
-        self.any(False)
+    def barrier(self, *, limited: bool = True) -> None:
+        """Waits until all workers are here; see `sums`."""
+        self.sums(np.zeros(1, np.int32), limited=limited)
 
     def leave(self) -> None:
         """Waits for all workers before this one ends, which to the others would seem a failure.
@@ -127,7 +127,7 @@ class Workers:
         The first one that leaves may end before the others have read its last message.
         """
         with contextlib.suppress(tf.errors.OpError):
-            self.sums(np.zeros(1, np.int32), limited=False)
+            self.barrier(limited=False)
 
     def check_stop(self) -> None:
         """Raises errors.Stopped on all workers if any has received a signal."""

@@ -15,9 +15,10 @@
 #SBATCH --open-mode=append
 set -u
 
-# A worker that fails ends the others. All start again, at most 20 times in a job.
+# If a worker fails, the others end, too. All start again, at most 20 times in a job. srun must not end them
+# before they have ended by themselves, since its exit code would be that of a stop, 143.
 for attempt in $(seq 20); do
-  srun --kill-on-bad-exit=1 cnnrnn train \
+  srun --kill-on-bad-exit=0 --wait=120 cnnrnn train \
     --dataset="$HOME/images" --runs_dir="$HOME/runs" --run=first --batch_size=64,32
   code=$?
   case $code in
