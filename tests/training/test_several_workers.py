@@ -66,7 +66,13 @@ def test_two_workers_train_as_two_replicas(small_config):
 
 @pytest.mark.slow
 def test_all_stop_at_one_step_if_one_worker_is_stopped(small_config):
-    settings = small_config.replace(epochs=(100_000, 1), batch_size=(8, 8))
+    settings = small_config.replace(
+        epochs=(100_000, 1),
+        batch_size=(8, 8),
+        dataset="digits",  # which is not prepared yet: in a cache that both use
+        train_per_class=4,
+        validation_per_class=2,
+    )
     log = settings.run_dir.parent.with_name("log")
     environment = os.environ | {"PYTHONPATH": str(helpers.REPOSITORY), "PYTHONUNBUFFERED": "1"}
     with open(log, "wb") as file:
