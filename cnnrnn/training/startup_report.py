@@ -25,6 +25,7 @@ def report_phase(
     schedule: phases.Schedule,
     network: network_lib.Network,
     config: config_lib.Config,
+    workers: int = 1,
 ) -> None:
     """Reports the numbers of a phase and how many parameters it trains; warns of small shares."""
     trained = sum(math.prod(v.shape) for v in network.model.trainable_variables)
@@ -33,7 +34,7 @@ def report_phase(
         f"{schedule.batch_size}, {optimizers.describe(phase, schedule, config)}, "
         f"{trained:,} {cost.PHASE_STARTS}"
     )
-    gpus = len(devices_lib.gpus())
+    gpus = len(devices_lib.gpus()) * workers
     warning = small_share(phase.index, config.training.batch_size, gpus)
     if warning:
         logging.warning(warning)

@@ -107,7 +107,9 @@ class PhaseTrainer:
             if self._workers.is_chief:
                 logging.info(self._stopping.reason)
             return False
-        startup_report.report_phase(self._phase, schedule, self._network, self._config)
+        startup_report.report_phase(
+            self._phase, schedule, self._network, self._config, self._workers.count
+        )
         gpu_memory.reset()
         if self._phase is phases.PHASE1:
             startup_report.report_phase2_memory(self._config, self._network, self._strategy)
