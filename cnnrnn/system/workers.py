@@ -5,6 +5,7 @@ Every worker must call each of them, in the same order.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -72,8 +73,6 @@ class Workers:
             self.count = chiefs + len(spec.get("worker", []))
             is_worker = strategy.cluster_resolver.task_type == "worker"
             self.index = strategy.cluster_resolver.task_id + (chiefs if is_worker else 0)
-        patient = tf.distribute.experimental.CommunicationOptions(timeout_seconds=_PATIENCE_SECONDS)
-        self._sum = {True: self._make_sum(None), False: self._make_sum(patient)}
 
     @property
     def is_chief(self) -> bool:
@@ -93,21 +92,8 @@ class Workers:
         """
         if self.count == 1:
             return values
-        summed = self._sum[limited](tf.constant(values, tf.int32))
+        summed = _sum_over(self._strategy, self.count, limited)(tf.constant(values, tf.int32))
         return self._strategy.experimental_local_results(summed)[0].numpy()
-
-    def _make_sum(self, options: tf.distribute.experimental.CommunicationOptions | None):
-        def add(values: tf.Tensor) -> tf.Tensor:
-            replica = tf.distribute.get_replica_context()
-            local = replica.num_replicas_in_sync // self.count
-            is_first = replica.replica_id_in_sync_group % local == 0
-            own = tf.where(is_first, values, tf.zeros_like(values))
-            return replica.all_reduce(tf.distribute.ReduceOp.SUM, own, options)
-
-        return tf.function(
-            lambda values: self._strategy.run(add, args=(values,)),
-            input_signature=[tf.TensorSpec([None], tf.int32)],
-        )
 
     def any(self, own: bool) -> bool:
         """Whether it is so for any worker."""
@@ -181,6 +167,26 @@ class Workers:
         ends = np.cumsum([value.nbytes // 4 for value in values])
         for variable, value, part in zip(variables, values, np.split(bits, ends[:-1]), strict=True):
             variable.assign(part.view(value.dtype).reshape(value.shape))
+
+
+@functools.cache  # to be traced once
+def _sum_over(strategy: tf.distribute.Strategy, workers: int, limited: bool):
+    """Compiles the sum of `Workers.sums`: f((n,) int32) -> (n,) int32 of each replica."""
+    seconds = None if limited else _PATIENCE_SECONDS
+    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=seconds)
+
+    def add(values: tf.Tensor) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context()
+        local = replica.num_replicas_in_sync // workers
+        is_first = replica.replica_id_in_sync_group % local == 0  # of its worker
+        own = tf.where(is_first, values, tf.zeros_like(values))
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, own, options)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def summed(values: tf.Tensor) -> tf.Tensor:
+        return strategy.run(add, args=(values,))
+
+    return summed
 
 
 @contextlib.contextmanager

@@ -55,3 +55,10 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     assert str(tmp_path) not in page and "--epochs=2,2" in page
     assert (results / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in (results / "second" / "record.json").read_text()
+
+
+def test_paths_of_the_machine_are_left_out():
+    kept = 'https://example.org/a/b </td> image/png;base64,/9j/4AAQ+/ab/cd 1/2 "weights.h5"'
+    assert headline.without_paths(kept) == kept
+    text = '"/home/me/cnnrnn/main.py train" cached in /tmp/x-1/w.h5.'
+    assert headline.without_paths(text) == '"main.py train" cached in w.h5.'
