@@ -23,7 +23,6 @@ _LSTM_FLOPS = 2 * 23 * (3887 * 8192 + 2048 * 8192 + 2048 * 8192 + 2048 * 8192)
 _CNN_FLOPS = 2 * 8.4e9
 # Forward, and backward twice that; the first layer has no gradient of its input.
 FLOPS = {1: 3 * _LSTM_FLOPS, 2: 3 * (_CNN_FLOPS + _LSTM_FLOPS)}
-FEATURE_FLOPS = _CNN_FLOPS
 # Collectives that wait for each other in a step: two for each BatchNorm layer of phase 2.
 COLLECTIVES = {1: 4, 2: 84}
 
@@ -75,10 +74,19 @@ class Step:
     def seconds(self) -> float:
         return max(self.compute + self.sums, self.input)
 
+    @property
+    def waits_for_images(self) -> bool:
+        return self.seconds == self.input
+
 
 def all_reduced_bytes(phase: int, count: int) -> float:
     """Bytes that each device sends in a step."""
     return 2 * (count - 1) / count * 4 * PARAMETERS[phase]
+
+
+def ideal_seconds(devices: Devices, phase: int, per_device: int) -> float:
+    """Seconds of a step that consists of arithmetic alone."""
+    return per_device * FLOPS[phase] / devices.flops
 
 
 def step(devices: Devices, phase: int, per_device: int) -> Step:
@@ -89,7 +97,7 @@ def step(devices: Devices, phase: int, per_device: int) -> Step:
         phase: 1, with cached features, or 2.
         per_device: images of each device in a step.
     """
-    ideal = per_device * FLOPS[phase] / devices.flops
+    ideal = ideal_seconds(devices, phase, per_device)
     # The expected largest of n normal deviates.
     slowest = 1 + devices.jitter * math.sqrt(2 * math.log(devices.count)) * (devices.count > 1)
     sums = 0.0
@@ -166,7 +174,7 @@ def row(images: float, count: int, per_device: int) -> list[str]:
     hours = PASSES * images / rate / 3600
     failures = hours * count / GPU_HOURS_PER_FAILURE
     lost = failures * (CHECKPOINT_MINUTES / 2 + RESTART_MINUTES) / 60
-    ideal = per_device * FLOPS[2] / devices.flops
+    ideal = ideal_seconds(devices, 2, per_device)
     return [
         f"{images:,.0f}",
         str(count),
@@ -175,7 +183,7 @@ def row(images: float, count: int, per_device: int) -> list[str]:
         f"{all_reduced_bytes(2, count) / 1e6:,.0f} MB" if count > 1 else "0",
         f"{part.sums / part.seconds:.0%}",
         f"{rate * IMAGE_BYTES / devices.machines / 1e6:,.0f} MB/s",
-        "yes" if part.input > part.compute + part.sums else "no",
+        "yes" if part.waits_for_images else "no",
         f"{hours:,.1f}",
         f"{failures:.2g}",
         f"{lost:.2g}",

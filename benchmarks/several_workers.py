@@ -68,9 +68,9 @@ def loopback_bytes() -> int:
 
 def start(count: int, arguments: argparse.Namespace) -> Group:
     """Starts workers; returns once each has done its first step."""
-    from cnnrnn.commands import cluster
+    from cnnrnn.system import child_process, scheduler
 
-    addresses = [f"127.0.0.1:{port}" for port in cluster.free_ports(count)]
+    addresses = scheduler.local_addresses(count)
     command = [sys.executable, "-m", "benchmarks.several_workers", "--child"]
     command += [f"--{name}={getattr(arguments, name)}" for name in ("phase", "batch", "precision")]
     command += [f"--gradients={arguments.gradients}"]
@@ -78,9 +78,8 @@ def start(count: int, arguments: argparse.Namespace) -> Group:
     for index in range(count):
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         if count > 1:
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment["TF_CONFIG"] = json.dumps(task)
-        with cluster.on_cores(index, count):
+            environment[scheduler.TF_CONFIG] = scheduler.tf_config(addresses, index)
+        with child_process.on_cores(index, count):
             processes.append(
                 subprocess.Popen(
                     command, env=environment, text=True,

@@ -9,7 +9,6 @@ message. The small network of the tests unless --program is "cnnrnn".
 
 import argparse
 import contextlib
-import json
 import os
 import pathlib
 import signal
@@ -19,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 
+from cnnrnn.system import scheduler
 from tests import helpers
 
 HOSTS = ("cnnrnn-0", "cnnrnn-1")
@@ -53,10 +53,7 @@ def network() -> Iterator[None]:
 
 def start(folder: pathlib.Path, index: int, program: tuple[str, ...], *flags: str):
     """A worker on its host; returns the process and its log."""
-    task = {
-        "cluster": {"worker": [f"{address}:2222" for address in ADDRESSES]},
-        "task": {"type": "worker", "index": index},
-    }
+    addresses = [f"{address}:2222" for address in ADDRESSES]
     log = folder / f"worker{index}.log"
     with open(log, "wb") as file:
         process = subprocess.Popen(
@@ -64,7 +61,7 @@ def start(folder: pathlib.Path, index: int, program: tuple[str, ...], *flags: st
              f"--runs_dir={folder}/runs{index}", f"--feature_cache={folder}/features{index}"],
             env=os.environ
             | {
-                "TF_CONFIG": json.dumps(task),
+                scheduler.TF_CONFIG: scheduler.tf_config(addresses, index),
                 "PYTHONPATH": str(helpers.REPOSITORY),
                 "PYTHONUNBUFFERED": "1",
                 "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -4,13 +4,12 @@ python -m tests.two_workers MODULE FUNCTION FOLDER    (one worker, with TF_CONFI
 """
 
 import importlib
-import json
 import os
 import pathlib
 import subprocess
 import sys
 
-from cnnrnn.commands import cluster
+from cnnrnn.system import scheduler
 from tests import helpers
 
 
@@ -20,18 +19,13 @@ def run(module: str, function: str, folder: pathlib.Path, count: int = 2) -> lis
     Raises:
         AssertionError: a worker has failed, with its output.
     """
-    addresses = [f"127.0.0.1:{port}" for port in cluster.free_ports(count)]
+    addresses = scheduler.local_addresses(count)
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.two_workers", module, function, str(folder)],
             env=os.environ
             | {
-                "TF_CONFIG": json.dumps(
-                    {
-                        "cluster": {"worker": addresses},
-                        "task": {"type": "worker", "index": index},
-                    }
-                ),
+                scheduler.TF_CONFIG: scheduler.tf_config(addresses, index),
                 "PYTHONPATH": str(helpers.REPOSITORY),
             },
             stdout=subprocess.PIPE,

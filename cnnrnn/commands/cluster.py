@@ -6,10 +6,7 @@ worker. So all are ended and started again, and resume from the last checkpoint.
 """
 
 import contextlib
-import json
-import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -83,7 +80,7 @@ def _run_together(command: Sequence[str], count: int) -> list[int | None]:
         Their exit codes, the chief's first; None for those that had to be ended.
     """
     with contextlib.ExitStack() as stack:
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+        addresses = scheduler.local_addresses(count)
         workers = [
             stack.enter_context(_worker(command, addresses, index)) for index in range(count)
         ]
@@ -105,10 +102,12 @@ def _run_together(command: Sequence[str], count: int) -> list[int | None]:
 @contextlib.contextmanager
 def _worker(command: Sequence[str], addresses: list[str], index: int) -> Iterator[subprocess.Popen]:
     """Runs a worker in the block, on cores of its own if there are enough; kills it at the end."""
-    task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     # One device each: the GPUs of a machine train as the replicas of one process.
-    changes = {scheduler.TF_CONFIG: json.dumps(task), "CUDA_VISIBLE_DEVICES": "-1"}
-    with on_cores(index, len(addresses)):
+    changes = {
+        scheduler.TF_CONFIG: scheduler.tf_config(addresses, index),
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }
+    with child_process.on_cores(index, len(addresses)):
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -120,35 +119,6 @@ def _worker(command: Sequence[str], addresses: list[str], index: int) -> Iterato
     finally:
         process.kill()
         process.wait()
-
-
-@contextlib.contextmanager
-def on_cores(index: int, count: int) -> Iterator[None]:
-    """A process that is started in the block runs on its share of the cores.
-
-    Args:
-        index: of the process.
-        count: of all processes.
-    """
-    if not hasattr(os, "sched_setaffinity"):  # not Linux
-        yield
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    own = cores[index * len(cores) // count : (index + 1) * len(cores) // count]
-    os.sched_setaffinity(0, own or cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that no program listens on now."""
-    with contextlib.ExitStack() as stack:
-        servers = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [server.getsockname()[1] for server in servers]
 
 
 def _checkpoints(config: config_lib.Config) -> set[str]:

@@ -147,7 +147,7 @@ def _load(config: config_lib.Config, workers: workers_lib.Workers) -> dataset_li
     is_first = shared_folder.is_writer(paths.cache_dir(), workers)
     data = dataset_lib.load(config) if is_first else None
     workers.barrier(limited=False)
-    return data or dataset_lib.load(config)
+    return dataset_lib.load(config) if data is None else data
 
 
 def _check_pairs(batch_size: int, config: config_lib.Config, workers: workers_lib.Workers) -> None:

@@ -6,10 +6,11 @@ import re
 from cnnrnn.settings import fields
 
 
-def is_range(value: str) -> bool:
-    """Whether a value is FIRST,LAST of --profile_steps."""
+def profiled_steps(value: str) -> tuple[int, int] | None:
+    """The first and the last step of a value of --profile_steps; None if it is not valid."""
     match = re.fullmatch(r"(\d{1,9}),(\d{1,9})", value)
-    return match is not None and 1 <= int(match[1]) <= int(match[2])
+    first, last = map(int, match.groups()) if match else (0, 0)
+    return (first, last) if 1 <= first <= last else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunSettings:
         "FIRST,LAST, e.g. 10,20: record a trace of these training steps of each phase, counted "
         "from where this command starts, for the profile tab of TensorBoard.",
         (
-            (lambda value: value == "" or is_range(value)),
+            (lambda value: value == "" or profiled_steps(value) is not None),
             "two whole numbers, FIRST,LAST, from 1 on",
         ),
     )

@@ -1,5 +1,6 @@
 """Child processes: this program's command line, and single functions of it."""
 
+import contextlib
 import dataclasses
 import math
 import multiprocessing
@@ -10,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cnnrnn import errors
@@ -36,6 +37,26 @@ def environment(**changes: str) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([root, inherited] if inherited else [root])
     return os.environ | {"PYTHONPATH": path} | changes
+
+
+@contextlib.contextmanager
+def on_cores(index: int, count: int) -> Iterator[None]:
+    """A process that is started in the block runs on its share of the cores.
+
+    Args:
+        index: of the process.
+        count: of all processes.
+    """
+    if not hasattr(os, "sched_setaffinity"):  # not Linux
+        yield
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    own = cores[index * len(cores) // count : (index + 1) * len(cores) // count]
+    os.sched_setaffinity(0, own or cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @dataclasses.dataclass(frozen=True)

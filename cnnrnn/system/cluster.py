@@ -7,7 +7,6 @@ its own. The first worker is the chief: it alone reads and writes the run folder
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import socket
@@ -134,8 +133,7 @@ def _of_slurm() -> Cluster:
             f"task {index} of Slurm runs on {own}, and TensorFlow expects it on {host}, because it "
             f"sorts the names of the nodes: set {scheduler.TF_CONFIG} in the batch script."
         )
-    task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-    os.environ[scheduler.TF_CONFIG] = json.dumps(task)
+    os.environ[scheduler.TF_CONFIG] = scheduler.tf_config(addresses, index)
     return _of_tf_config()
 
 

@@ -1,6 +1,10 @@
 """The variables by which a scheduler says which processes train together."""
 
+import contextlib
+import json
 import os
+import socket
+from collections.abc import Sequence
 
 TF_CONFIG = "TF_CONFIG"  # of Kubernetes' TFJob, cloud schedulers, and `cluster`
 SLURM_TASKS = "SLURM_STEP_NUM_TASKS"  # set by srun only: a batch script is one process
@@ -13,3 +17,23 @@ def hide() -> None:
     """
     for name in (TF_CONFIG, SLURM_TASKS):
         os.environ.pop(name, None)
+
+
+def tf_config(addresses: Sequence[str], index: int) -> str:
+    """A value of TF_CONFIG.
+
+    Args:
+        addresses: host:port of each worker, the chief's first.
+        index: of the worker that gets it.
+    """
+    task = {"type": "worker", "index": index}
+    return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
+
+
+def local_addresses(count: int) -> list[str]:
+    """host:port of workers on this machine, on ports that no program listens on now."""
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [f"127.0.0.1:{server.getsockname()[1]}" for server in servers]

@@ -76,12 +76,8 @@ class Features:
         return tf.ensure_shape(features, (indices.shape[0], self._width))
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [
-                self._chunks[i // feature_rows.CHUNK_SIZE][i % feature_rows.CHUNK_SIZE]
-                for i in indices
-            ]
-        )
+        size = feature_rows.CHUNK_SIZE
+        return np.stack([self._chunks[i // size][i % size] for i in indices])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +126,10 @@ class FeatureCache:
         else:
             samples = None
         rows = feature_rows.Rows(split, name, samples)
-        workers = workers_lib.Workers(self.strategy)
         folder, missing = self._find(rows)
         # Each worker may have a folder of its own, from which other chunks are missing.
         lacks = np.isin(np.arange(rows.chunks), missing).astype(np.int32)
-        missing = list(map(int, np.flatnonzero(workers.sums(lacks))))
+        missing = list(map(int, np.flatnonzero(self._workers.sums(lacks))))
         if missing and not pays(passes, rows.views):
             left = f"{passes:.2g} passes remain" if passes != 1 else "only one pass remains"
             cost = "one" if rows.views == 1 else rows.views
@@ -142,11 +137,15 @@ class FeatureCache:
             return None
         if missing:
             self._check_free_space(folder, rows, len(missing))
-            self._compute(folder, rows, missing, workers)
+            self._compute(folder, rows, missing)
         else:
             logging.info(f"feature cache: {rows} from {folder}")
         chunks = [_chunk(folder, number) for number in range(rows.chunks)]
         return Features(chunks, self._width)
+
+    @property
+    def _workers(self) -> workers_lib.Workers:
+        return workers_lib.Workers(self.strategy)
 
     @property
     def _width(self) -> int:
@@ -199,13 +198,13 @@ class FeatureCache:
         folder: pathlib.Path,
         rows: feature_rows.Rows,
         missing: list[int],
-        workers: workers_lib.Workers,
     ) -> None:
         """Computes and writes the missing chunks, in order.
 
         Each worker computes its share. Then all have all features, and one worker of those that
         share a folder writes them.
         """
+        workers = self._workers
         writes = shared_folder.is_writer(folder, workers)
         numbers = np.concatenate(
             [np.arange(rows.chunk_length(n)) + n * feature_rows.CHUNK_SIZE for n in missing]
@@ -232,8 +231,7 @@ class FeatureCache:
         """Computes the features of rows, (n,) numbers: (B, 2048) arrays, in order."""
         batch = batch_size(self.strategy)
         step = pipelined.Pipelined(steps.make_feature_step(self.network, self.strategy))
-        share = workers_lib.Workers(self.strategy).share
-        images = rows.images(numbers, batch, self.preprocessing, share)
+        images = rows.images(numbers, batch, self.preprocessing, self._workers.share)
         iterator = input_pipeline.distribute(images, self.strategy)
         for start in range(0, len(numbers), batch):
             try:

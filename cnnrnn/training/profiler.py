@@ -5,6 +5,8 @@ import pathlib
 import tensorflow as tf
 from absl import logging
 
+from cnnrnn.settings import run as run_settings
+
 
 class Profiler:
     """Records the steps of a process from one to another.
@@ -15,7 +17,7 @@ class Profiler:
     """
 
     def __init__(self, steps: str, folder: pathlib.Path):
-        self._first, self._last = parse(steps)
+        self._first, self._last = run_settings.profiled_steps(steps) or (0, -1)
         self._folder = folder
         self._done = 0
         self._recording = False
@@ -38,9 +40,3 @@ class Profiler:
             f"profile: steps {self._first} to {min(self._last, self._done)} are in "
             f"{self._folder / 'plugins' / 'profile'}; TensorBoard shows them with the package xprof"
         )
-
-
-def parse(steps: str) -> tuple[int, int]:
-    """The first and the last step of --profile_steps; (0, -1) for ''."""
-    first, last = map(int, steps.split(",")) if steps else (0, -1)
-    return first, last

@@ -15,6 +15,7 @@ import tensorflow as tf
 from cnnrnn import errors, phases
 from cnnrnn.commands import cluster
 from cnnrnn.runs import run_folder
+from cnnrnn.system import scheduler
 from cnnrnn.training import trainer
 from tests import helpers
 
@@ -99,13 +100,12 @@ def test_all_stop_at_one_step_if_one_worker_is_stopped(small_config):
 @pytest.mark.slow
 def test_a_worker_with_other_flags_is_named(small_config):
     """Each worker by itself, as a scheduler starts them."""
-    addresses = [f"127.0.0.1:{port}" for port in cluster.free_ports(2)]
+    addresses = scheduler.local_addresses(2)
     processes = []
     for index in range(2):
-        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = os.environ | {
             "PYTHONPATH": str(helpers.REPOSITORY),
-            "TF_CONFIG": str(task).replace("'", '"'),
+            scheduler.TF_CONFIG: scheduler.tf_config(addresses, index),
         }
         settings = small_config.replace(label_smoothing=0.1 * index)
         processes.append(
