@@ -11,11 +11,12 @@ from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.models import cnn_branch
 from cnnrnn.models import network as network_lib
+from cnnrnn.training import fused_optimizers
 
 _KINDS = {
-    "rmsprop": keras.optimizers.RMSprop,
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
+    "rmsprop": fused_optimizers.RMSprop,
+    "adam": fused_optimizers.Adam,
+    "adamw": fused_optimizers.AdamW,
     "sgd": keras.optimizers.SGD,
 }
 _ONECYCLE_WARMUP = 1 / 4  # of the steps
@@ -47,7 +48,7 @@ def create(
     factors = rate_factors(
         network, config.finetuning.layer_decay, settings.rnn_rate_factor[phase.index]
     )
-    if set(factors) != {1.0}:  # else Keras's own class, as in earlier runs
+    if set(factors) != {1.0}:  # else the plain class, as in earlier runs
         kind = _with_rates(kind, factors)
     optimizer = kind(learning_rate(schedule), **arguments)
     if name == "adamw":
