@@ -86,5 +86,5 @@ def test_the_change_of_a_step_of_rmsprop_is_no_state(one_replica):
         for index in range(2):
             optimizer._changes(index).assign(tf.fill(variables[index].shape, np.float32(1e30)))
         optimizer.apply([tf.constant(random(number, v.shape)) for v in variables], variables)
-    for value, variable in zip(expected, variables):
+    for value, variable in zip(expected, variables, strict=False):
         np.testing.assert_array_equal(value, variable.numpy())
