@@ -16,7 +16,7 @@ venv=${CNNRNN_VENV:-$here/.venv}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 suits='import pip, sys; v = sys.version_info[:2]; print(*v); sys.exit(not (3, 11) <= v <= (3, 13))'
 py=$venv/bin/python log=$venv/install.log lock=$venv.lock
-incomplete=$venv/.incomplete # exists during an installation; if one was interrupted, .venv is created again
+incomplete=$venv/.incomplete # exists while requirements.txt is installed; if that is interrupted, .venv is created again
 table=$here/cnnrnn/commands/commands.tsv # WORD, MODULE ("-": a command of this script), GROUPS, OPTIONS, HELP
 
 say() { printf 'run.sh: %s\n' "$*" >&2; }
@@ -33,7 +33,7 @@ help() {
   echo "./run.sh COMMAND [FLAGS]    (the first time, this creates .venv and installs requirements.txt)"
   commands help_line
   cat <<'TEXT'
-`./run.sh phase1 --help` lists the flags of phase1. Without --dataset and --flagfile, flags.txt is read first: the built-in sample.
+`./run.sh phase1 --help` lists the flags of phase1. Without --dataset or --flagfile, commands read flags.txt: the built-in sample.
 PYTHON=/path/to/python chooses the interpreter of the environment, CNNRNN_VENV=/a/folder its location.
 With an NVIDIA driver, commands that use GPUs install requirements-gpu.txt, too (2.8 GB to download), unless
 CUDA_VISIBLE_DEVICES is -1.
@@ -68,8 +68,9 @@ unknown() { # suggests the commands that share the longest beginning with $1, at
 }
 find_python() { # sets python and version to the first suitable interpreter; found names an unsuitable one
   local name answer
+  if [ -n "${PYTHON-}" ]; then set -- "$PYTHON"; else set -- python3.13 python3.12 python3.11 python3 python; fi
   python='' version='' found='no Python'
-  for name in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
+  for name in "$@"; do
     # It has to be run: pyenv has shims for versions that are not installed.
     answer=$("$name" -c 'import sys; print("%d.%d %s" % (sys.version_info[:2] + (sys.executable,)))' 2>/dev/null) || continue
     case $answer in 3.1[123]\ *) version=${answer%% *} python=${answer#* }; return ;; esac
@@ -78,9 +79,10 @@ find_python() { # sets python and version to the first suitable interpreter; fou
 }
 make_venv() {
   local fix="install Python 3.11, 3.12 or 3.13, or set PYTHON=/path/to/python, and run this again"
-  [ ! -d "$venv" ] || rmdir "$venv" 2>/dev/null || [ -e "$venv/pyvenv.cfg" ] || [ -e "$incomplete" ] ||
-    die 2 "$venv exists and is not a Python environment: move it away and run this again"
+  [ ! -d "$venv" ] || rmdir "$venv" 2>/dev/null || [ -e "$venv/.installed-requirements.txt" ] || [ -e "$incomplete" ] ||
+    die 2 "$venv is no environment that run.sh can use or has made: move it away, or give another CNNRNN_VENV"
   find_python
+  [ -n "$python" ] || [ -z "${PYTHON-}" ] || die 2 "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13"
   [ -n "$python" ] || command -v uv >/dev/null || die 2 "found $found: $fix"
   [ ! -e "$venv" ] || say "removing $venv, which is incomplete or has an unsuitable Python"
   rm -rf "$venv"; mkdir "$venv"; : >"$incomplete"
@@ -133,7 +135,8 @@ environment() { # environment FILE WHAT: on return, the requirements of FILE are
   if ! ready "$1"; then # again: another run.sh may have installed it meanwhile
     if [ -e "$incomplete" ] || ! stamp "$1" >/dev/null; then make_venv; fi
     say "installing $2"
-    : >"$incomplete"; : >"$log"
+    [ "$1" != requirements.txt ] || : >"$incomplete"
+    : >"$log"
     if ! packages "$1" 2>&1 | while IFS= read -r line; do
       printf '%s\n' "$line" >>"$log"
       case $line in *Downloading*\([0-9][0-9]*M*B\)) say "$line" ;; esac # 10 MB and more
@@ -149,6 +152,7 @@ environment() { # environment FILE WHAT: on return, the requirements of FILE are
 
 gpu() { # whether to install the GPU libraries: the command uses GPUs, there is an NVIDIA driver, and they are not hidden
   local root=${CNNRNN_DRIVER_ROOT:-} # for tests: the folder in which the driver's files are looked for, instead of /
+  case " $* " in *' --help '* | *' -h '* | *' --helpfull '*) return 1 ;; esac
   case "$module/$word/ $marks " in -/test/*) ;; -/* | *' cpu '*) return 1 ;; esac
   [ "$(uname -m)" = x86_64 ] || return 1 # TensorFlow for other processors does not use GPUs
   [ -e "$root/dev/nvidiactl" ] || [ -e "$root/usr/lib/wsl/lib/libcuda.so.1" ] || return 1 # Linux, WSL
@@ -173,7 +177,7 @@ commands find_module
 [ -n "$module" ] || unknown "$word"
 case $word in help | completion) "$word"; exit ;; esac
 environment requirements.txt "TensorFlow and the rest of requirements.txt: about 700 MB to download, 1 to 3 minutes"
-! gpu || gpu_environment \
+! gpu "$@" || gpu_environment \
   "NVIDIA's libraries, because this machine has an NVIDIA driver: 2.8 GB to download, 4.2 GB on disk, 2 to 10 minutes"
 [ "$word" != serve ] || environment requirements-serve.txt "the web server: a few seconds"
 export PYTHONPATH=$here

@@ -181,6 +181,14 @@ def test_interpreters_that_are_too_old_or_do_not_run(fresh, tools):
     assert "found only Python 3.9: install Python 3.11, 3.12 or 3.13" in result.stderr
 
 
+def test_an_interpreter_that_was_asked_for_is_not_replaced_by_another(fresh, tools):
+    fake(tools, "python3.12", f'exec "{sys.executable}" "$@"')
+    result = run(fresh, tools, "phase1", PYTHON="/nowhere/python")
+    assert result.returncode == 2
+    assert "PYTHON=/nowhere/python is not Python 3.11, 3.12 or 3.13" in result.stderr
+    assert not (fresh / ".venv").exists()
+
+
 def test_a_python_without_its_venv_package(fresh, tools):
     python = tools / "python3.12"
     fake(tools, "python3.12", f'case $2 in *version*) echo "3.12 {python}";; *) exit 1; esac')
@@ -392,12 +400,20 @@ def test_an_interrupted_installation_of_the_gpu_libraries_ends_the_command(with_
     assert (interrupted.returncode, interrupted.stdout) == (130, ""), interrupted.stderr
     assert "warning" not in interrupted.stderr
     assert not (project / "another.lock").exists()
+    # Nothing but this installation is repeated, and without it the rest is still usable.
+    python.unlink()
+    real.rename(python)
+    for changed, said in (({"CUDA_VISIBLE_DEVICES": "-1"}, False), ({}, True)):
+        again = changes | changed | {"CNNRNN_VENV": str(project / "another")}
+        result = run(project, tools, "phase1", **again)
+        assert result.returncode == 0 and "creating" not in result.stderr
+        assert ("NVIDIA" in result.stderr) == said
 
 
 @pytest.mark.parametrize(
     "command, expected",
     [("check-gpu", True), ("predict", True), ("test", True)]
-    + [(word, False) for word in ("data", "export", "tensorboard", "bench", "check")],
+    + [(word, False) for word in ("data", "export", "cluster", "tensorboard", "bench", "check")],
 )
 def test_commands_without_gpus_do_not_install_their_libraries(
     with_gpu_libraries, command, expected
@@ -405,6 +421,12 @@ def test_commands_without_gpus_do_not_install_their_libraries(
     project, tools, changes = with_gpu_libraries
     result = run(project, tools, command, **changes)
     assert result.returncode == 0 and ("NVIDIA" in result.stderr) == expected
+
+
+def test_help_does_not_install_the_gpu_libraries(with_gpu_libraries):
+    project, tools, changes = with_gpu_libraries
+    result = run(project, tools, "phase1", "--help", **changes)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_an_interrupted_installation_starts_again(fresh, tools, installed):
@@ -438,8 +460,18 @@ def test_a_folder_that_is_not_an_environment_is_not_removed(fresh, tools, tmp_pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").touch()
     result = run(fresh, tools, "phase1", CNNRNN_VENV=str(tmp_path / "mine"))
-    assert result.returncode == 2 and "is not a Python environment" in result.stderr
+    assert result.returncode == 2 and "is no environment that run.sh can use" in result.stderr
     assert (tmp_path / "mine/thesis.txt").exists()
+
+
+def test_an_environment_of_the_user_is_not_removed(fresh, tools, tmp_path):
+    """It cannot be used, because it has no pip, as those that uv makes."""
+    (tmp_path / "mine/bin").mkdir(parents=True)
+    (tmp_path / "mine/pyvenv.cfg").touch()
+    fake(tmp_path / "mine/bin", "python", "exit 1")
+    result = run(fresh, tools, "phase1", CNNRNN_VENV=str(tmp_path / "mine"))
+    assert result.returncode == 2 and "is no environment that run.sh can use" in result.stderr
+    assert (tmp_path / "mine/bin/python").exists()
 
 
 def test_a_second_run_waits_and_takes_over_the_lock_of_a_dead_process(installed):

@@ -41,12 +41,13 @@ def record(folder: run_folder.RunFolder, phase: phases.Phase, name: str) -> dict
 
 
 def settings(folder: run_folder.RunFolder, phase: phases.Phase) -> config_lib.Config:
-    """The settings of a phase that config.json holds.
+    """The settings of a phase that config.json holds, for one process, also if several trained it.
 
     Raises:
         UsageError: there are none, or they are damaged.
     """
     try:
-        return config_lib.from_json(record(folder, phase, "config.json"))
+        recorded = config_lib.from_json(record(folder, phase, "config.json"))
     except ValueError as error:
         raise errors.UsageError(f"{folder.root / 'config.json'} is damaged: {error}") from error
+    return recorded.replace(strategy="auto")
