@@ -146,9 +146,11 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
     try:
         run(positional, config)
     except tf.errors.ResourceExhaustedError as error:
-        raise errors.RunError(
-            f"out of memory ({text_lib.first_line(error)}): give a smaller --batch_size."
-        ) from error
+        reason = text_lib.first_line(error)
+        # TensorFlow's name for other limits of the machine, too.
+        if any(text in reason for text in ("No space left", "Too many open files")):
+            raise errors.RunError(reason) from error
+        raise errors.RunError(f"out of memory ({reason}): give a smaller --batch_size.") from error
     return 0
 
 

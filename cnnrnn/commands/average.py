@@ -43,6 +43,11 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     original = recorded_run.find(arguments[0], config)
     ends = [_require(original, phase) for phase in _TRAINED]
     settings = recorded_run.settings(original, phases.PHASE2)
+    if settings.training.init_from:
+        raise errors.UsageError(
+            f"phase 2 of {original.root} started from {settings.training.init_from}, not from the "
+            "phase 1 beside it: an average of the two would belong to neither."
+        )
     alpha = config.averaging.alpha
     settings = settings.replace(
         run=config.run.name or f"{original.root.name}-average-{alpha:g}",
@@ -66,7 +71,7 @@ def _require(folder: run_folder.RunFolder, phase: phases.Phase) -> best_weights.
     if best is None:
         raise errors.UsageError(
             f"{folder.root} has no best weights of {phase.name}, and the average is of both "
-            "phases: train both first."
+            "phases: train phase 1, then phase 2, in the same run."
         )
     return best
 

@@ -69,7 +69,8 @@ def _settings(
 ) -> config_lib.Config:
     """The recorded settings of a phase, for a run folder at `root`; on GPUs --deterministic."""
     recorded = recorded_run.settings(original, phase)
-    if recorded.training.max_minutes[phase.index]:
+    best = best_weights.find(original.best, phase)
+    if recorded.training.max_minutes[phase.index] or best.is_within_epoch:
         raise errors.UsageError(
             f"{phase.name} of {original.root} may have been ended by --max_minutes, so its length "
             "may depend on the speed of the machine: it cannot be reproduced."

@@ -28,6 +28,20 @@ class Features(Protocol):
         """Reads features in a pipeline: (B,) int64 indices in the split -> (B, 2048) float32."""
 
 
+class ConstantFeatures:
+    """Stands in for features whose values do not matter.
+
+    Args:
+        width: of one image's features.
+    """
+
+    def __init__(self, width: int):
+        self._width = width
+
+    def of(self, indices: tf.Tensor) -> tf.Tensor:
+        return tf.fill((indices.shape[0], self._width), 0.5)
+
+
 def training(
     split: splits.Split,
     samples: training_samples_lib.TrainingSamples,

@@ -13,7 +13,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.system import console, pipelined
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.training import cost, dry_run, steps, train_state
+from cnnrnn.training import cost, steps, train_state
 
 _TIMED_SECONDS = 3.0
 _TIMED_STEPS = 2  # at least
@@ -70,7 +70,7 @@ class Session:
             ),
             batch_size=size or self.batch_size,
             start=0,
-            features=dry_run.ConstantFeatures(width) if cached else None,
+            features=input_pipeline.ConstantFeatures(width) if cached else None,
         )
         return input_pipeline.distribute(batches, self.strategy)
 

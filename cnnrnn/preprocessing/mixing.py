@@ -88,9 +88,10 @@ class Mixing:
 
         gray = (size, shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, 1)
         sequence = mixed(tf.reshape(batch["sequence"], gray))
+        if "image" in batch:  # else the network has no CNN
+            batch["image"] = mixed(batch["image"])
         return {
             **batch,
-            "image": mixed(batch["image"]),
             "sequence": tf.reshape(sequence, batch["sequence"].shape),
             "other_label": tf.gather(batch["label"], partners),
             "share": outside + (inside - outside) * area,

@@ -12,6 +12,8 @@ from cnnrnn import errors, metrics, phases
 from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
 
+_STEP = "-step"  # in the name of weights within an epoch
+
 
 @dataclasses.dataclass(frozen=True)
 class Best:
@@ -32,6 +34,11 @@ class Best:
     phase: str
     epoch: int
     validation: metrics.Means
+
+    @property
+    def is_within_epoch(self) -> bool:
+        """Whether they are of an epoch that --max_minutes had cut off."""
+        return _STEP in self.weights.name
 
 
 def save(
@@ -59,7 +66,7 @@ def save(
     Raises:
         RunError: they cannot be written; the previous ones stay.
     """
-    within = f"-step{step:06d}" if step else ""
+    within = f"{_STEP}{step:06d}" if step else ""
     weights = directory / f"{phase.name}-epoch{epoch:04d}{within}.weights.h5"
     try:
         directory.mkdir(parents=True, exist_ok=True)

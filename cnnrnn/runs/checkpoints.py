@@ -28,7 +28,7 @@ from cnnrnn.system import text as text_lib
 
 _KEEP = 2
 _PREFIX = "variables"
-_TIMES = ("seconds", "cpu_seconds")  # of a position, in the metadata of a checkpoint
+_PLAIN = ("seconds", "cpu_seconds", "validated")  # of a position, in a checkpoint's metadata
 
 
 class _DamagedError(Exception):
@@ -44,6 +44,7 @@ class Position:
     Attributes:
         epoch: finished epochs.
         step: finished steps of the current epoch.
+        validated: the number of these after which there was a validation, by --max_minutes.
         totals: (4,) float64, the sums of the current epoch (`metrics.sums`).
         best: the best validation value so far, of the figure that the phase selects by.
         seconds: of training and validation so far. No variable, since no step depends on it.
@@ -54,6 +55,7 @@ class Position:
         self.epoch, self.step = 0, 0
         self.totals, self.best = np.zeros(4), phase.worst
         self.seconds = self.cpu_seconds = 0.0
+        self.validated = 0
         self._variables = {
             "epoch": tf.Variable(0, dtype=tf.int64, trainable=False),
             "step": tf.Variable(0, dtype=tf.int64, trainable=False),
@@ -67,9 +69,9 @@ class Position:
         self.step += 1
 
     def end_epoch(self) -> None:
-        """Counts a finished epoch and resets step and totals."""
+        """Counts a finished epoch and resets steps and totals."""
         self.epoch += 1
-        self.step, self.totals = 0, np.zeros(4)
+        self.step, self.validated, self.totals = 0, 0, np.zeros(4)
 
     def trackables(self) -> dict[str, tf.Variable]:
         """The variables by their keys in a checkpoint."""
@@ -168,8 +170,8 @@ class Checkpoints:
                 continue
             self._move_aside(damaged, folder)
             self._position.from_variables()
-            for name in _TIMES:
-                setattr(self._position, name, metadata.get(name, 0.0))  # earlier versions lack it
+            for name in _PLAIN:
+                setattr(self._position, name, metadata.get(name, 0))  # earlier versions lack it
             self._saved_at = time.monotonic()
             return folder
         if folders:
@@ -238,7 +240,7 @@ class Checkpoints:
         except errors.RunError as error:
             if self._policy.on_failure == "stop":
                 raise
-            logging.warning(f"{error} Training continues, as --on_save_failure=continue asks")
+            logging.warning(f"{error} Going on without it, as --on_save_failure=continue asks")
             return False
         return True
 
@@ -255,8 +257,8 @@ class Checkpoints:
             atomic_files.check_free_space(
                 self._directory, 1.02 * self._bytes(), "saving", atomic_files.KEEPS_EARLIER
             )
-            times = {name: getattr(self._position, name) for name in _TIMES}
-            metadata = self._metadata() | times
+            plain = {name: getattr(self._position, name) for name in _PLAIN}
+            metadata = self._metadata() | plain
             with checksummed.writing(self._directory / f"{number:08d}", metadata) as folder:
                 self._position.to_variables()
                 self._checkpoint.write(str(folder / _PREFIX))

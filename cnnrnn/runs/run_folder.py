@@ -108,7 +108,8 @@ class RunFolder:
                     f"cannot write to the run folder {self.root} ({error.strerror}): give another "
                     "--runs_dir, or fix its permissions."
                 ) from error
-            for folder in (self.root, self.best, *self.root.glob("checkpoints/*")):
+            written = (*self.root.glob("checkpoints/*"), *self.root.glob("events/*/*"))
+            for folder in (self.root, self.best, *written):
                 checksummed.clean_up(folder)
             self.config()
             self.manifest()
@@ -170,7 +171,8 @@ class RunFolder:
         differences = [
             f"--{name}={str(before[name]) or empty} (now {str(current[name]) or empty})"
             for name in current
-            if before[name] != current[name]
+            # --epochs is part of one of them only, if a schedule differs, which is named as well.
+            if name in before and before[name] != current[name]
         ]
         if differences:
             raise errors.UsageError(

@@ -50,7 +50,9 @@ class OptimizationSettings:
     accumulation_steps: tuple[int, int] = fields.setting(
         (1, 1),
         "Compute each batch in this many parts, one after another, and sum their gradients: the "
-        "same step in less memory. BatchNorm in training then uses the statistics of each part.",
+        "same step in less memory. Unlike Keras's gradient_accumulation_steps, --batch_size stays "
+        "the number of images per update. BatchNorm in training then uses the statistics of each "
+        "part.",
         fields.POSITIVE,
     )
     ema: float = fields.setting(

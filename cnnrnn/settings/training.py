@@ -18,8 +18,8 @@ class TrainingSettings:
     )
     init_from: str = fields.setting(
         "",
-        "A run folder whose best weights the phase starts from, instead of ImageNet weights "
-        "(phase 1) or this run's own phase 1 (phase 2).",
+        "A run folder: the phase starts from the best weights of the last phase that was trained "
+        "there, instead of ImageNet weights (phase 1) or this run's own phase 1 (phase 2).",
     )
     rnn_weights: str = fields.setting(
         "",
@@ -46,8 +46,8 @@ class TrainingSettings:
     )
     max_minutes: tuple[float, float] = fields.setting(
         (0.0, 0.0),
-        "Stop a phase once it has trained and validated for this many minutes, all its processes "
-        "together: it is saved and evaluated, and more minutes continue it. 0: no limit.",
+        "Stop a phase once it has trained and validated for this many minutes, over all its "
+        "starts: it is saved and evaluated, and more minutes continue it. 0: no limit.",
         fields.NOT_NEGATIVE,
     )
     cnn_image_size: str = fields.setting(

@@ -11,7 +11,7 @@ from cnnrnn.system import memory, progress
 
 PHASES = ("phase1", "phase2")
 # In the line that is printed when a phase starts or resumes training; `verify-resume` waits for it.
-PHASE_STARTS = "parameters train"
+PHASE_STARTS = "trainable parameters"
 
 # Peak memory of whole training steps of phase 2 on a CPU in float32 with 100 classes: 4.2, 7.6 and
 # 12.3 GB at batch sizes 4, 16 and 32, linear within 0.1 GB.

@@ -29,16 +29,6 @@ from cnnrnn.training import (
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
 
 
-class ConstantFeatures:
-    """Stands in for cached features: the cost of a step does not depend on their values."""
-
-    def __init__(self, width: int):
-        self._width = width
-
-    def of(self, indices: tf.Tensor) -> tf.Tensor:
-        return tf.fill((indices.shape[0], self._width), 0.5)
-
-
 def measure(
     phase_name: str, config: config_lib.Config, build: network_lib.Build | None = None
 ) -> cost.PhaseCost:
@@ -116,6 +106,7 @@ class _DryRun:
         )
         eval_size = config.data.eval_image_size or shapes.IMAGE_SIZE
         caches = not self.phase.train_cnn and config.training.feature_cache_dir is not None
+        caches = caches and network.uses_cnn
         views = samples.view_count
         computed = []  # (image size, number of images) of each call that computes features
         cache_validation = caches and feature_cache.pays(schedule.epochs)
@@ -130,13 +121,14 @@ class _DryRun:
             if caches and pays and part.size not in cached_sizes:
                 cached_sizes.add(part.size)
                 computed.append((part.size, views * len(train)))
-            cached = part.size in cached_sizes
+            cached = part.size in cached_sizes or not network.uses_cnn
             rate = self._rate(train_step, batch_size, samples.of_size(part.size), cached=cached)
             seconds += part_images / rate
         eval_step = steps.make_eval_step(network, strategy)
         plain = training_samples.TrainingSamples(samples.order, samples.preprocessing)
         evaluated = plain.of_size(eval_size)
-        eval_rate = self._rate(eval_step, batch_size, evaluated, cached=cache_validation)
+        cached = cache_validation or not network.uses_cnn
+        eval_rate = self._rate(eval_step, batch_size, evaluated, cached=cached)
         return {
             "features": self._features(plain, computed),
             "training": cost.Part(
@@ -177,7 +169,8 @@ class _DryRun:
             samples,
             batch_size=batch_size,
             start=0,
-            features=ConstantFeatures(width) if cached else None,
+            # The cost of a step does not depend on their values.
+            features=input_pipeline.ConstantFeatures(width) if cached else None,
         )
         iterator = input_pipeline.distribute(batches, self.strategy)
 

@@ -27,6 +27,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -126,7 +127,10 @@ class FeatureCache:
         else:
             samples = None
         rows = feature_rows.Rows(split, name, samples)
-        folder, missing = self._find(rows)
+        key = self._key(rows)
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        folder = self.directory / digest[:32]
+        missing = self._missing(folder, rows)
         # Each worker may have a folder of its own, from which other chunks are missing.
         lacks = np.isin(np.arange(rows.chunks), missing).astype(np.int32)
         missing = list(map(int, np.flatnonzero(self._workers.sums(lacks))))
@@ -136,7 +140,7 @@ class FeatureCache:
             logging.info(f"feature cache: not written for {name}: {left}, and caching costs {cost}")
             return None
         if missing:
-            self._check_free_space(folder, rows, len(missing))
+            self._prepare(folder, key, rows, len(missing))
             self._compute(folder, rows, missing)
         else:
             logging.info(f"feature cache: {rows} from {folder}")
@@ -151,9 +155,9 @@ class FeatureCache:
     def _width(self) -> int:
         return self.network.cnn.output.shape[-1]
 
-    def _find(self, rows: feature_rows.Rows) -> tuple[pathlib.Path, list[int]]:
-        """The folder of the features, and the numbers of missing or damaged chunks."""
-        key = {
+    def _key(self, rows: feature_rows.Rows) -> dict[str, Any]:
+        """All that determines the features."""
+        return {
             "format": _FORMAT,
             "weights": xception_weights.tensors_sha256(self.network.cnn.get_weights()),
             # Keys and values are those of existing caches: renaming one would orphan them.
@@ -165,8 +169,9 @@ class FeatureCache:
             **devices_lib.arithmetic(),
             **rows.augmentation,
         }
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        folder = self.directory / digest[:32]
+
+    def _missing(self, folder: pathlib.Path, rows: feature_rows.Rows) -> list[int]:
+        """The numbers of missing or damaged chunks."""
         missing = []
         for number in range(rows.chunks):
             path = _chunk(folder, number)
@@ -175,15 +180,21 @@ class FeatureCache:
             elif problem := _problem(path, (rows.chunk_length(number), self._width)):
                 missing.append(number)
                 logging.warning(f"feature cache: {path} {problem}; computing it again")
+        return missing
+
+    def _prepare(
+        self, folder: pathlib.Path, key: dict[str, Any], rows: feature_rows.Rows, chunks: int
+    ) -> None:
+        """Writes the key and reports the size of a split's features.
+
+        Raises:
+            RunError: the folder cannot be written, or lacks the space for the missing chunks.
+        """
         try:
-            if missing and not (folder / "key.json").exists():
+            if not (folder / "key.json").exists():
                 atomic_files.write_json(folder / "key.json", {**key, "split": rows.name})
         except OSError as error:
             raise _write_error(folder, error) from error
-        return folder, missing
-
-    def _check_free_space(self, folder: pathlib.Path, rows: feature_rows.Rows, chunks: int) -> None:
-        """Reports the size of a split's features; raises RunError if the missing do not fit."""
         row_bytes = 4 * self._width
         total = len(rows) * row_bytes
         need = min(chunks * feature_rows.CHUNK_SIZE * row_bytes, total)

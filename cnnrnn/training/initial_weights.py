@@ -161,8 +161,8 @@ def warn_of_newer_phase1(folder: run_folder.RunFolder) -> None:
     if best is not None and best.weights.name not in started_from:
         logging.info(
             f"note: phase 1 has found better weights, {best.weights.name}, since {name} started "
-            f"from {started_from}. To start from the new ones, run phase2 with "
-            f"--init_from={folder.root} --run=NAME."
+            f"from {started_from}. To start again from the new ones, delete "
+            f"{folder.checkpoints(phases.PHASE2)} and {folder.best / name}.json."
         )
 
 

@@ -1,4 +1,4 @@
-"""Cached features of the frozen CNN for the training and validation of a phase."""
+"""Features that replace the CNN's input in the training and validation of a phase."""
 
 import tensorflow as tf
 
@@ -14,7 +14,9 @@ Features = input_pipeline.Features
 
 
 class PhaseFeatures:
-    """The features that a phase can cache: none if it trains the CNN, or without --feature_cache.
+    """Cached features of the frozen CNN: none if a phase trains it, or without --feature_cache.
+
+    For a network without a CNN they are constants, and its images are not computed.
 
     Args:
         phase: which phase.
@@ -37,6 +39,8 @@ class PhaseFeatures:
         self, split: splits.Split, samples: training_samples_lib.TrainingSamples, passes: float
     ) -> Features | None:
         """Features of the training images, where they pay off for this many more passes."""
+        if not self._network.uses_cnn:
+            return self._constant
         cache = self._cache(samples.preprocessing)
         return cache and cache.features(split, "train", passes, samples)
 
@@ -44,8 +48,14 @@ class PhaseFeatures:
         self, split: splits.Split, preprocessing: views_lib.Preprocessing, passes: float
     ) -> Features | None:
         """Features of the validation images, likewise."""
+        if not self._network.uses_cnn:
+            return self._constant
         cache = self._cache(preprocessing)
         return cache and cache.features(split, "validation", passes)
+
+    @property
+    def _constant(self) -> Features:
+        return input_pipeline.ConstantFeatures(self._network.cnn.output.shape[-1])
 
     def _cache(self, preprocessing: views_lib.Preprocessing) -> feature_cache.FeatureCache | None:
         if self._directory is None:

@@ -1,9 +1,10 @@
 """What a phase writes into the run folder: checkpoints, best weights, summaries, first images."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, metrics, phases
@@ -13,6 +14,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.runs import checkpoints as checkpoints_lib
+from cnnrnn.system import atomic_files
 from cnnrnn.training import initial_weights, tensorboard, train_batch, training_batches
 
 
@@ -51,7 +53,7 @@ class Recorder:
         try:
             yield
         finally:
-            self._summaries.close()
+            self._attempt(self._summaries.close)
 
     def start(self, config: config_lib.Config, batches: training_batches.TrainingBatches) -> None:
         """Records the first images and the flags of a phase that starts.
@@ -64,12 +66,12 @@ class Recorder:
         first = batches.first()
         path = self._folder.train_batch(self._phase)
         drawn = train_batch.write(path, first, self._data.class_names)
-        self._summaries.start(config, self._network, first, drawn)
+        self._attempt(lambda: self._summaries.start(config, self._network, first, drawn))
 
     def batch_loss(self, loss: float, step: int) -> None:
         """Records the loss of a step."""
         if self._writes:
-            self._summaries.batch_loss(loss, step)
+            self._attempt(lambda: self._summaries.batch_loss(loss, step))
 
     def keep_if_best(
         self, validation: metrics.Means, position: checkpoints_lib.Position, *, step: int
@@ -125,9 +127,11 @@ class Recorder:
             rates: see `tensorboard.Summaries.epoch`.
             step: steps done at its end.
         """
-        if self._writes:
-            self._summaries.epoch(train, predictions.means, rates, step)
-            self._summaries.predictions(self._data, predictions, preprocessing, step)
+        if not self._writes:
+            return
+        summaries = self._summaries
+        self._attempt(lambda: summaries.epoch(train, predictions.means, rates, step))
+        self._attempt(lambda: summaries.predictions(self._data, predictions, preprocessing, step))
 
     def save(self) -> None:
         """Saves a checkpoint, after the summaries up to it.
@@ -137,6 +141,21 @@ class Recorder:
         """
         if not self._writes:
             return
-        self._summaries.flush()
+        self._attempt(self._summaries.flush)
         self._checkpoints.save()
         initial_weights.mark_checkpoint(self._folder, self._phase)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Writes summaries, under --on_save_failure.
+
+        Raises:
+            RunError: they cannot be written, e.g. on a full disk.
+        """
+
+        def attempt() -> None:
+            try:
+                write()
+            except tf.errors.OpError as error:
+                raise atomic_files.write_error(self._folder.root, error) from error
+
+        self._checkpoints.attempt(attempt)

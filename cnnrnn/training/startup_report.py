@@ -12,6 +12,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, memory, progress
+from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import cost, optimizers, size_schedule
 
 _TIMED_STEPS = 3
@@ -140,25 +141,26 @@ def report_phase2_memory(
         return
     available += memory.resident()  # what phase 1 uses is free again for phase 2
     batch_size = config.training.batch_size[phases.PHASE2.index]
+    workers = workers_lib.Workers(strategy).count
     settings = config.optimization
     parts = settings.accumulation_steps[phases.PHASE2.index]
     sizes = image_sizes.parse(config.training.cnn_image_size)[phases.PHASE2.index]
     size = {
         "parameters": network.model.count_params(),
         "half": network.precision != "float32",
-        "replicas": strategy.num_replicas_in_sync,
+        "replicas": strategy.num_replicas_in_sync // workers,
         "more_arrays": (settings.ema > 0) + (parts > 1),
         "image_size": max(each.size for each in sizes),
     }
-    need = cost.phase2_memory(batch_size // parts, **size)
+    need = cost.phase2_memory(batch_size // workers // parts, **size)
     estimate = (
-        f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate); "
-        f"{memory.text(available)} are available"
+        f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate)"
+        f"{' on each worker' if workers > 1 else ''}; {memory.text(available)} are available"
     )
     if need <= available:
         logging.info(f"memory: {estimate}")
         return
-    largest = cost.largest_phase2_batch(available, **size) * parts
+    largest = cost.largest_phase2_batch(available, **size) * parts * workers
     phase1_batch = config.training.batch_size[phases.PHASE1.index]
     fix = f"give --batch_size={phase1_batch},{largest} at most"
     logging.warning(

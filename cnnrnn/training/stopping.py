@@ -51,13 +51,15 @@ class Stopping:
             return f"{name}: all {self._epochs} epochs are done. " + (
                 "Give more --epochs to continue, or another --run=NAME to start again."
                 if self._can_grow
-                else "Their number is part of its schedule: to train on, give --init_from="
+                else "--schedule or --cnn_image_size change over them, so that more cannot be "
+                f"added. To train on from the best weights of this run, give --init_from="
                 f"{self._folder.root} and another --run=NAME."
             )
         left = f"{position.epoch} of {self._epochs} epochs"
         if position.step:
             left += f" and {position.step:,} steps"
-        if self.is_out_of_time:
+        # A phase that was stopped before the validation that ends it is not over.
+        if self.is_out_of_time and position.step == position.validated:
             return (
                 f"{name} has used its --max_minutes={self._minutes:g} after {left}: give more to "
                 "continue."

@@ -84,7 +84,10 @@ class PhaseTrainer:
             phase, folder, data, network, self._checkpoints, self._workers.is_chief
         )
         self._stopping = stopping.Stopping(phase, config, folder, self._position)
-        self._profiler = profiler.Profiler(config.run.profile_steps, folder.events(phase, "train"))
+        self._profiler = profiler.Profiler(
+            config.run.profile_steps if self._workers.is_chief else "",
+            folder.events(phase, "train"),
+        )
         self._requests = requests.Requests(self._workers, self._checkpoints, self._stopping)
 
     def train(self) -> bool:
@@ -139,7 +142,8 @@ class PhaseTrainer:
         if restored is not None:
             if phase is phases.PHASE2 and not config.training.init_from:
                 initial_weights.warn_of_newer_phase1(folder)
-            folder.record(phase, config, self._data, content)
+            if not self._stopping.reason:  # else nothing is trained with these settings
+                folder.record(phase, config, self._data, content)
             logging.info(
                 f"{phase.name}: resumes from {restored}, {self._position.epoch} epochs and "
                 f"{self._position.step} steps done"
@@ -239,6 +243,7 @@ class PhaseTrainer:
                             self._position,
                             step=self._position.step % schedule.steps_per_epoch,
                         )
+                    self._position.validated = self._position.step
                     self._end_epoch(result, predictions, preprocessing, is_best)
         except errors.Stopped:
             self._save()

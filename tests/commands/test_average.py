@@ -134,6 +134,15 @@ def test_a_run_without_both_phases_is_refused(trained):
             average.run(arguments, trained)
 
 
+def test_phases_that_do_not_belong_together_are_refused(both):
+    path = both.run_dir / "config.json"
+    recorded = json.loads(path.read_text())
+    recorded["phase2"]["init_from"] = "runs/another"
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(errors.UsageError, match="started from runs/another, not from the phase 1"):
+        averaged(both, 0.5)
+
+
 def test_other_images_and_classes_are_refused(both, images):
     root = both.run_dir
     record = json.loads((root / "config.json").read_text())

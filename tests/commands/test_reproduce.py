@@ -50,6 +50,27 @@ def test_a_phase_that_time_may_have_ended_is_not_reproduced(trained):
         reproduce.run([str(trained.run_dir)], trained, ("false",))
 
 
+def test_weights_within_an_epoch_are_not_reproduced(trained):
+    """--max_minutes ended the phase there, and it was continued without a limit."""
+    (path,) = (trained.run_dir / "best").glob("phase1-epoch*.weights.h5")
+    partial = path.with_name(path.name.replace(".weights", "-step000001.weights"))
+    path.rename(partial)
+    record = trained.run_dir / "best" / "phase1.json"
+    checksummed.write_json(record, checksummed.read_json(record) | {"weights": partial.name})
+    with pytest.raises(errors.UsageError, match="phase1 of .* may have been ended by --max_min"):
+        reproduce.run([str(trained.run_dir)], trained, ("false",))
+
+
+def test_a_run_of_several_workers_is_reproduced_by_one_process(trained):
+    path = trained.run_dir / "config.json"
+    record = json.loads(path.read_text())
+    record["phase1"]["strategy"] = "multiworker"
+    path.write_text(json.dumps(record))
+    folder = run_folder.RunFolder(trained.run_dir)
+    settings = reproduce._settings(folder, phases.PHASE1, trained.run_dir.with_name("other"))
+    assert settings.run.strategy == "auto"
+
+
 def test_differences_of_the_machine_and_of_the_weights_are_reported(trained, capsys):
     root = trained.run_dir
     for name, change in (

@@ -269,7 +269,7 @@ def test_on_save_failure_continue_warns_and_saves_the_next_one(tmp_path, monkeyp
         patch.setattr(tf.train.Checkpoint, "write", full_disk)
         saved.checkpoints.save()
     warning = capsys.readouterr().out
-    assert "No space left" in warning and "Training continues" in warning
+    assert "No space left" in warning and "Going on without it" in warning
     saved.checkpoints.save()
     assert Saved(tmp_path).checkpoints.restore() == tmp_path / "00000002"
 

@@ -56,11 +56,19 @@ def test_opening_creates_the_folder_and_leaves_nothing_in_it_if_unused(folder):
 
 
 def test_opening_cleans_up_after_killed_processes(begun):
-    for parent in (begun.root, begun.checkpoints(phases.PHASE1)):
+    events = begun.events(phases.PHASE1, "train")
+    events.mkdir(parents=True)
+    for parent in (begun.root, begun.checkpoints(phases.PHASE1), events):
         (parent / ".partial-1-x").mkdir()
     with begun.opened():
         pass
     assert not list(begun.root.rglob(".partial-*"))
+
+
+def test_a_rate_that_falls_now_is_named_by_its_schedule(begun):
+    changed = CONFIG.replace(schedule=("cosine", "cosine"))
+    with pytest.raises(errors.UsageError, match="--schedule=constant .now cosine."):
+        begun.check(phases.PHASE1, changed, DATA)
 
 
 def test_of_simultaneous_starts_one_succeeds_and_the_others_are_refused(folder):

@@ -26,6 +26,7 @@ def measure(monkeypatch, one_replica):
         ({"epochs": (1, 1)}, None),  # caching would cost the one pass that it saves
         ({"epochs": (2, 1), "samples_per_epoch": (8, 8)}, 9),  # only validation pays off
         ({"feature_cache": "off"}, None),
+        ({"fusion": "rnn"}, None),  # there is no CNN
     ],
 )
 def test_features_are_timed_where_caching_pays_off(measure, small_config, changes, expected):

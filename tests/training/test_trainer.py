@@ -21,7 +21,7 @@ from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import console, memory, stop_signals
-from cnnrnn.training import steps
+from cnnrnn.training import steps, tensorboard
 from tests import (
     conftest,
     helpers,
@@ -237,11 +237,15 @@ def test_a_run_killed_in_an_epoch_resumes_from_its_checkpoint(
 
 
 def test_a_finished_phase_is_reported_and_changes_nothing(trained, capsys):
-    before = {path: path.stat().st_mtime_ns for path in trained.run_dir.rglob("*.h5")}
-    phase1(trained)
+    def times():
+        files = (*trained.run_dir.rglob("*.h5"), trained.run_dir / "config.json")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
+    phase1(trained.replace(epochs=(1, 2)))
     output = capsys.readouterr().out
-    assert "phase1 is done" not in output and "all 2 epochs are done" in output
-    assert before == {path: path.stat().st_mtime_ns for path in trained.run_dir.rglob("*.h5")}
+    assert "phase1 is done" not in output and "all 1 epochs are done" in output
+    assert before == times()
 
 
 def test_phase2_without_phase1_is_refused(small_config):
@@ -532,6 +536,24 @@ def test_a_full_disk_at_a_checkpoint_is_reported(small_config, monkeypatch):
     monkeypatch.setattr(tf.train.Checkpoint, "write", full)
     with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
         phase1(small_config)
+
+
+@pytest.mark.parametrize("on_failure", ["stop", "continue"])
+def test_a_full_disk_at_the_curves_is_reported(small_config, monkeypatch, capsys, on_failure):
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "events; No space left on device")
+
+    monkeypatch.setattr(tensorboard.Summaries, "flush", full)
+    config = small_config.replace(on_save_failure=on_failure)
+    if on_failure == "stop":
+        with pytest.raises(errors.RunError, match="cannot save to .*No space left"):
+            phase1(config)
+    else:
+        phase1(config)
+        assert "No space left on device" in capsys.readouterr().out
+    assert run_folder.RunFolder(config.run_dir).has_checkpoint(phases.PHASE1) == (
+        on_failure == "continue"
+    )
 
 
 def test_free_space_is_checked_before_writing(small_config, monkeypatch):

@@ -5,6 +5,7 @@ import gc
 import json
 import pathlib
 import shutil
+import signal
 import types
 import weakref
 
@@ -14,7 +15,9 @@ import tensorflow as tf
 
 from cnnrnn import errors, phases, shapes
 from cnnrnn.commands import evaluate, export, train
+from cnnrnn.evaluation import predictions
 from cnnrnn.export import loader
+from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, classifier, run_folder
 from cnnrnn.training import steps, stopping, trainer
 from tests import (
@@ -251,6 +254,50 @@ def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, c
     assert last_position(config) == (3, 0)
     run(phases.PHASE1, config.replace(patience=(0, 0)))
     assert last_position(config) == (5, 0)
+
+
+def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
+    trained, monkeypatch
+):
+    config = trained.replace(run="timed", max_minutes=(1.0, 1.0), init_from=str(trained.run_dir))
+    clock = iter(range(0, 10**6, 10))  # ten seconds between two steps
+    times = types.SimpleNamespace(monotonic=lambda: next(clock), process_time=lambda: 0.0)
+    monkeypatch.setattr(stopping, "time", times)
+
+    def stopped(*_, **__):
+        raise errors.Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions.Evaluator, "predict", stopped)
+        with pytest.raises(errors.Stopped):
+            run(phases.PHASE2, config)
+    best = run_folder.RunFolder(config.run_dir).best
+    assert best_weights.find(best, phases.PHASE2) is None
+    for _ in range(2):  # the second time nothing is trained
+        run(phases.PHASE2, config)
+        assert best_weights.find(best, phases.PHASE2).epoch == 1
+        assert last_position(config, phases.PHASE2) == (0, 7)
+
+
+@pytest.mark.usefixtures("small_network")
+@pytest.mark.parametrize("settings", [{}, {"mixup": 0.4, "augmentation": "flip"}])
+def test_nothing_of_a_cnn_that_the_network_lacks_is_computed(
+    small_config, tmp_path, monkeypatch, settings
+):
+    seen = set()
+    logits = network_lib.Network.logits
+    monkeypatch.setattr(
+        network_lib.Network,
+        "logits",
+        lambda self, batch, training: seen.update(batch) or logits(self, batch, training),
+    )
+    cache = tmp_path / "own"
+    config = small_config.replace(fusion="rnn", feature_cache=str(cache), **settings)
+    train.run((), config)
+    assert "features" in seen and "image" not in seen
+    assert not cache.exists()
+    results = json.loads((config.run_dir / "results.json").read_text())
+    assert results["branches"]["cnn"]["std"] == 0
 
 
 def test_a_phase_out_of_time_is_saved_and_evaluated_and_resumes(trained, monkeypatch, capsys):
