@@ -1,4 +1,4 @@
-"""Forty image files: every supported format, and every kind of damage."""
+"""Image files: every supported format, and every kind of damage."""
 
 import io
 import os
@@ -16,6 +16,8 @@ def encoded(format, mode="RGB", size=SIZE, **options):
     rng = np.random.default_rng(7)
     pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
     image = PIL.Image.fromarray(pixels).resize(size).convert(mode)
+    if mode == "RGBA":
+        image.putalpha(100)
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
@@ -64,6 +66,13 @@ def png16():
     return buffer.getvalue()
 
 
+def many_scans(count):
+    """A progressive JPEG whose last scan is repeated: each takes time, and few bytes."""
+    whole = encoded("JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * count + whole[-2:]
+
+
 def flipped(content, at):
     changed = bytearray(content)
     changed[at] ^= 0xFF
@@ -86,7 +95,9 @@ FILES = {
     "bilevel.png": (encoded("PNG", "1"), None),
     "good.bmp": (encoded("BMP"), None),
     "good.gif": (encoded("GIF"), None),
+    "gray.bmp": (encoded("BMP", "L"), None),
     "good.webp": (encoded("WEBP"), None),
+    "lossless.webp": (encoded("WEBP", lossless=True), None),
     "animated.gif": (animated("GIF"), None),
     "png called.jpg": (PNG, None),
     "jpeg_called.png": (JPEG, None),
@@ -110,11 +121,18 @@ FILES = {
     "phone.avif": (encoded("AVIF"), "is AVIF, which"),
     "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500), "is not a"),
     "animated.webp": (animated("WEBP"), "is an animated WebP"),
+    "palette.bmp": (encoded("BMP", "P"), "a BMP with a palette"),
+    "transparent.webp": (encoded("WEBP", "RGBA"), "a WebP with transparency"),
+    "transparent_lossless.webp": (encoded("WEBP", "RGBA", lossless=True), "a WebP with transpar"),
+    "scans.jpg": (many_scans(200), "a JPEG with too many scans"),
     "bomb.png": (png_bomb(), "million pixels"),
     "bomb.gif": (gif_bomb(), "million pixels .in 2 frames"),
     "huge_header.jpg": (JPEG.replace(b"\x00\x20\x00\x28", b"\xff\xff\xff\xff", 1), "million pix"),
 }
 BAD = {name for name, (_, problem) in FILES.items() if problem}
+
+# Bad ones that TensorFlow decodes all the same: to gigabytes, for minutes, in wrong colors.
+DECODABLE = {"bomb.png", "bomb.gif", "huge_header.jpg", "scans.jpg", "palette.bmp"}
 
 
 def write(folder: pathlib.Path) -> None:

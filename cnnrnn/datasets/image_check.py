@@ -153,7 +153,9 @@ def has_usual_suffix(path: str, info: ImageInfo) -> bool:
 
 
 def reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's message without the names of its node and function."""
+    """TensorFlow's message without the names of its node and function; of an assertion, its text."""
+    if asserted := re.search(r"assertion failed: \[([^\]]+)\]", error.message):
+        return asserted[1]
     message = text_lib.first_line(error)
     message = re.sub(r"\{\{function_node .*?\}\} ", "", message)
     return re.sub(r" ?\[(Op:|\[).*", "", message).rstrip(". ")

@@ -21,7 +21,7 @@ from cnnrnn.settings import paths
 from cnnrnn.system import progress
 
 # Increase it when the same image may get another info: older entries are then stale.
-_VERSION = 1
+_VERSION = 2
 _BATCH = 256  # images between two updates of the progress line
 _TABLE = """CREATE TABLE IF NOT EXISTS info
     (name BLOB PRIMARY KEY, stamp TEXT, label INTEGER, info TEXT) WITHOUT ROWID"""
@@ -62,7 +62,10 @@ def examine(
                     indices = missing[start : start + _BATCH]
                     results = pool.map(lambda index: _examine(source, index, max_pixels), indices)
                     new = dict(zip(indices, results, strict=True))
-                    _write(database, [(*identities[index], *new[index]) for index in indices])
+                    # One that could not be read is not stored: it may be readable the next time,
+                    # and its size and time of change do not show that.
+                    read = [index for index in indices if new[index][1].sha256]
+                    _write(database, [(*identities[index], *new[index]) for index in read])
                     known |= new
                     bar.update(len(known))
     # Labels of files are not taken from the database: a class that is added renumbers the others.
@@ -89,8 +92,6 @@ def _database() -> Iterator[sqlite3.Connection]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         database = _connect(path)
-        # Its name in earlier versions, which nothing reads any more.
-        path.with_name("pictures.sqlite").unlink(missing_ok=True)
     except (OSError, sqlite3.Error) as error:
         logging.warning(f"cannot use earlier checks in {path} ({error}): checking all images again")
         damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(

@@ -91,8 +91,6 @@ def restructure(source: pathlib.Path, destination: pathlib.Path) -> Summary:
         _check_destination(opened, destination, folders, lists)
         for parent in (destination, destination / "train", destination / "val"):
             checksummed.clean_up(parent)
-            for path in parent.glob(".*.partial"):  # left by an earlier version
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
         todo = [folder for folder in folders if not folder.path.exists()]
         copied = sum(len(folder.files) for folder in todo)
         done = 0
@@ -154,10 +152,8 @@ def _check_destination(
     expected |= {destination / name for name in lists}
     for parent in (destination, destination / "train", destination / "val"):
         for path in sorted(parent.iterdir()) if parent.is_dir() else ():
-            # What a killed copy was writing is named .partial-PROCESS-NAME; .NAME.partial if an
-            # earlier version wrote it.
+            # What a killed copy was writing is named .partial-PROCESS-NAME.
             name = re.sub(rf"^{re.escape(atomic_files.TEMPORARY)}\d+-", "", path.name)
-            name = re.sub(r"^\.(.+)\.partial$", r"\1", name)
             if path.with_name(name) not in expected:
                 raise errors.UsageError(
                     f"{path}: was not written by this command; move it elsewhere, or give an empty "

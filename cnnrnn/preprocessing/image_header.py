@@ -1,12 +1,17 @@
 """The number of pixels in an image's header, as TensorFlow ops, to be checked before decoding.
 
-A small file can decode to gigabytes. These are ops because an exported model contains only ops.
+A small file can decode to gigabytes, or for minutes. These are ops because an exported model
+contains only ops.
 Offsets are those of the formats' specifications (PNG: ISO 15948; GIF89a; BMP; WebP: RFC 9649).
 """
 
 import tensorflow as tf
 
 _HEAD_BYTES = 32
+_JPEG_SCAN = (0xFF, 0xDA)
+# A progressive JPEG usually has ten scans. Each may be empty, and takes as long as a full one.
+_JPEG_MAX_SCANS = 100
+_BMP_PALETTE_AT, _BMP_COLOR_BYTES = 14, 4  # the palette begins after both headers
 _GIF_FRAME, _GIF_EXTENSION = 0x2C, 0x21
 _GIF_MAX_STEP_BYTES = 1024  # a frame's header with 256 colors, or a sub-block of 255 bytes
 # A step is a sub-block; a block takes as long as 16. This many hold 50 MB and take two seconds.
@@ -20,12 +25,13 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         encoded: () string.
 
     Returns:
-        () int64, for a GIF the sum of all frames; 0 for other formats than the five that can be
-        decoded.
+        () int64, for a GIF the sum of all frames; 0 for other formats than the five that are
+        supported.
 
     Raises:
-        tf.errors.InvalidArgumentError: the header of a JPEG is damaged, or a GIF has too many
-            blocks.
+        tf.errors.InvalidArgumentError: the header of a JPEG is damaged, a JPEG has too many scans
+            or a GIF too many blocks, or the image is of a kind that TensorFlow does not read: a BMP
+            with a palette of colors, a WebP with transparency.
     """
     start = tf.strings.substr(encoded, 0, _HEAD_BYTES)
     head = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
@@ -40,10 +46,26 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(digits * tf.constant([256**i for i in range(size)], tf.int64))
 
     def jpeg() -> tf.Tensor:
-        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64))
+        data = tf.io.decode_raw(encoded, tf.uint8)
+        starts = (data[:-1] == _JPEG_SCAN[0]) & (data[1:] == _JPEG_SCAN[1])
+        scans = tf.math.count_nonzero(starts)
+        most = tf.constant(_JPEG_MAX_SCANS, tf.int64)
+        few = tf.debugging.assert_less_equal(scans, most, "a JPEG with too many scans")
+        with tf.control_dependencies([few]):
+            return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64))
 
     def webp() -> tf.Tensor:
         bits = number(21, 4)
+        is_transparent = (begins(b"VP8X", 12) & (head[20] // 16 % 2 == 1)) | (
+            begins(b"VP8L", 12) & (bits // 2**28 % 2 == 1)
+        )
+        opaque = tf.debugging.Assert(
+            ~is_transparent, ["a WebP with transparency, which TensorFlow does not read"]
+        )
+        with tf.control_dependencies([opaque]):
+            return tf.identity(webp_size(bits))
+
+    def webp_size(bits: tf.Tensor) -> tf.Tensor:
         return tf.case(
             [
                 (begins(b"VP8X", 12), lambda: (number(24, 3) + 1) * (number(27, 3) + 1)),
@@ -53,8 +75,15 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         )
 
     def bmp() -> tf.Tensor:
+        colors = _bmp_colors(encoded, number(14, 4), number(10, 4))
+        is_gray = tf.reduce_all(colors == tf.range(tf.shape(colors)[0])[:, tf.newaxis])
+        plain = tf.debugging.Assert(
+            (number(28, 2) != 8) | is_gray,
+            ["a BMP with a palette, whose colors TensorFlow does not read"],
+        )
         height = number(22, 4)  # above 2**31 it is negative: rows are stored top to bottom
-        return number(18, 4) * tf.minimum(height, 2**32 - height)
+        with tf.control_dependencies([plain]):
+            return number(18, 4) * tf.minimum(height, 2**32 - height)
 
     return tf.case(
         [
@@ -72,11 +101,28 @@ def limited(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """Returns an encoded image, () string, unchanged if it is small enough to be decoded.
 
     Raises:
-        tf.errors.InvalidArgumentError: it has more than `max_pixels` pixels, or see `pixels`.
+        tf.errors.InvalidArgumentError: it has more than `max_pixels` pixels, it is of another
+            format (TensorFlow would decode JPEG XL, whose size is not known here), or see `pixels`.
     """
-    small = tf.debugging.assert_less_equal(pixels(encoded), tf.constant(max_pixels, tf.int64))
-    with tf.control_dependencies([small]):
+    count = pixels(encoded)
+    known = tf.debugging.assert_positive(count, "an image of another format")
+    small = tf.debugging.assert_less_equal(count, tf.constant(max_pixels, tf.int64))
+    with tf.control_dependencies([known, small]):
         return tf.identity(encoded)
+
+
+def _bmp_colors(encoded: tf.Tensor, header_bytes: tf.Tensor, pixels_at: tf.Tensor) -> tf.Tensor:
+    """The palette of a BMP with 8 bits per pixel, (colors, 3) int32: blue, green and red.
+
+    Args:
+        encoded: the file.
+        header_bytes: size of its second header.
+        pixels_at: where the palette ends.
+    """
+    start = tf.minimum(_BMP_PALETTE_AT + header_bytes, pixels_at)
+    data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)[start:pixels_at]
+    whole = tf.size(data) // _BMP_COLOR_BYTES * _BMP_COLOR_BYTES
+    return tf.reshape(data[:whole], (-1, _BMP_COLOR_BYTES))[:256, :3]
 
 
 def _gif_pixels(encoded: tf.Tensor) -> tf.Tensor:

@@ -20,8 +20,10 @@ RGB_VERSION = 2
 def decode(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG, BMP, GIF (first frame) or static WebP into 8-bit RGB.
 
-    Gray, palette, CMYK and 16-bit images become RGB; an alpha channel is dropped. The format is
-    detected from the bytes, not from a file name. A JPEG is rotated as its EXIF orientation says.
+    Gray, palette, CMYK and 16-bit images become RGB; an alpha channel is dropped. The exceptions
+    are a WebP with alpha, which fails, and a BMP with a palette, whose colors would be wrong:
+    `image_header` finds both. The format is detected from the bytes, not from a file name. A JPEG
+    is rotated as its EXIF orientation says.
 
     Args:
         encoded: () string.

@@ -1,12 +1,13 @@
 """Each image is checked once, until it changes; a damaged index is created again."""
 
+import errno
 import os
 
 import pytest
 
 from cnnrnn import config as config_lib
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import image_check, image_index
+from cnnrnn.datasets import example_source, image_check, image_index
 from cnnrnn.settings import paths
 
 
@@ -39,12 +40,18 @@ def test_images_are_checked_again_only_if_they_change(images, checked):
     assert len(checked) == 1 + 27
 
 
-def test_the_index_of_earlier_versions_is_removed(images):
-    old = paths.cache_dir() / "pictures.sqlite"
-    old.parent.mkdir(parents=True, exist_ok=True)
-    old.touch()
-    load(images)
-    assert not old.exists() and old.with_name("images.sqlite").exists()
+def test_an_image_that_could_not_be_read_is_read_again(images, monkeypatch):
+    """Neither a permission nor a disk that recovers changes a file's size or time."""
+
+    def fails(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    config = config_lib.Config.of(dataset=str(images))
+    with monkeypatch.context() as patch:
+        patch.setattr(example_source, "read_file", fails)
+        data = dataset_lib.examine(config)
+    assert {info.problem for info in data.train.infos} == {"cannot be read (Input/output error)"}
+    assert not any(info.problem for info in dataset_lib.examine(config).train.infos)
 
 
 def test_a_killed_check_resumes(images, checked, monkeypatch):

@@ -48,6 +48,21 @@ def test_a_gif_of_headers_only_is_refused_early(headers):
         pixels(bad_images.encoded("GIF")[:-1] + headers + b";")
 
 
+@pytest.mark.parametrize("signature", [b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n", b"II*\0", b""])
+def test_other_formats_are_not_passed_on_to_the_decoder(signature):
+    """TensorFlow decodes JPEG XL, too, and its pixels are not counted here."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of another format"):
+        image_header.limited(tf.constant(signature + bytes(100)), 10**9)
+
+
+def test_the_colors_of_a_small_palette_are_found():
+    image = PIL.Image.new("RGB", (9, 5), (200, 30, 10)).quantize(4)
+    file = io.BytesIO()
+    image.save(file, "BMP")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a BMP with a palette"):
+        pixels(file.getvalue())
+
+
 @pytest.mark.parametrize("lossless", [True, False])
 def test_lossy_and_lossless_webp(lossless):
     content = bad_images.encoded("WEBP", size=(300, 17), lossless=lossless)
