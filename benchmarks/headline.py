@@ -1,4 +1,4 @@
-"""The record of accuracy on tiny-imagenet-100: curves, looks at the validation images, a table.
+"""The record of accuracy on tiny-imagenet-100: curves, evaluations on validation images, a table.
 
     python -m benchmarks.headline add RUN NAME [--after=NAME]
     python -m benchmarks.headline table

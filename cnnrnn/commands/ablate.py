@@ -22,6 +22,7 @@ from cnnrnn.runs import event_files, identity, run_folder
 from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files, console
 from cnnrnn.system import devices as devices_lib
+from cnnrnn.training import class_weights
 
 CONTROLS = tuple(ablation_report.NAMES)  # values of --fusion
 _PHASES = {"phase1": (phases.PHASE1,), "both": (phases.PHASE1, phases.PHASE2)}
@@ -32,13 +33,18 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Trains all networks and writes the comparison into RUN.ablation.
 
     Raises:
-        UsageError: --fusion is a control itself, or a network was trained with other settings.
+        UsageError: --fusion is a control itself, --max_minutes would end the networks after
+            different numbers of steps, or a network was trained with other settings.
         UsageError, RunError, Stopped: as in training.
     """
     if config.network.fusion in CONTROLS:
         raise errors.UsageError(
             f"--fusion={config.network.fusion} is a control of the comparison: give the fusion "
             "that is to be compared with it."
+        )
+    if any(config.training.max_minutes):
+        raise errors.UsageError(
+            "--max_minutes would end the slower networks after fewer images: give --epochs instead."
         )
     root = config.run_dir.with_name(f"{config.run_dir.name}.ablation")
     strategy = devices_lib.strategy(config.run.logical_cpus)
@@ -83,7 +89,10 @@ def _trained(
     folder, phase = run_folder.RunFolder(config.run_dir), todo[-1]
     asked = {
         "fingerprint": data.fingerprint,
+        "resize_method": config.data.resize_method,
         "epochs": list(config.training.epochs),
+        "patience": list(config.training.patience),
+        **class_weights.content(config, data, class_weights.resolve(config, data)),
         **{each.name: identity.of(each, config.to_json()) for each in todo},
     }
     if (folder.root / _RESULT).exists():

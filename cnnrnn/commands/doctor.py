@@ -25,6 +25,7 @@ _SMALL_SIDE = 16  # pixels; smaller images show little
 _LONG = 8  # ratio of the sides from which resizing to a square leaves little of an image
 _BAD = "bad image"
 _FEW = 10  # training images of a class
+_SPLITS = ("training", "validation")
 _SHOWN = 5  # findings of each kind that are printed
 
 
@@ -54,10 +55,16 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     problems: list[str] = []
     with console.captured() as messages:
-        examined = dataset_lib.examine(config, problems.append)
-    splits = {"training": examined.train}
-    if examined.validation is not None:
-        splits["validation"] = examined.validation
+        examined = dataset_lib.used(config, dataset_lib.examine(config, problems.append))
+        splits = {"training": examined.train}
+        if examined.validation is not None:
+            splits["validation"] = examined.validation
+        try:
+            divided = dict(zip(_SPLITS, dataset_lib.divide(config, examined), strict=True))
+        except errors.UsageError as error:
+            if not problems:  # else it may follow from these
+                problems.append(str(error))
+            divided = splits
     source = "folder" if config.data.table is None else "table"
     findings = [
         *(Finding(source, "", text_lib.printable(problem), bad=True) for problem in problems),
@@ -66,8 +73,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             for message in messages
         ),
         *_images(splits),
-        *_duplicates(splits, examined.class_names),
-        *_classes(splits, examined.class_names),
+        *_duplicates(divided, examined.class_names),
+        *_classes(divided, examined.class_names),
     ]
     findings.sort(key=lambda finding: not finding.bad)
     images = sum(map(len, splits.values()))
@@ -78,9 +85,10 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     logging.info(f"complete report: {report}.txt, {report}.json")
     bad = sum(finding.bad for finding in findings)
     if bad:
+        skip = any(finding.kind == _BAD for finding in findings)
         raise errors.RunError(
             f"{text_lib.printable(config.data.dataset)} cannot be trained on as it is: {bad:,} "
-            "problem(s) listed. Bad images can be left out with --bad_images=skip."
+            f"problem(s) listed.{' Bad images can be left out with --bad_images=skip.' * skip}"
         )
 
 
@@ -161,8 +169,7 @@ def _classes(
         counts = np.bincount(labels, minlength=len(class_names))
         for class_name, count in zip(class_names, counts, strict=True):
             if count == 0:
-                bad = name != "validation"
-                yield Finding("empty class", class_name, f"no {name} images", bad=bad)
+                yield Finding("empty class", class_name, f"no {name} images")
             elif count < _FEW and name == "training":
                 yield Finding("small class", class_name, f"{count} {name} images")
 

@@ -1,12 +1,13 @@
 """`evaluate`: scores a run's best weights on the validation split, or on test images."""
 
+import json
 from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import logging
 
 from cnnrnn import config as config_lib
-from cnnrnn import phases
+from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.evaluation import report
@@ -35,6 +36,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         folder.check_data(config, data)
         if config.evaluation.test_dataset:
             data = dataset_lib.load_test(config, data)
+            _check_not_another(folder, data)
         precision = config.training.precision
         with strategy.scope():
             network = network_lib.build(
@@ -44,6 +46,17 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
                 variant=folder.variant(best.phase),
             )
         evaluate(folder, config, data, network, strategy)
+
+
+def _check_not_another(folder: run_folder.RunFolder, data: dataset_lib.Dataset) -> None:
+    """Raises UsageError if the results of other test images would be overwritten."""
+    if not folder.results.exists():
+        return
+    evaluated = json.loads(folder.results.read_text(encoding="utf-8"))["dataset"]
+    if evaluated != data.name:
+        raise errors.UsageError(
+            f"{folder.evaluation} holds the evaluation of {evaluated}: rename or remove it first."
+        )
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from cnnrnn.system import atomic_files, devices
 from cnnrnn.system import text as text_lib
 
 _FOLDER = "explanations"
+_MOST_CLASSES = 20  # in a figure
 _MAX_STEM_BYTES = 150  # a file name can have 255, and a prefix and a suffix are added
 
 
@@ -28,10 +29,14 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         config: `model`, `top` and `max_megapixels` are used.
 
     Raises:
-        UsageError: if there are no images, or no trained run.
+        UsageError: if there are no images, or no trained run, or --top is too large.
         RunError: if some images cannot be read, raised after explaining the others; or if a PNG
             cannot be written.
     """
+    if config.prediction.top > _MOST_CLASSES:
+        raise errors.UsageError(
+            f"--top={config.prediction.top}: a figure has room for {_MOST_CLASSES} classes."
+        )
     paths = image_paths.expand(arguments)
     root = config.model_dir
     classifier = classifier_lib.load(

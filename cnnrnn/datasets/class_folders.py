@@ -110,18 +110,25 @@ def _report_empty(folder: str, on_problem: OnProblem) -> None:
 def _walk(
     folder: str, on_problem: OnProblem, skipped: collections.Counter[str]
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields (folder, folders in it, images in it) for a folder and those below; follows links.
-
-    Args:
-        folder: where to begin.
-        on_problem: called with each folder that cannot be read.
-        skipped: counts other files by suffix.
-    """
+    """`walk`, with its errors as problems."""
 
     def unreadable(error: OSError) -> None:
         path = text_lib.printable(str(error.filename))
         on_problem(f"{path} cannot be read ({error.strerror}): fix or remove it.")
 
+    return walk(folder, unreadable, skipped)
+
+
+def walk(
+    folder: str, unreadable: Callable[[OSError], None], skipped: collections.Counter[str]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields (folder, folders in it, images in it) for a folder and those below; follows links.
+
+    Args:
+        folder: where to begin.
+        unreadable: called for each folder that cannot be read.
+        skipped: counts other files by suffix.
+    """
     visited: set[tuple[int, int]] = set()
     for directory, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         info = os.stat(directory)

@@ -63,20 +63,26 @@ class Examined:
     validation: splits.Split | None
 
 
-def examine(config: config_lib.Config, on_problem: Callable[[str], None] | None = None) -> Examined:
+def examine(
+    config: config_lib.Config,
+    on_problem: Callable[[str], None] | None = None,
+    *,
+    is_test: bool = False,
+) -> Examined:
     """Prepares (downloads) a data set and checks every image.
 
     Args:
         config: its `data` settings.
         on_problem: called with each problem of one class or one folder, which is then skipped. By
             default the first is raised.
+        is_test: whether the data set is that of --test_dataset.
 
     Raises:
         UsageError: the data set does not exist, or is not one of labelled images.
         RunError: downloading or reading failed.
     """
     name = config.data.dataset
-    builder = tfds_builders.build(config, on_problem)
+    builder = tfds_builders.build(config, on_problem, is_test)
     image, label = tfds_builders.image_and_label(builder, name)
     train = _examine_split(config, builder, "train", image, label)
     validation_name = tfds_builders.validation_name(builder, name)
@@ -116,10 +122,7 @@ def load(config: config_lib.Config) -> Dataset:
         UsageError: the data set cannot be trained on as it is.
         RunError: downloading or reading failed.
     """
-    examined = examine(config)
-    if config.data.fold and examined.validation is not None:
-        logging.info("note: --fold is given, so the validation split of the data set is not used")
-        examined = dataclasses.replace(examined, validation=None)
+    examined = used(config, examine(config))
     class_names = examined.class_names
     if not examined.train:
         raise errors.UsageError(
@@ -127,11 +130,47 @@ def load(config: config_lib.Config) -> Dataset:
             "of images."
         )
     _report_bad_images(config, examined)
+    train, validation = divide(config, examined)
+    dataset = Dataset(
+        name=text_lib.printable(config.data.dataset),
+        class_names=class_names,
+        train=train,
+        validation=validation,
+        fingerprint=_fingerprint(len(class_names), train, validation),
+        split_here=examined.validation is None,
+    )
+    fold = f", fold {config.data.fold}" if config.data.fold else ""
+    logging.info(
+        f"data: {dataset.name}{fold}, {len(class_names)} classes, {len(train):,} training and "
+        f"{len(validation):,} validation images, fingerprint {dataset.fingerprint[:12]}"
+    )
+    if dataset.validation_in_training:
+        logging.info(
+            f"note: {dataset.validation_in_training:,} of the validation images are training "
+            f"images, too, byte for byte. `{text_lib.program()} doctor` lists them"
+        )
+    return dataset
+
+
+def used(config: config_lib.Config, examined: Examined) -> Examined:
+    """The images that --fold leaves: it takes the validation images from the training images."""
+    if not config.data.fold or examined.validation is None:
+        return examined
+    logging.info("note: --fold is given, so the validation split of the data set is not used")
+    return dataclasses.replace(examined, validation=None)
+
+
+def divide(config: config_lib.Config, examined: Examined) -> tuple[splits.Split, splits.Split]:
+    """The training and the validation split, without images that cannot be trained on.
+
+    Raises:
+        UsageError: the images cannot be divided as asked for, or too few are left.
+    """
+    class_names = examined.class_names
     train = _without_bad_images(config, examined.train, "training")
-    split_here = examined.validation is None
     if config.data.fold:
         train, validation = splits.fold(train, config, class_names)
-    elif split_here:
+    elif examined.validation is None:
         train, validation = splits.cut(train, config, class_names)
     else:
         validation = _without_bad_images(config, examined.validation, "validation")
@@ -140,20 +179,7 @@ def load(config: config_lib.Config) -> Dataset:
         validation, config.data.validation_per_class, config.data.split_seed
     )
     _check_classes(config, train, class_names)
-    dataset = Dataset(
-        name=text_lib.printable(config.data.dataset),
-        class_names=class_names,
-        train=train,
-        validation=validation,
-        fingerprint=_fingerprint(len(class_names), train, validation),
-        split_here=split_here,
-    )
-    fold = f", fold {config.data.fold}" if config.data.fold else ""
-    logging.info(
-        f"data: {dataset.name}{fold}, {len(class_names)} classes, {len(train):,} training and "
-        f"{len(validation):,} validation images, fingerprint {dataset.fingerprint[:12]}"
-    )
-    return dataset
+    return train, validation
 
 
 def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
@@ -168,11 +194,16 @@ def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
         RunError: downloading or reading failed.
     """
     config = config.replace(dataset=config.evaluation.test_dataset, archive="")
-    examined = examine(config)
-    if examined.validation is not None:
-        examined = dataclasses.replace(examined, train=examined.validation, validation=None)
-    _report_bad_images(config, examined)
-    test = _without_bad_images(config, examined.train, "test")
+    if config.data.is_built or config.data.table is not None:
+        config = config.replace(class_separator="")  # of the run's folders
+    try:
+        examined = examine(config, is_test=True)
+        if examined.validation is not None:
+            examined = dataclasses.replace(examined, train=examined.validation, validation=None)
+        _report_bad_images(config, examined)
+        test = _without_bad_images(config, examined.train, "test")
+    except errors.UsageError as error:
+        raise errors.UsageError(str(error).replace("--dataset=", "--test_dataset=")) from error
     label_of = {name: label for label, name in enumerate(trained.class_names)}
     names = [examined.class_names[label] for label in test.labels]
     unknown = sorted(set(names) - label_of.keys())
@@ -213,7 +244,7 @@ def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
     if config.data.bad_images == "stop":
         raise errors.UsageError(
             f"{message}. Fix or remove them, or leave them out with --bad_images=skip. "
-            f"`{text_lib.program()} doctor` with the same flags lists them all."
+            f"`{text_lib.program()} doctor` of the same data set lists them all."
         )
     logging.warning(f"{message}. They are left out (--bad_images=skip)")
 
@@ -230,7 +261,7 @@ def _without_bad_images(config: config_lib.Config, split: splits.Split, name: st
         raise errors.UsageError(
             f"none of the {len(split):,} {name} images of {_shown(config)} can be read, so "
             f"--bad_images=skip leaves no {name} split: fix the images. "
-            f"`{text_lib.program()} doctor` with the same flags lists them all."
+            f"`{text_lib.program()} doctor` of the same data set lists them all."
         )
     return split.take(good)
 

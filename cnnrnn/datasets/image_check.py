@@ -153,7 +153,7 @@ def has_usual_suffix(path: str, info: ImageInfo) -> bool:
 
 
 def reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's message without the names of its node and function; of an assertion, its text."""
+    """TensorFlow's message without the names of node and function; the text of an assertion."""
     if asserted := re.search(r"assertion failed: \[([^\]]+)\]", error.message):
         return asserted[1]
     message = text_lib.first_line(error)

@@ -25,6 +25,7 @@ from cnnrnn.system import text as text_lib
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
+_SHOWN = 5  # folders in a message
 
 OnProblem = class_folders.OnProblem
 Examples = tuple[tuple[str, int], ...]  # (path, label), in canonical order
@@ -89,7 +90,10 @@ class _Folder:
 
 
 def build(
-    roots: Sequence[pathlib.Path], on_problem: OnProblem | None = None, separator: str = ""
+    roots: Sequence[pathlib.Path],
+    on_problem: OnProblem | None = None,
+    separator: str = "",
+    is_test: bool = False,
 ) -> FolderBuilder:
     """Detects the layout of each folder and lists the images.
 
@@ -98,6 +102,7 @@ def build(
         on_problem: called with each problem of one class or one folder, which is then skipped. By
             default the first is raised.
         separator: see `class_folders.read`.
+        is_test: whether these are images of --test_dataset, which may be of one class.
 
     Returns:
         A builder with the split 'train' and, if a folder has one, 'validation'.
@@ -110,7 +115,7 @@ def build(
     _check_folders(roots)
     folders = [_read(root, separator, on_problem) for root in roots]
     train = _merged([folder.train for folder in folders])
-    if len(train) < 2:
+    if len(train) < (1 if is_test else 2):
         only = f" (only {text_lib.printable(next(iter(train)))!r})" if train else ""
         raise errors.UsageError(
             f"{' and '.join(folder.shown for folder in folders)} holds {len(train)} class "
@@ -164,6 +169,17 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
         )
     train_dir = _first_split(root, TRAIN_NAMES)
     validation_dir = _first_split(root, VALIDATION_NAMES) if train_dir else None
+    others = [
+        entry.name
+        for entry in class_folders.subfolders(root)
+        if train_dir and pathlib.Path(entry.path) not in (train_dir, validation_dir)
+    ]
+    if others:
+        names = text_lib.printable(", ".join(others[:_SHOWN]))
+        logging.info(
+            f"note: not used in {shown}, because it has {train_dir.name}/: {names}"
+            f"{', ...' if others[_SHOWN:] else ''}"
+        )
     if train_dir is None and not class_folders.subfolders(root):
         raise errors.UsageError(
             f"{shown} has no folders in it: put the images of each class into a folder named after "
@@ -191,14 +207,21 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
 
 def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
     """The first folder with one of these names, in upper or lower case, that has class folders."""
-    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    folders: dict[str, pathlib.Path] = {}
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and (other := folders.setdefault(path.name.lower(), path)) != path:
+            if path.name.lower() in names:
+                raise errors.UsageError(
+                    f"{text_lib.printable(str(root))} has {other.name}/ and {path.name}/: rename "
+                    "or merge them."
+                )
     for name in names:
         if name not in folders:
             continue
         if class_folders.subfolders(folders[name]):
             return folders[name]
         shown = text_lib.printable(str(folders[name]))
-        logging.info(f"note: {shown} has no class folders and is skipped")
+        logging.info(f"note: {shown} has no folders in it, so it is not taken for a split")
     return None
 
 

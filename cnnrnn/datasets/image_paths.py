@@ -1,5 +1,6 @@
 """Command-line arguments that name images: files, folders, patterns, or '-' (standard input)."""
 
+import collections
 import glob
 import itertools
 import os
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from cnnrnn import errors
-from cnnrnn.datasets import example_source, image_check
+from cnnrnn.datasets import class_folders, example_source, image_check
 
 _STANDARD_INPUT = "-"
 
@@ -34,8 +35,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """The paths that arguments stand for, which may be of files that do not exist.
 
     Args:
-        arguments: files; folders, searched with their subfolders for files with the suffix of an
-            image; glob patterns; or '-' for paths on standard input, one per line.
+        arguments: files; folders, searched with their subfolders for images as a data set is;
+            glob patterns; or '-' for paths on standard input, one per line.
 
     Raises:
         UsageError: there are no paths.
@@ -57,11 +58,9 @@ def _paths(argument: str) -> Iterator[str]:
         yield from (os.fsdecode(line) for line in lines if line)
     elif os.path.isdir(argument):
         unreadable = []
-        for directory, folders, files in os.walk(argument, onerror=unreadable.append):
-            folders.sort()
-            for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in image_check.SUFFIXES:
-                    yield os.path.join(directory, name)
+        walk = class_folders.walk(argument, unreadable.append, collections.Counter())
+        for directory, _, images in walk:
+            yield from (os.path.join(directory, name) for name in sorted(images))
         yield from (error.filename for error in unreadable)  # `read` reports these
     elif os.path.lexists(argument) or not glob.has_magic(argument):
         yield argument  # if it does not exist, `read` reports it

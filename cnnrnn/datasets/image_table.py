@@ -54,11 +54,13 @@ def build(
     table: pathlib.Path,
     on_problem: image_folder.OnProblem | None = None,
     keeps_missing: bool = False,
+    is_test: bool = False,
 ) -> image_folder.FolderBuilder:
     """Reads the file and lists its images by class, then by path, as in class folders.
 
     Lines with the split 'test' validate if no line has one of the other names of validation, and
-    are left out otherwise.
+    are left out otherwise. Of test images these lines are listed, else those of validation, else
+    all, as the split 'train'.
 
     Args:
         table: the .csv or .jsonl file.
@@ -66,6 +68,7 @@ def build(
             first is raised.
         keeps_missing: whether images that do not exist are listed, too. The check of all images
             then reports them.
+        is_test: whether the file lists images of --test_dataset, which may be of one class.
 
     Returns:
         A builder with the split 'train' and, if a line has one, 'validation'.
@@ -84,9 +87,9 @@ def build(
     rows = _without_repeated(table, rows, on_problem)
     if not keeps_missing:
         rows = _existing(table, rows, on_problem)
-    splits = _by_split(table, rows, on_problem)
+    splits = {_TRAIN: _test_rows(rows)} if is_test else _by_split(table, rows, on_problem)
     names = sorted({row.label for row in splits[_TRAIN]})
-    if len(names) < 2:
+    if len(names) < 2 and not is_test:
         only = f" (only {names[0]!r})" if names else ""
         on_problem(
             f"{_shown(table)} lists training images of {len(names)} class(es){only}: a classifier "
@@ -284,6 +287,14 @@ def _existing(
                 "are relative to the folder of the list."
             )
     return [row for row, found in zip(rows, exists, strict=True) if found]
+
+
+def _test_rows(rows: Sequence[_Row]) -> list[_Row]:
+    """The rows to be evaluated of a list of test images."""
+    for split in (_TEST, _VALIDATION):
+        if found := [row for row in rows if row.split == split]:
+            return found
+    return list(rows)
 
 
 def _by_split(

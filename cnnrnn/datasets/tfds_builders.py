@@ -25,11 +25,13 @@ _VALIDATION_SPLITS = ("validation", "val", "test")
 Builder = tfds.core.DatasetBuilder
 
 
-def build(config: config_lib.Config, on_problem: Callable[[str], None] | None) -> Builder:
+def build(
+    config: config_lib.Config, on_problem: Callable[[str], None] | None, is_test: bool
+) -> Builder:
     """The prepared builder of a data set; see `dataset.examine`."""
     name, data_dir = config.data.dataset, config.data.prepared_data_dir
     if not config.data.is_built:
-        return _of_files(config.data, on_problem)
+        return _of_files(config.data, on_problem, is_test)
     _check_separator(config.data)
     archive = pathlib.Path(config.data.archive).expanduser() if config.data.archive else None
     if archive is not None and not archive.is_file():
@@ -61,13 +63,15 @@ def build(config: config_lib.Config, on_problem: Callable[[str], None] | None) -
 
 
 def _of_files(
-    data: data_settings.DataSettings, on_problem: Callable[[str], None] | None
+    data: data_settings.DataSettings, on_problem: Callable[[str], None] | None, is_test: bool
 ) -> image_folder.FolderBuilder:
     """The builder of folders of images, or of a file that lists them."""
     if data.table is None:
-        return image_folder.build(data.locations, on_problem, data.class_separator)
+        return image_folder.build(data.locations, on_problem, data.class_separator, is_test)
     _check_separator(data)
-    return image_table.build(data.table, on_problem, keeps_missing=data.bad_images == "skip")
+    return image_table.build(
+        data.table, on_problem, keeps_missing=data.bad_images == "skip", is_test=is_test
+    )
 
 
 def _check_separator(data: data_settings.DataSettings) -> None:

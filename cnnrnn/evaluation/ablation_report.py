@@ -134,7 +134,9 @@ def shown(comparison: Comparison, fusion: str, metric: str) -> str:
 
 def table(comparison: Comparison) -> str:
     """The figures as text."""
-    lines = [f"{'':<24}{'top-1':>9}{'top-5':>9}   whole minus this, top-1, points"]
+    lines = [
+        f"{'':<24}{'top-1':>9}{'top-5':>9}   whole network's top-1 minus this one's, in points"
+    ]
     for row in rows(comparison):
         difference = shown(comparison, row["fusion"], "top1")
         lines.append(

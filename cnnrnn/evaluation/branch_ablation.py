@@ -62,11 +62,11 @@ class Ablation:
 
 def statistics(outputs: np.ndarray) -> OutputStatistics:
     """Computes the statistics of outputs (N, 2048)."""
-    outputs = outputs.astype(np.float64)
+    exact = np.float64
     return OutputStatistics(
-        mean=float(outputs.mean()),
-        mean_abs=float(np.abs(outputs).mean()),
-        std=float(outputs.std(axis=0).mean()),
+        mean=float(outputs.mean(dtype=exact)),
+        mean_abs=float(np.abs(outputs).mean(dtype=exact)),
+        std=float(outputs.std(axis=0, dtype=exact).mean()),
     )
 
 
@@ -104,7 +104,9 @@ def ablations(
     as_trained = score(cnn, rnn)
 
     def ablation(name: str, ablated: np.ndarray) -> Ablation:
-        drops = (confidence_intervals.mean(column) for column in (as_trained - ablated)[1:])
+        drops = (
+            confidence_intervals.paired_difference(column) for column in (as_trained - ablated)[1:]
+        )
         return Ablation(name, *map(float, ablated.mean(axis=1)), *drops)
 
     rnn_permuted = np.mean([score(cnn, rnn[order]) for order in permutations], axis=0)

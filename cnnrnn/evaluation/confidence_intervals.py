@@ -57,6 +57,20 @@ def mean_of_proportions(hits: np.ndarray, group: np.ndarray) -> Interval:
     return Interval(value, min(center - half_width, value), max(center + half_width, value))
 
 
+def paired_difference(differences: np.ndarray) -> Interval:
+    """The mean of (N,) differences of hits, from -1 to 1, with an interval.
+
+    Agresti and Min (2005) add half an image to each of the four combinations of hits: the interval
+    of N + 2 differences, one half each of 1 and -1. So it has a width if no image differs.
+    """
+    count = len(differences) + 2
+    value = float(np.mean(differences, dtype=np.float64))
+    center = float(np.sum(differences, dtype=np.float64)) / count
+    squares = float(np.sum(np.square(differences, dtype=np.float64))) + 1
+    half_width = _Z * math.sqrt((squares / count - center**2) / count)
+    return Interval(value, center - half_width, center + half_width)
+
+
 def mean(values: np.ndarray) -> Interval:
     """The mean of (N,) values, with the interval of the central limit theorem."""
     value = float(np.mean(values, dtype=np.float64))

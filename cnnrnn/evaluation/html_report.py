@@ -103,8 +103,8 @@ def _branch_verdict(
         claim = f"No use of the {name} branch is measurable on {images:,} images"
     variation = outputs.std / max(outputs.mean_abs, 1e-12)
     return (
-        f"{claim}: permuting its outputs across images lowers top-1 by "
-        f"{_points(permuted.top1_drop)} and top-5 by {_points(permuted.top5_drop)} percentage "
+        f"{claim}: permuting its outputs across images changes top-1 by "
+        f"{_change(permuted.top1_drop)} and top-5 by {_change(permuted.top5_drop)} percentage "
         "points (95% intervals in parentheses). The standard deviation of its outputs across "
         f"images is {variation:.1%} of their mean absolute value."
     )
@@ -114,6 +114,12 @@ def _points(drop: confidence_intervals.Interval) -> str:
     """A drop in accuracy in percentage points, with the ends of its interval."""
     value, low, high = (_number(100 * end, ".2f") for end in (drop.value, drop.low, drop.high))
     return f"{value} ({low} to {high})"
+
+
+def _change(drop: confidence_intervals.Interval) -> str:
+    """A drop in accuracy as a change of it: '-0.12 (-0.24 to +0.01)'."""
+    value, low, high = (-100 * end + 0.0 for end in (drop.value, drop.high, drop.low))
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _percent(value: float, digits: int = 2) -> str:

@@ -87,7 +87,7 @@ class Evaluator:
         """
         iterator = self._take_iterator(split, features)
         step = pipelined.Pipelined(self._eval_step)
-        parts: list[dict[str, np.ndarray]] = []
+        scored = _Scored(len(split))
         with progress.Progress(label, len(split), "images") as bar:
             for start in range(0, len(split), self._batch_size):
                 try:
@@ -97,17 +97,13 @@ class Evaluator:
                     raise input_pipeline.decoding_error(split, indices, error) from error
                 outputs = step.call(batch)
                 if outputs is not None:
-                    parts.append(outputs)
+                    scored.add(outputs)
                     bar.update(start)
                 self._workers.check_stop()
-            parts.append(step.drain())
+            scored.add(step.drain())
             bar.update(len(split))
         self._kept = _Kept(split, features, iterator)
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        counted = columns["weight"] > 0  # padding of the last batch has weight 0
-        return _ordered_by_index(
-            {name: values[counted] for name, values in columns.items()}, len(split)
-        )
+        return scored.predictions()
 
     def _take_iterator(
         self, split: splits.Split, features: input_pipeline.Features | None
@@ -136,13 +132,43 @@ class _Kept:
     iterator: Iterator[dict[str, tf.Tensor]]
 
 
-def _ordered_by_index(columns: dict[str, np.ndarray], count: int) -> Predictions:
-    order = np.argsort(columns["index"], kind="stable")
-    indices = columns["index"][order]
-    if not np.array_equal(indices, np.arange(count)):
-        raise errors.RunError(
-            f"evaluation scored {len(indices):,} examples ({len(np.unique(indices)):,} different "
-            f"ones) of {count:,}, but each must be scored exactly once. This is a bug in cnnrnn."
-        )
-    names = {field.name for field in dataclasses.fields(Predictions)} & columns.keys()
-    return Predictions(**{name: columns[name][order] for name in names})
+class _Scored:
+    """Collects the outputs of batches, each at the index of its example.
+
+    The outputs of the branches take 16 KB per example, so they are kept once.
+
+    Args:
+        count: number of examples.
+    """
+
+    _NAMES = {field.name for field in dataclasses.fields(Predictions)}
+
+    def __init__(self, count: int):
+        self._times = np.zeros(count, np.int64)  # that each example was scored
+        self._columns: dict[str, np.ndarray] = {}
+
+    def add(self, outputs: dict[str, np.ndarray]) -> None:
+        """Adds the outputs of a batch, without the padding of the last one, which has weight 0."""
+        counted = outputs["weight"] > 0
+        indices = outputs["index"][counted]
+        np.add.at(self._times, indices, 1)
+        for name in self._NAMES & outputs.keys():
+            values = outputs[name][counted]
+            if name not in self._columns:
+                shape = (len(self._times), *values.shape[1:])
+                self._columns[name] = np.empty(shape, values.dtype)
+            self._columns[name][indices] = values
+
+    def predictions(self) -> Predictions:
+        """All of them, in the order of the examples.
+
+        Raises:
+            RunError: an example was not scored exactly once.
+        """
+        if np.any(self._times != 1):
+            raise errors.RunError(
+                f"evaluation scored {self._times.sum():,} examples "
+                f"({np.count_nonzero(self._times):,} different ones) of {len(self._times):,}, but "
+                "each must be scored exactly once. This is a bug in cnnrnn."
+            )
+        return Predictions(**self._columns)

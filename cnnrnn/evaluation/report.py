@@ -57,10 +57,12 @@ def write(
     classes = class_scores.by_class(predictions, names)
     bins = class_scores.reliability(predictions)
     examples = _Examples(data, predictions, preprocessing, network)
+    in_training = data.validation_in_training
     content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on "
-        f"{len(data.validation):,} {data.evaluated} images in {len(names)} classes; "
+        f"{len(data.validation):,} {data.evaluated} images in {len(names)} classes, "
+        f"{in_training or 'none'} of them also among the training images; "
         f"data fingerprint {data.fingerprint[:12]}",
         loss=confidence_intervals.mean(predictions.loss),
         top1=confidence_intervals.proportion(predictions.top1),

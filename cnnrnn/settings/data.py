@@ -104,7 +104,7 @@ class DataSettings:
         """--dataset as paths: one, or several separated by commas, unless it exists as it is."""
         parts = [part.strip() for part in self.dataset.split(",")]
         whole = pathlib.Path(self.dataset).expanduser()
-        if len(parts) == 1 or os.path.lexists(whole):
+        if len(parts) == 1 or not any(parts) or os.path.lexists(whole):
             return (whole,)
         return tuple(pathlib.Path(part).expanduser() for part in parts if part)
 

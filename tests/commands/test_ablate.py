@@ -107,3 +107,7 @@ def test_networks_are_trained_compared_and_not_trained_again(
 
     with pytest.raises(errors.UsageError, match="trained with other settings"):
         ablate.run((), config.replace(learning_rate=(0.1, 0.1)))
+    with pytest.raises(errors.UsageError, match="trained with other settings"):
+        ablate.run((), config.replace(patience=(3, 3)))
+    with pytest.raises(errors.UsageError, match="--max_minutes would end the slower networks"):
+        ablate.run((), config.replace(max_minutes=(1.0, 1.0)))

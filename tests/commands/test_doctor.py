@@ -114,7 +114,35 @@ def test_problems_of_folders_and_classes_are_listed(images, tmp_path):
     assert "links to a folder already listed" in notes and "1 .txt" in notes
     assert of_kind(findings, "empty class")[0] == "pipes: no training images"
     assert of_kind(findings, "small class")[0] == "black: 6 training images"
-    assert "4 problem(s) listed" in printed
+    assert "3 problem(s) listed" in printed
+
+
+def test_what_training_would_refuse_is_a_problem(images, tmp_path):
+    shutil.rmtree(images / "val")
+    for path in sorted((images / "train" / "black").iterdir())[1:]:
+        path.unlink()
+    findings, printed = examine(images, tmp_path)
+    assert "the class 'black' has one image" in of_kind(findings, "folder")[0]
+    assert "1 problem(s) listed" in printed and "--bad_images" not in printed
+
+
+def test_duplicates_that_a_split_separates_are_in_both_splits(images, tmp_path):
+    shutil.rmtree(images / "val")
+    originals = sorted((images / "train" / "black").iterdir())
+    for path in originals:
+        shutil.copy(path, path.with_name(f"copy_{path.name}"))
+    findings, _ = examine(images, tmp_path)
+    pairs = len(of_kind(findings, "in both splits")) + len(of_kind(findings, "duplicate"))
+    assert of_kind(findings, "in both splits") and pairs == len(originals)
+
+
+def test_validation_images_that_a_fold_replaces_are_not_examined(images, tmp_path):
+    (images / "val" / "black" / "broken.png").write_bytes(b"x")
+    with pytest.raises(errors.RunError, match="1 problem"):
+        doctor.run((), config.Config.of(dataset=str(images), runs_dir=str(tmp_path), run="a"))
+    doctor.run(
+        (), config.Config.of(dataset=str(images), runs_dir=str(tmp_path), run="b", fold="1/2")
+    )
 
 
 def test_a_good_data_set_has_no_problems(tmp_path):

@@ -38,3 +38,17 @@ def test_test_images_are_evaluated_beside_the_validation_split(
         assert results[name] == expected[name]
     assert results["dataset"] == str(test)
     assert (folder / "report.html").exists() and (folder / "predictions.csv").exists()
+
+
+def test_the_results_of_another_test_set_are_not_overwritten(small_network, evaluated, tmp_path):
+    for place in ("first", "second"):
+        val = pathlib.Path(evaluated.data.dataset) / "val"
+        shutil.copytree(val, tmp_path / place / "test")
+    first, second = (
+        evaluated.replace(test_dataset=str(tmp_path / place / "test"))
+        for place in ("first", "second")
+    )
+    for _ in range(2):  # the same may be evaluated again
+        evaluate.run((), first)
+    with pytest.raises(errors.UsageError, match="test-test holds the evaluation of .*first/test"):
+        evaluate.run((), second)

@@ -174,6 +174,11 @@ def test_missing_images_or_weights_are_reported(trained, tmp_path):
         predict.run(["x.jpg"], config_lib.Config.of(model=str(tmp_path)))
 
 
+def test_more_classes_than_fit_into_a_figure_are_refused(trained):
+    with pytest.raises(errors.UsageError, match="--top=21: a figure has room for 20 classes"):
+        explain.run(["photo.jpg"], trained.replace(top=21))
+
+
 def test_explanations_are_written_and_bad_images_reported(trained, images, tmp_path, capsys):
     good = tmp_path / ("\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 80 + ".png")  # 244 bytes
     shutil.copy(next((images / "val" / "white").iterdir()), good)

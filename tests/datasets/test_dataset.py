@@ -299,6 +299,46 @@ def test_the_validation_split_of_a_test_set_is_taken(images):
     assert len(data.validation) == 9 and data.validation.path(0).startswith(str(images / "val"))
 
 
+def table_of(path, folder, splits):
+    """A list of the images of a folder; the classes' splits follow in turn."""
+    images = sorted(folder.rglob("*.png"))
+    lines = [f"{p},{p.parent.name},{splits[n % len(splits)]}" for n, p in enumerate(images)]
+    path.write_text("path,label,split\n" + "\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "splits, expected",
+    [(["test"], 9), (["train", "val", "test"], 3), (["train", "val"], 4), (["train"], 9)],
+)
+def test_the_test_lines_of_a_list_are_evaluated(images, tmp_path, splits, expected):
+    test = table_of(tmp_path / "test.csv", images / "val", splits)
+    config = config_lib.Config.of(
+        dataset=str(images), class_separator="/", test_dataset=str(test)
+    )  # the separator is for the run's folders
+    data = dataset_lib.load_test(config, load(images))
+    assert len(data.validation) == expected
+
+
+def test_test_images_of_one_class_are_evaluated(images, tmp_path):
+    shutil.copytree(images / "val" / "white", tmp_path / "test" / "white")
+    config = config_lib.Config.of(dataset=str(images), test_dataset=str(tmp_path / "test"))
+    data = dataset_lib.load_test(config, load(images))
+    assert [data.class_names[label] for label in data.validation.labels] == ["white"] * 3
+
+
+def test_errors_of_test_images_name_their_flag(images, tmp_path):
+    config = config_lib.Config.of(dataset=str(images), test_dataset=str(tmp_path / "nowhere.csv"))
+    with pytest.raises(errors.UsageError, match="--test_dataset=.*nowhere.csv does not exist"):
+        dataset_lib.load_test(config, load(images))
+
+
+def test_validation_images_among_the_training_images_are_reported(images, capsys):
+    shutil.copy(next((images / "train" / "gray").iterdir()), images / "val" / "gray" / "same.png")
+    load(images)
+    assert "note: 1 of the validation images are training images" in capsys.readouterr().out
+
+
 def test_test_images_of_an_unknown_class_are_refused(images, tmp_path):
     test = helpers.write_classes(tmp_path / "test", 1)
     (test / "gray").rename(test / "grey")

@@ -41,6 +41,18 @@ def test_the_training_folder_may_be_in_capitals(images):
     assert labels(images) == [0] * 6 + [1] * 6 + [2] * 6
 
 
+def test_folders_that_differ_in_case_only_are_refused(images):
+    shutil.copytree(images / "train", images / "TRAIN")
+    with pytest.raises(errors.UsageError, match="has TRAIN/ and train/: rename or merge them"):
+        image_folder.build([images])
+
+
+def test_folders_beside_the_splits_are_named(images, capsys):
+    shutil.copytree(images / "val", images / "test")
+    image_folder.build([images])
+    assert "not used in" in (output := capsys.readouterr().out) and "has train/: test" in output
+
+
 def test_a_class_may_be_called_train(tmp_path):
     root = helpers.write_classes(tmp_path / "vehicles", 5)
     (root / "gray").rename(root / "train")
@@ -53,7 +65,7 @@ def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsy
     image = next((images / "train" / "black").iterdir())
     shutil.copy(image, images / "test" / "1.png")
     assert list(image_folder.build([images]).info.splits) == ["train"]
-    assert "test has no class folders and is skipped" in capsys.readouterr().out
+    assert "test has no folders in it, so it is not taken for a split" in capsys.readouterr().out
 
 
 def test_a_class_added_to_train_shifts_the_labels(images, capsys):

@@ -28,6 +28,16 @@ def test_a_folder_stands_for_its_images_sorted(images):
     assert str(images / "val" / "gray" / "A.JPG") in paths
 
 
+def test_hidden_files_and_links_are_those_of_a_data_set(images, tmp_path):
+    (images / "val" / "._one.png").write_bytes(b"of macOS")
+    (images / "val" / ".hidden").mkdir()
+    (images / "val" / ".hidden" / "two.png").write_bytes(b"x")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "val").symlink_to(images / "val")
+    assert len(image_paths.expand([str(images / "val")])) == 9
+    assert len(image_paths.expand([str(tmp_path / "links")])) == 9
+
+
 def test_patterns_match_files_only(images):
     paths = image_paths.expand([str(images / "val" / "**")])
     assert len(paths) == 9 and all(os.path.isfile(path) for path in paths)

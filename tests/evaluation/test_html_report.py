@@ -24,7 +24,9 @@ class Tags(html.parser.HTMLParser):
 
 
 def test_the_page_is_self_contained_and_escapes_names():
-    parsed = Tags(html_report.render(report_content(0.76, (0.76, 0.75, 0.01, 0.01))))
+    text = html_report.render(report_content(0.76, (0.76, 0.75, 0.01, 0.01)))
+    assert "<b>&" not in text and "x/<i>.png" not in text and "x/&lt;i&gt;.png" in text
+    parsed = Tags(text)
     assert parsed.sources and all(source.startswith("data:image/") for source in parsed.sources)
     assert parsed.tags.count("script") == 1 and "link" not in parsed.tags
 
@@ -34,7 +36,7 @@ def test_the_verdict_distinguishes_an_unused_branch_from_a_used_one():
     assert "No use of the RNN branch is measurable on 1,000 images" in unused
     assert "is 0.6% of their mean absolute value" in unused
     assert "The network uses its CNN branch" in unused
-    assert "lowers top-1 by 75.00 (74.00 to 76.00)" in unused
+    assert "changes top-1 by -75.00 (-76.00 to -74.00)" in unused
     used = html_report.verdict(report_content(0.76, (0.74, 0.74, 0.01, 0.01)))
     assert "The network uses its RNN branch" in used
     few = html_report.verdict(report_content(0.76, (0.74, 0.74, 0.01, 0.01), support=5))

@@ -9,7 +9,9 @@ from cnnrnn.evaluation import paired_differences
 def test_equal_networks_do_not_differ():
     hits = np.random.default_rng(0).integers(0, 2, (3, 50))
     found = paired_differences.difference(hits, hits)
-    assert (found.interval.low, found.interval.value, found.interval.high) == (0, 0, 0)
+    assert found.interval.value == 0
+    # With 50 images, networks that differ on 1 in 20 agree on all of them 8 times in 100.
+    assert found.interval.low < -0.03 and found.interval.high > 0.03
     assert not found.is_significant and found.of_seeds == (0, 0, 0)
 
 
