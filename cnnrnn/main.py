@@ -164,7 +164,12 @@ def examples(word: str) -> list[tuple[str, str]]:
     """The examples of a command, as (arguments, what it does)."""
     lines = _EXAMPLES.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line.startswith(f"{word}\t")]
-    return [(arguments, what) for _, arguments, what in rows]
+    return [
+        (arguments, what)
+        for _, arguments, what in rows
+        # pip installs neither the recipes nor the flags of the sample.
+        if text_lib.program() == "./run.sh" or not ("configs/" in arguments or "sample" in what)
+    ]
 
 
 def usage(word: str | None = None) -> str:

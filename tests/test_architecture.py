@@ -68,7 +68,6 @@ TESTED_IN = {
     "models.weights_file": "models/test_xception_weights.py",
     "preprocessing.random_keys": "preprocessing/test_augmentation.py",
     "runs.identity": "runs/test_run_folder.py",
-    "runs.recorded_run": "commands/test_reproduce.py",
     "settings.ablation": "test_config.py",
     "settings.augmentation": "test_config.py",
     "settings.cluster": "test_config.py",

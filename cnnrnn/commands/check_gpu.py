@@ -132,7 +132,10 @@ class Checks:
             config = self._config.replace(precision=precision)
             found = self._measured("training_steps", config, phase)
             losses = self._losses[phase, precision] = np.array(found.figures["losses"])
-            reference = self._losses.get((phase, "float32"), losses)
+            reference = self._losses.get((phase, "float32"))
+            if reference is None:
+                text = f"{found.text}; not compared with {phase}-float32, which has not run"
+                return dataclasses.replace(found, text=text)
             if not np.max(np.abs(losses - reference) / reference) <= _PRECISION_TOLERANCE:
                 raise errors.RunError(
                     f"{found.text}, and the losses of the first steps are {_shown(losses)} "

@@ -12,7 +12,7 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.evaluation import charts
-from cnnrnn.export import loader
+from cnnrnn.export import loader, saved_model
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.serving import batcher
 from cnnrnn.settings import serving as serving_settings
@@ -23,8 +23,7 @@ _BATCH_SIZE, _QUEUE_SIZE = 32, 256
 _EXPLANATIONS_QUEUE_SIZE = 16  # one at a time, each as long as classifying some ten images
 _MAX_CONNECTIONS = 128  # at a time, each with a body; the server answers further ones with 503
 _SHUTDOWN_TIMEOUT_S = 10  # for open requests, when the server is stopped
-_FIGURE_CLASSES = 3
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_LOCAL_NAMES = ("localhost", "127.0.0.1")
 _ALL_ADDRESSES = "0.0.0.0"
 
 
@@ -143,15 +142,17 @@ def _explain_image(
     outputs = {name: values.numpy()[0] for name, values in outputs.items()}
     if outputs["error"]:
         return {"error": outputs["error"].decode()}
-    columns = (outputs[name] for name in ("classes", "probabilities", "cam", "timesteps"))
-    classes = [
-        (name.decode(), float(probability), cam, timesteps)
-        for name, probability, cam, timesteps in zip(*columns, strict=True)
-    ]
+    names = [name.decode() for name in outputs["classes"]]
+    probabilities = outputs["probabilities"].tolist()
+    maps = (outputs[name][: saved_model.EXPLAINED] for name in ("cam", "timesteps"))
+    classes = list(zip(names, probabilities, *maps, strict=False))  # the first ones have maps
     with devices.on_cpu():
         view = preprocessing.rgb(views_lib.decode(tf.constant(image)))
-    figure = charts.explanation_figure(view.numpy(), classes[:_FIGURE_CLASSES])
+    figure = charts.explanation_figure(view.numpy(), classes)
     return {
-        "classes": [{"class": name, "probability": value} for name, value, *_ in classes],
+        "classes": [
+            {"class": name, "probability": probability}
+            for name, probability in zip(names, probabilities, strict=True)
+        ],
         "figure": f"data:image/png;base64,{base64.b64encode(figure).decode()}",
     }

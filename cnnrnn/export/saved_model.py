@@ -11,10 +11,10 @@ TensorFlow Serving without this package. Signatures, for a batch of B images:
 The first three return the k most likely classes, most likely first: "classes" (B, k) string and
 "probabilities" (B, k) float32. Those that take files also return "error" (B,) string, empty if the
 image was decoded; an image that cannot be decoded has empty classes and probabilities of 0, and
-does not affect the others. B may be 0. "explained" also returns attribution maps of each class
-(see `models.attribution`), from 0 to 1: "cam" (B, k, h, w) and "timesteps" (B, k, 23). "about"
-returns all "class_names" (classes,) string, by label, and "metadata" () string, a JSON object (see
-`bundle.describe`).
+does not affect the others. B may be 0. "explained" also returns attribution maps of the first e =
+min(k, 3) classes (see `models.attribution`), from 0 to 1: "cam" (B, e, h, w) and "timesteps"
+(B, e, 23). "about" returns all "class_names" (classes,) string, by label, and "metadata" () string,
+a JSON object (see `bundle.describe`).
 """
 
 import json
@@ -30,6 +30,7 @@ from cnnrnn.models import attribution
 from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
 
+EXPLAINED = 3  # classes of an image; each takes a backward pass through both branches
 _ERROR = "is not an image that can be decoded, or has too many pixels"
 _DECODING_THREADS = 4  # fixed, as the serving machine is not known
 
@@ -101,7 +102,8 @@ class _Predictor:
 
     def _explain(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         probabilities, labels = self._most_likely(views)
-        cams, timesteps = self._explainer.maps(views, tf.unstack(labels, axis=1))
+        explained = tf.unstack(labels[:, :EXPLAINED], axis=1)
+        cams, timesteps = self._explainer.maps(views, explained)
         return {
             "classes": tf.gather(self._names, labels),
             "probabilities": probabilities,

@@ -73,5 +73,5 @@ class Batcher:
                 continue
             self._seconds = time.monotonic() - start
             for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():  # cancelled when its client disconnects
+                if not future.done():  # cancelled if its request was
                     future.set_result(result)

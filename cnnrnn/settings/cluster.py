@@ -17,7 +17,6 @@ class ClusterSettings:
     )
     restarts: int = fields.setting(
         3,
-        "How often in a row the workers are started again after one has failed before a new "
-        "checkpoint was saved.",
+        "Give up after this many restarts in a row without a new checkpoint.",
         fields.NOT_NEGATIVE,
     )

@@ -42,8 +42,8 @@ class RunSettings:
     )
     worker_timeout: float = fields.setting(
         600.0,
-        "With several workers: how many seconds to wait for one that does not come, or that does "
-        "not take part in a step.",
+        "With several workers: seconds to wait for one that has not started, or that stops "
+        "responding during a step.",
         fields.POSITIVE_REAL,
     )
     profile_steps: str = fields.setting(

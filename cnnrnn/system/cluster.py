@@ -8,6 +8,7 @@ its own. The first worker is the chief: it alone reads and writes the run folder
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import socket
 import time
@@ -22,6 +23,7 @@ from cnnrnn.system import progress, scheduler
 _POLL_SECONDS = 0.5
 _CONNECT_SECONDS = 2.0
 _REPORT_SECONDS = 30.0
+_PORT_SECONDS = 30.0  # for a worker that was just killed to release its port
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +101,9 @@ def _of_tf_config() -> Cluster:
             raise ValueError(f"there are tasks of type {', '.join(sorted(unknown))}")
         chief = jobs.get("chief", [])
         addresses = (*chief, *jobs.get("worker", []))
+        for address in addresses:
+            if not re.fullmatch(r".+:[0-9]+", address):
+                raise ValueError(f"{address!r} is not host:port")
         if task_type not in jobs or task_id not in range(len(jobs[task_type])):
             raise ValueError(f"there is no task {task_id} of type {task_type!r}")
         index = task_id + (len(chief) if task_type == "worker" else 0)
@@ -171,13 +176,14 @@ def wait_for_all(addresses: tuple[str, ...], index: int, seconds: float) -> None
 @contextlib.contextmanager
 def _listening(address: str, deadline: float) -> Iterator[None]:
     """Accepts connections on the port of an address."""
-    port = int(address.rpartition(":")[2])
+    host, _, port = address.rpartition(":")
+    deadline = min(deadline, time.monotonic() + _PORT_SECONDS)
+    kind = {"family": socket.AF_INET6, "dualstack_ipv6": True} if host.startswith("[") else {}
     while True:
         try:
-            server = socket.create_server(("", port))
+            server = socket.create_server(("", int(port)), **kind)
             break
         except OSError as error:
-            # A worker that was just killed may still hold the port.
             if time.monotonic() > deadline:
                 raise errors.RunError(
                     f"cannot listen on port {port} ({error.strerror}): end the program that uses "

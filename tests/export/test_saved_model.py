@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnrnn.export import saved_model
 from cnnrnn.models import attribution
 from tests import bad_images
 from tests.export import small_export
@@ -147,6 +148,14 @@ def test_explanations_match_the_explainer(classifier, signatures):
             np.testing.assert_allclose(
                 outputs["timesteps"][index, rank], expected.timesteps, atol=1e-5
             )
+
+
+def test_only_the_first_classes_are_explained(classifier, monkeypatch):
+    monkeypatch.setattr(saved_model, "EXPLAINED", 2)
+    predictor = saved_model._Predictor(classifier, 100, small_export.MAX_PIXELS)
+    outputs = predictor.explain_files(tf.constant([bad_images.JPEG]))
+    assert outputs["classes"].shape == outputs["probabilities"].shape == (1, 3)
+    assert outputs["cam"].shape[:2] == (1, 2) and outputs["timesteps"].shape == (1, 2, 23)
 
 
 def test_about_returns_class_names_and_metadata(signatures):

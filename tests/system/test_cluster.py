@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 
 import pytest
 
@@ -63,6 +64,8 @@ def test_a_single_worker_trains_alone(monkeypatch):
         ("{", "Expecting property name"),
         ("[]", "TF_CONFIG is not valid"),
         ('{"cluster": {"worker": ["a:1", "b:2"]}}', "there is no task"),
+        ('{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}',
+         "'a' is not host:port"),
         ('{"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, "task": {"type": "ps", "index": 0}}',
          "there are tasks of type ps"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}}',
@@ -128,6 +131,14 @@ def test_a_port_in_use_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(errors.RunError, match=f"cannot listen on port {port}"):
             cluster.wait_for_all((f"127.0.0.1:{port}", "127.0.0.1:9"), 0, seconds=0.1)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
+def test_workers_with_addresses_of_ipv6_find_each_other():
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        addresses = (f"[::1]:{free_port()}", f"[::1]:{other.getsockname()[1]}")
+        with cluster._listening(addresses[0], time.monotonic() + 5):
+            assert all(map(cluster._answers, addresses))
 
 
 def free_port():
