@@ -29,6 +29,7 @@ OTHER_FLAGS = {
     "tests/fuzz": {"count"},
     "benchmarks.profile_step": {"keras"},
     "benchmarks.several_workers": {"batch", "gradients"},
+    "curl": {"data-binary"},
     "docker": {"gpus"},
     "pip": {"no-deps"},
     "slurm": {"kill-on-bad-exit", "nodes", "ntasks-per-node"},

@@ -59,6 +59,10 @@ def test_the_help_of_a_command_shows_two_examples_that_are_accepted(in_process, 
     monkeypatch.chdir(helpers.REPOSITORY)  # flagfiles are relative to it
     _, out, _ = in_process(word, "--help")
     assert len(main.examples(word)) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(main.text_lib, "program", lambda: "cnnrnn")
+        installed = main.examples(word)
+    assert installed and not any("configs/" in arguments for arguments, _ in installed)
     for arguments, what in main.examples(word):
         assert f"./run.sh {word} {arguments}".rstrip() + f"\n      {what}\n" in out
         code, _, err = in_process(word, *shlex.split(arguments))

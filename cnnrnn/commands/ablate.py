@@ -26,6 +26,8 @@ from cnnrnn.training import class_weights
 
 CONTROLS = tuple(ablation_report.NAMES)  # values of --fusion
 _PHASES = {"phase1": (phases.PHASE1,), "both": (phases.PHASE1, phases.PHASE2)}
+# Settings that earlier versions did not record, with the default that they usually had.
+_ADDED = {"resize_method": "bilinear", "patience": [0, 0]}
 _RESULT, _HITS = "ablation.json", "hits.csv"
 
 
@@ -133,7 +135,7 @@ def _read(
         UsageError: it was trained with other ones.
     """
     result = json.loads((folder.root / _RESULT).read_text(encoding="utf-8"))
-    if result["settings"] != asked:
+    if _ADDED | result["settings"] != asked:
         raise errors.UsageError(
             f"{folder.root} was trained with other settings or images: give those, or another "
             "--run=NAME for this comparison."

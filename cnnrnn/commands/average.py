@@ -43,10 +43,11 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     original = recorded_run.find(arguments[0], config)
     ends = [_require(original, phase) for phase in _TRAINED]
     settings = recorded_run.settings(original, phases.PHASE2)
-    if settings.training.init_from:
+    started_from = recorded_run.record(original, phases.PHASE2, "manifest.json")["started_from"]
+    if settings.training.init_from or ends[0].weights.name not in started_from:
         raise errors.UsageError(
-            f"phase 2 of {original.root} started from {settings.training.init_from}, not from the "
-            "phase 1 beside it: an average of the two would belong to neither."
+            f"phase 2 of {original.root} started from {started_from}, not from the best weights of "
+            f"the phase 1 beside it, {ends[0].weights.name}: an average would belong to neither."
         )
     alpha = config.averaging.alpha
     settings = settings.replace(

@@ -134,7 +134,7 @@ class Checks:
             losses = self._losses[phase, precision] = np.array(found.figures["losses"])
             reference = self._losses.get((phase, "float32"))
             if reference is None:
-                text = f"{found.text}; not compared with {phase}-float32, which has not run"
+                text = f"{found.text}; not compared with {phase}-float32, which has no result"
                 return dataclasses.replace(found, text=text)
             if not np.max(np.abs(losses - reference) / reference) <= _PRECISION_TOLERANCE:
                 raise errors.RunError(

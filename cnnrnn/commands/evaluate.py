@@ -1,6 +1,7 @@
 """`evaluate`: scores a run's best weights on the validation split, or on test images."""
 
 import json
+import pathlib
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -50,12 +51,15 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
 def _check_not_another(folder: run_folder.RunFolder, data: dataset_lib.Dataset) -> None:
     """Raises UsageError if the results of other test images would be overwritten."""
-    if not folder.results.exists():
-        return
-    evaluated = json.loads(folder.results.read_text(encoding="utf-8"))["dataset"]
-    if evaluated != data.name:
+    try:
+        found = json.loads(folder.results.read_text(encoding="utf-8"))
+        name, fingerprint = found["dataset"], found["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # there are none, or they are damaged
+    same_place = pathlib.Path(name).resolve() == pathlib.Path(data.name).resolve()
+    if not same_place and fingerprint != data.fingerprint:
         raise errors.UsageError(
-            f"{folder.evaluation} holds the evaluation of {evaluated}: rename or remove it first."
+            f"{folder.evaluation} holds the evaluation of {name}: rename or remove it first."
         )
 
 

@@ -33,15 +33,15 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         RunError: if some images cannot be read, raised after explaining the others; or if a PNG
             cannot be written.
     """
-    if config.prediction.top > _MOST_CLASSES:
-        raise errors.UsageError(
-            f"--top={config.prediction.top}: a figure has room for {_MOST_CLASSES} classes."
-        )
     paths = image_paths.expand(arguments)
     root = config.model_dir
     classifier = classifier_lib.load(
         root, config.data.eval_image_size, lstm_kernel="ours"
     )  # see `attribution.Explainer`
+    if min(config.prediction.top, len(classifier.class_names)) > _MOST_CLASSES:
+        raise errors.UsageError(
+            f"--top={config.prediction.top}: a figure has room for {_MOST_CLASSES} classes."
+        )
     explainer = attribution.Explainer(classifier.network)
     bad = 0
     for number, path in enumerate(paths, 1):

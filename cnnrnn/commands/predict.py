@@ -45,7 +45,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         UsageError: if there are no images, or neither a trained run nor an export.
         RunError: if some images cannot be read, raised after the predictions for the others.
     """
-    paths = image_paths.expand(arguments)
+    with console.on_stderr():  # its notes
+        paths = image_paths.expand(arguments)
     write = _WRITERS[config.prediction.format](sys.stdout)
     bad = 0
     bar = progress.Progress("predict", len(paths), "images", stream=sys.stderr)

@@ -172,8 +172,10 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
     others = [
         entry.name
         for entry in class_folders.subfolders(root)
-        if train_dir and pathlib.Path(entry.path) not in (train_dir, validation_dir)
-    ]
+        if train_dir
+        and pathlib.Path(entry.path) not in (train_dir, validation_dir)
+        and (entry.name.lower() not in VALIDATION_NAMES or class_folders.subfolders(entry.path))
+    ]  # without class folders, one that is named like a split is reported already
     if others:
         names = text_lib.printable(", ".join(others[:_SHOWN]))
         logging.info(

@@ -118,7 +118,8 @@ def _points(drop: confidence_intervals.Interval) -> str:
 
 def _change(drop: confidence_intervals.Interval) -> str:
     """A drop in accuracy as a change of it: '-0.12 (-0.24 to +0.01)'."""
-    value, low, high = (-100 * end + 0.0 for end in (drop.value, drop.high, drop.low))
+    # Rounded first: else a small negative number would be shown as -0.00.
+    value, low, high = (round(-100 * end, 2) + 0.0 for end in (drop.value, drop.high, drop.low))
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 

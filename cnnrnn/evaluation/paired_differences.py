@@ -80,7 +80,7 @@ def _variance(
         squares.append((residual, (seeds - 1) * max(images - 1, 1)))
     else:  # an estimate of a component of variance is negative, and is taken as 0
         total = max(between_seeds, between_images)
-    if total == 0:
-        return 0.0, seeds - 1
+    if total == 0:  # neither seeds nor images differ
+        return 0.0, max(images - 1, 1)
     freedom = total**2 / sum(mean_square**2 / own for mean_square, own in squares)
     return total / (seeds * images), max(freedom, 1.0)

@@ -61,8 +61,8 @@ def write(
     content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on "
-        f"{len(data.validation):,} {data.evaluated} images in {len(names)} classes, "
-        f"{in_training or 'none'} of them also among the training images; "
+        f"{len(data.validation):,} {data.evaluated} images ({in_training:,} are training images, "
+        f"too) in {len(names)} classes; "
         f"data fingerprint {data.fingerprint[:12]}",
         loss=confidence_intervals.mean(predictions.loss),
         top1=confidence_intervals.proportion(predictions.top1),

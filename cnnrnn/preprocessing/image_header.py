@@ -8,7 +8,6 @@ Offsets are those of the formats' specifications (PNG: ISO 15948; GIF89a; BMP; W
 import tensorflow as tf
 
 _HEAD_BYTES = 32
-_JPEG_SCAN = (0xFF, 0xDA)
 # A progressive JPEG usually has ten scans. Each may be empty, and takes as long as a full one.
 _JPEG_MAX_SCANS = 100
 _BMP_PALETTE_AT, _BMP_COLOR_BYTES = 14, 4  # the palette begins after both headers
@@ -47,8 +46,17 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
 
     def jpeg() -> tf.Tensor:
         data = tf.io.decode_raw(encoded, tf.uint8)
-        starts = (data[:-1] == _JPEG_SCAN[0]) & (data[1:] == _JPEG_SCAN[1])
-        scans = tf.math.count_nonzero(starts)
+        # FF DA, the length of the header in two bytes, 6 + 2n, and n, the number of components.
+        # A video that follows the image, as phones write it, has these bytes hardly ever.
+        first, second, high, low, count = data[:-4], data[1:-3], data[2:-2], data[3:-1], data[4:]
+        scans = tf.math.count_nonzero(
+            (first == 0xFF)
+            & (second == 0xDA)
+            & (high == 0)
+            & (low == 6 + 2 * count)
+            & (count >= 1)
+            & (count <= 4)
+        )
         most = tf.constant(_JPEG_MAX_SCANS, tf.int64)
         few = tf.debugging.assert_less_equal(scans, most, "a JPEG with too many scans")
         with tf.control_dependencies([few]):

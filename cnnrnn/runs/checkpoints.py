@@ -170,8 +170,9 @@ class Checkpoints:
                 continue
             self._move_aside(damaged, folder)
             self._position.from_variables()
+            added = {"validated": self._position.step}  # what earlier versions lack; others: 0
             for name in _PLAIN:
-                setattr(self._position, name, metadata.get(name, 0))  # earlier versions lack it
+                setattr(self._position, name, metadata.get(name, added.get(name, 0)))
             self._saved_at = time.monotonic()
             return folder
         if folders:

@@ -12,7 +12,7 @@ class EvaluationSettings:
     test_dataset: str = fields.setting(
         "",
         "Evaluate on this data set, given like --dataset, instead of the run's validation images: "
-        "if it has a validation split, on that only; otherwise on all its images, or the lines of "
-        "a list with the split 'test'. Its classes must be among those of the run. The report goes "
-        "to RUN/test-NAME.",
+        "of a list, on its lines with the split 'test', else those of validation, else all; "
+        "otherwise on its validation split, or all images if it has none. Its classes must be "
+        "among those of the run. The report goes to RUN/test-NAME.",
     )

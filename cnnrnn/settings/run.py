@@ -67,7 +67,8 @@ class RunSettings:
     )  # fmt: skip
     on_save_failure: str = fields.setting(
         "stop",
-        "If a checkpoint or the best weights cannot be written, e.g. on a full disk: 'stop', or "
+        "If a checkpoint, the best weights or the curves cannot be written, e.g. on a full disk: "
+        "'stop', or "
         "'continue' with a warning. Earlier files stay intact in either case.",
         fields.one_of("stop", "continue"),
     )

@@ -30,6 +30,18 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
 
 
+def workers_on_this_host() -> int:
+    """How many workers have the host of this one, by TF_CONFIG; 1 without it."""
+    try:
+        content = json.loads(os.environ[TF_CONFIG])
+        jobs, task = content["cluster"], content["task"]
+        own = jobs[task["type"]][int(task["index"])].rpartition(":")[0]
+    except (LookupError, ValueError, TypeError):
+        return 1
+    every = (address for addresses in jobs.values() for address in addresses)
+    return sum(address.rpartition(":")[0] == own for address in every)
+
+
 def local_addresses(count: int) -> list[str]:
     """host:port of workers on this machine, on ports that no program listens on now."""
     with contextlib.ExitStack() as stack:

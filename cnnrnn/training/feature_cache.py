@@ -128,8 +128,7 @@ class FeatureCache:
             samples = None
         rows = feature_rows.Rows(split, name, samples)
         key = self._key(rows)
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        folder = self.directory / digest[:32]
+        folder = self._folder(key)
         missing = self._missing(folder, rows)
         # Each worker may have a folder of its own, from which other chunks are missing.
         lacks = np.isin(np.arange(rows.chunks), missing).astype(np.int32)
@@ -169,6 +168,10 @@ class FeatureCache:
             **devices_lib.arithmetic(),
             **rows.augmentation,
         }
+
+    def _folder(self, key: dict[str, Any]) -> pathlib.Path:
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return self.directory / digest[:32]
 
     def _missing(self, folder: pathlib.Path, rows: feature_rows.Rows) -> list[int]:
         """The numbers of missing or damaged chunks."""

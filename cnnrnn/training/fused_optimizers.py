@@ -41,7 +41,7 @@ class RMSprop(keras.optimizers.RMSprop):
     """Keras's RMSprop, without momentum and centering.
 
     TensorFlow's operation writes each step's change of a variable to memory of the variable's size.
-    It is no state: no step reads it, and no checkpoint contains it.
+    It is no state: its old value is multiplied by 0, and no checkpoint contains it.
     """
 
     def build(self, variables: list[keras.Variable]) -> None:

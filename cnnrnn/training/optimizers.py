@@ -1,6 +1,6 @@
 """Optimizers and learning rates.
 
-Keras's optimizers under a schedule of Keras's, where one is asked for. A constant rate stays a
+Optimizers with Keras's state, under a schedule of Keras's where one is asked for. A constant rate stays a
 variable of the optimizer, as in the checkpoints of runs without schedules.
 """
 

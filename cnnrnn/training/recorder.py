@@ -40,6 +40,7 @@ class Recorder:
         self._network, self._checkpoints = network, checkpoints
         self._writes = writes
         self._summaries: tensorboard.Summaries | None = None
+        self._has_warned = False
 
     @contextlib.contextmanager
     def opened(self, *, steps_done: int, steps_validated: int) -> Iterator[None]:
@@ -52,8 +53,11 @@ class Recorder:
         )
         try:
             yield
-        finally:
-            self._attempt(self._summaries.close)
+        except BaseException:
+            with contextlib.suppress(tf.errors.OpError):
+                self._summaries.close()
+            raise
+        self._attempt(self._summaries.close)
 
     def start(self, config: config_lib.Config, batches: training_batches.TrainingBatches) -> None:
         """Records the first images and the flags of a phase that starts.
@@ -146,7 +150,7 @@ class Recorder:
         initial_weights.mark_checkpoint(self._folder, self._phase)
 
     def _attempt(self, write: Callable[[], None]) -> None:
-        """Writes summaries, under --on_save_failure.
+        """Writes summaries, under --on_save_failure; warns once in a phase.
 
         Raises:
             RunError: they cannot be written, e.g. on a full disk.
@@ -156,6 +160,7 @@ class Recorder:
             try:
                 write()
             except tf.errors.OpError as error:
-                raise atomic_files.write_error(self._folder.root, error) from error
+                if not self._has_warned:
+                    raise atomic_files.write_error(self._folder.root, error) from error
 
-        self._checkpoints.attempt(attempt)
+        self._has_warned |= not self._checkpoints.attempt(attempt)

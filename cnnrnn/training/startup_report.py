@@ -11,7 +11,7 @@ from cnnrnn import phases
 from cnnrnn.models import network as network_lib
 from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices as devices_lib
-from cnnrnn.system import gpu_memory, memory, progress
+from cnnrnn.system import gpu_memory, memory, progress, scheduler
 from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import cost, optimizers, size_schedule
 
@@ -152,15 +152,16 @@ def report_phase2_memory(
         "more_arrays": (settings.ema > 0) + (parts > 1),
         "image_size": max(each.size for each in sizes),
     }
-    need = cost.phase2_memory(batch_size // workers // parts, **size)
+    here = scheduler.workers_on_this_host() if workers > 1 else 1
+    need = here * cost.phase2_memory(batch_size // workers // parts, **size)
     estimate = (
         f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate)"
-        f"{' on each worker' if workers > 1 else ''}; {memory.text(available)} are available"
+        f"{' on this machine' if workers > 1 else ''}; {memory.text(available)} are available"
     )
     if need <= available:
         logging.info(f"memory: {estimate}")
         return
-    largest = cost.largest_phase2_batch(available, **size) * parts * workers
+    largest = cost.largest_phase2_batch(available / here, **size) * parts * workers
     phase1_batch = config.training.batch_size[phases.PHASE1.index]
     fix = f"give --batch_size={phase1_batch},{largest} at most"
     logging.warning(

@@ -135,12 +135,18 @@ def test_a_run_without_both_phases_is_refused(trained):
 
 
 def test_phases_that_do_not_belong_together_are_refused(both):
-    path = both.run_dir / "config.json"
-    recorded = json.loads(path.read_text())
-    recorded["phase2"]["init_from"] = "runs/another"
-    path.write_text(json.dumps(recorded))
-    with pytest.raises(errors.UsageError, match="started from runs/another, not from the phase 1"):
-        averaged(both, 0.5)
+    for name, key, value in (
+        ("config.json", "init_from", "runs/another"),
+        ("manifest.json", "started_from", "best/phase1-epoch0001.weights.h5 (epoch 1 of phase1)"),
+    ):
+        path = both.run_dir / name
+        before = path.read_text()
+        recorded = json.loads(before)
+        recorded["phase2"][key] = value
+        path.write_text(json.dumps(recorded))
+        with pytest.raises(errors.UsageError, match="not from the best weights of the phase 1"):
+            averaged(both, 0.5)
+        path.write_text(before)
 
 
 def test_other_images_and_classes_are_refused(both, images):

@@ -66,7 +66,7 @@ def test_the_checks_that_are_named_are_run(settings, capsys):
     }
     check_gpu.run(["phase1-bfloat16"], settings, STAND_IN, check_gpu_stand_ins.passing)
     found, _ = results(settings)
-    assert "not compared with phase1-float32, which has not run" in found["phase1-bfloat16"][1]
+    assert "not compared with phase1-float32, which has no result" in found["phase1-bfloat16"][1]
     with pytest.raises(errors.UsageError, match="no check 'repliacs': expected some of lstm-k"):
         check_gpu.run(["repliacs"], settings, STAND_IN, check_gpu_stand_ins.passing)
 

@@ -48,7 +48,9 @@ def test_the_results_of_another_test_set_are_not_overwritten(small_network, eval
         evaluated.replace(test_dataset=str(tmp_path / place / "test"))
         for place in ("first", "second")
     )
-    for _ in range(2):  # the same may be evaluated again
-        evaluate.run((), first)
+    for ending in ("", "/"):  # the same may be evaluated again
+        evaluate.run((), first.replace(test_dataset=first.evaluation.test_dataset + ending))
+    change = next((tmp_path / "second").rglob("*.png"))
+    change.write_bytes(next((tmp_path / "first").rglob("white*.png")).read_bytes())
     with pytest.raises(errors.UsageError, match="test-test holds the evaluation of .*first/test"):
         evaluate.run((), second)

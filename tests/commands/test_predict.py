@@ -174,9 +174,10 @@ def test_missing_images_or_weights_are_reported(trained, tmp_path):
         predict.run(["x.jpg"], config_lib.Config.of(model=str(tmp_path)))
 
 
-def test_more_classes_than_fit_into_a_figure_are_refused(trained):
-    with pytest.raises(errors.UsageError, match="--top=21: a figure has room for 20 classes"):
-        explain.run(["photo.jpg"], trained.replace(top=21))
+def test_more_classes_than_fit_into_a_figure_are_refused(small_network, trained, monkeypatch):
+    monkeypatch.setattr(explain, "_MOST_CLASSES", 2)
+    with pytest.raises(errors.UsageError, match="--top=5: a figure has room for 2 classes"):
+        explain.run(["photo.jpg"], trained.replace(top=5))
 
 
 def test_explanations_are_written_and_bad_images_reported(trained, images, tmp_path, capsys):

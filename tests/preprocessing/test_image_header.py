@@ -63,6 +63,11 @@ def test_the_colors_of_a_small_palette_are_found():
         pixels(file.getvalue())
 
 
+def test_a_video_after_a_photograph_is_no_scan():
+    video = np.random.default_rng(4).bytes(10_000_000)
+    assert pixels(bad_images.JPEG + video).numpy() == 40 * 32
+
+
 @pytest.mark.parametrize("lossless", [True, False])
 def test_lossy_and_lossless_webp(lossless):
     content = bad_images.encoded("WEBP", size=(300, 17), lossless=lossless)

@@ -133,9 +133,12 @@ def test_a_port_in_use_is_named():
             cluster.wait_for_all((f"127.0.0.1:{port}", "127.0.0.1:9"), 0, seconds=0.1)
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6")
 def test_workers_with_addresses_of_ipv6_find_each_other():
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+    try:
+        other = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6")
+    with other:
         addresses = (f"[::1]:{free_port()}", f"[::1]:{other.getsockname()[1]}")
         with cluster._listening(addresses[0], time.monotonic() + 5):
             assert all(map(cluster._answers, addresses))

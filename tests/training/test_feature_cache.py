@@ -102,7 +102,8 @@ def test_the_key_on_a_cpu_is_that_of_existing_caches(make_cache, data):
     cnn = cache.network.cnn
     cnn.set_weights([np.full(weight.shape, 0.5, np.float32) for weight in cnn.get_weights()])
     infos = [image_check.ImageInfo(f"{number:064x}") for number in range(len(data.train))]
-    folder, _ = cache._find(rows_of(dataclasses.replace(data.train, infos=np.array(infos))))
+    key = cache._key(rows_of(dataclasses.replace(data.train, infos=np.array(infos))))
+    folder = cache._folder(key)
     assert folder.name == "ede63e577197f7a9df4d1b98a180df79"
 
 
@@ -110,9 +111,9 @@ def test_the_key_on_gpus_knows_their_arithmetic(make_cache, data, monkeypatch):
     folders = set()
     for arithmetic in ({}, {"device": "GPU", "tf32": True}, {"device": "GPU", "tf32": False}):
         monkeypatch.setattr(devices, "arithmetic", lambda found=arithmetic: found)
-        folder, _ = make_cache()._find(rows_of(data.train))
-        folders.add(folder)
-        key = json.loads((folder / "key.json").read_text())
+        cache = make_cache()
+        key = cache._key(rows_of(data.train))
+        folders.add(cache._folder(key))
         assert {name: key[name] for name in ("device", "tf32") if name in key} == arithmetic
     assert len(folders) == 3
 
@@ -246,10 +247,10 @@ def test_all_that_determines_views_is_in_the_key(make_cache, data, monkeypatch):
 
     def folder(**settings):
         rows = feature_rows.Rows(data.train, "train", augmented(data.train, **settings))
-        return cache._find(rows)[0]
+        return cache._folder(cache._key(rows))
 
     folders = [
-        cache._find(rows_of(data.train))[0],
+        cache._folder(cache._key(rows_of(data.train))),
         folder(),
         folder(cached_views=3),
         folder(augmentation="flip"),

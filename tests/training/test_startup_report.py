@@ -1,11 +1,13 @@
 """The lines at a phase's start: speed, memory, whether phase 2 will fit."""
 
+import types
+
 import pytest
 
 from cnnrnn import config, phases
 from cnnrnn.commands import train
 from cnnrnn.settings import image_sizes
-from cnnrnn.system import devices, gpu_memory, memory
+from cnnrnn.system import devices, gpu_memory, memory, scheduler
 from cnnrnn.training import cost, size_schedule, startup_report, trainer
 from tests import small_network
 
@@ -147,6 +149,25 @@ def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch,
     assert lines[0].startswith("warning: ")
     assert lines[0].endswith(f"It will not fit: give --batch_size=8,{largest} at most.")
     assert lines[1].startswith("memory: ") and "will not fit" not in lines[1]
+
+
+@pytest.mark.parametrize(
+    "hosts, words",
+    [(("a", "b"), "memory: "), (("a", "a"), "warning: ")],
+)
+def test_the_memory_of_workers_is_counted_by_machine(monkeypatch, capsys, hosts, words):
+    network = small_network.small_build(3)
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    monkeypatch.setenv(scheduler.TF_CONFIG, scheduler.tf_config([f"{host}:1" for host in hosts], 0))
+    workers = types.SimpleNamespace(count=2)
+    monkeypatch.setattr(startup_report.workers_lib, "Workers", lambda _: workers)
+    strategy = types.SimpleNamespace(num_replicas_in_sync=2)
+    own = cost.phase2_memory(8, network.model.count_params(), half=False)
+    monkeypatch.setattr(memory, "available", lambda: int(1.5 * own))
+    settings = config.Config.of(batch_size=(8, 16))
+    startup_report.report_phase2_memory(settings, network, strategy)
+    output = capsys.readouterr().out
+    assert output.startswith(words) and "(estimate) on this machine; " in output
 
 
 @pytest.mark.parametrize(
