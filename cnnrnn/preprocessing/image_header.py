@@ -44,24 +44,6 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         digits = tf.reverse(digits, [0]) if big_endian else digits
         return tf.reduce_sum(digits * tf.constant([256**i for i in range(size)], tf.int64))
 
-    def jpeg() -> tf.Tensor:
-        data = tf.io.decode_raw(encoded, tf.uint8)
-        # FF DA, the length of the header in two bytes, 6 + 2n, and n, the number of components.
-        # A video that follows the image, as phones write it, has these bytes hardly ever.
-        first, second, high, low, count = data[:-4], data[1:-3], data[2:-2], data[3:-1], data[4:]
-        scans = tf.math.count_nonzero(
-            (first == 0xFF)
-            & (second == 0xDA)
-            & (high == 0)
-            & (low == 6 + 2 * count)
-            & (count >= 1)
-            & (count <= 4)
-        )
-        most = tf.constant(_JPEG_MAX_SCANS, tf.int64)
-        few = tf.debugging.assert_less_equal(scans, most, "a JPEG with too many scans")
-        with tf.control_dependencies([few]):
-            return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64))
-
     def webp() -> tf.Tensor:
         bits = number(21, 4)
         is_transparent = (begins(b"VP8X", 12) & (head[20] // 16 % 2 == 1)) | (
@@ -95,7 +77,7 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
 
     return tf.case(
         [
-            (begins(b"\xff\xd8"), jpeg),
+            (begins(b"\xff\xd8"), lambda: _jpeg_pixels(encoded)),
             (begins(b"\x89PNG"), lambda: number(16, 4, True) * number(20, 4, True)),
             (begins(b"GIF8"), lambda: _gif_pixels(encoded)),
             (begins(b"RIFF") & begins(b"WEBP", 8), webp),
@@ -117,6 +99,26 @@ def limited(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:
     small = tf.debugging.assert_less_equal(count, tf.constant(max_pixels, tf.int64))
     with tf.control_dependencies([known, small]):
         return tf.identity(encoded)
+
+
+def _jpeg_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """Width times height; raises InvalidArgumentError if there are too many scans."""
+    data = tf.io.decode_raw(encoded, tf.uint8)
+    # FF DA, the length of the header in two bytes, 6 + 2n, and n, the number of components.
+    # A video that follows the image, as phones write it, has these bytes hardly ever.
+    first, second, high, low, count = data[:-4], data[1:-3], data[2:-2], data[3:-1], data[4:]
+    scans = tf.math.count_nonzero(
+        (first == 0xFF)
+        & (second == 0xDA)
+        & (high == 0)
+        & (low == 6 + 2 * count)
+        & (count >= 1)
+        & (count <= 4)
+    )
+    most = tf.constant(_JPEG_MAX_SCANS, tf.int64)
+    few = tf.debugging.assert_less_equal(scans, most, "a JPEG with too many scans")
+    with tf.control_dependencies([few]):
+        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64))
 
 
 def _bmp_colors(encoded: tf.Tensor, header_bytes: tf.Tensor, pixels_at: tf.Tensor) -> tf.Tensor:

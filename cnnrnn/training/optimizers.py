@@ -1,7 +1,7 @@
 """Optimizers and learning rates.
 
-Optimizers with Keras's state, under a schedule of Keras's where one is asked for. A constant rate stays a
-variable of the optimizer, as in the checkpoints of runs without schedules.
+Optimizers with Keras's state, under a schedule of Keras's where one is asked for. A constant rate
+stays a variable of the optimizer, as in the checkpoints of runs without schedules.
 """
 
 import keras

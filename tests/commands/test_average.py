@@ -22,9 +22,11 @@ def both(trained, small_network):
     model.set_weights([w + rng.uniform(0.1, 0.2, w.shape) for w in model.get_weights()])
     means = metrics.Means(1.0, 0.5, 1.0, 9)
     best_weights.save(folder.best, phases.PHASE2, model, helpers.CLASSES, 2, means)
+    first = best_weights.find(folder.best, phases.PHASE1).weights.name
     for name in ("config.json", "manifest.json"):
         record = json.loads((folder.root / name).read_text())
-        (folder.root / name).write_text(json.dumps(record | {"phase2": record["phase1"]}))
+        second = record["phase1"] | {"started_from": f"{first} (epoch 2 of phase1)"}
+        (folder.root / name).write_text(json.dumps(record | {"phase2": second}))
     return trained
 
 

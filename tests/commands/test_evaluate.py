@@ -50,7 +50,7 @@ def test_the_results_of_another_test_set_are_not_overwritten(small_network, eval
     )
     for ending in ("", "/"):  # the same may be evaluated again
         evaluate.run((), first.replace(test_dataset=first.evaluation.test_dataset + ending))
-    change = next((tmp_path / "second").rglob("*.png"))
+    change = next((tmp_path / "second").rglob("black*.png"))
     change.write_bytes(next((tmp_path / "first").rglob("white*.png")).read_bytes())
     with pytest.raises(errors.UsageError, match="test-test holds the evaluation of .*first/test"):
         evaluate.run((), second)
