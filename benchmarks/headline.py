@@ -42,8 +42,8 @@ of the data set, by date (looks.csv); 95 % intervals are in brackets. Image pass
 hours include phase 1, the validations, and the runs that a run started from. The authors of the
 original script report {authors:.2%} top-5.
 
-| run | phase | epoch | image passes | processor hours | images | top-1 | top-5 |
-| --- | --- | ---: | ---: | ---: | ---: | --- | --- |
+| run | phase | epoch | image passes | processor hours | images | CNN input | top-1 | top-5 |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |
 """
 
 
@@ -81,6 +81,7 @@ class Look:
         run: name in the results.
         phase, epoch: of the evaluated weights.
         images: evaluated.
+        image_size: of the CNN's input.
         top1, top5: from 0 to 1; `_low` and `_high` are the ends of 95 % intervals.
         weights: the file of the weights.
     """
@@ -90,6 +91,7 @@ class Look:
     phase: str
     epoch: int
     images: int
+    image_size: int
     top1: float
     top1_low: float
     top1_high: float
@@ -145,6 +147,7 @@ def look(folder: run_folder.RunFolder, name: str) -> Look | None:
         phase=results["phase"],
         epoch=results["epoch"],
         images=results["validation"]["count"],
+        image_size=results["cnn_image_size"],
         weights=results["weights"],
         **figures,
     )
@@ -281,7 +284,7 @@ def _reached(look: Look, runs: dict[str, dict[tuple[str, str, int], Point]]) -> 
 def _line(look: Look, point: Point) -> str:
     return (
         f"| {look.run} | {look.phase} | {look.epoch} | {point.images:,} "
-        f"| {point.cpu_minutes / 60:.1f} | {look.images:,} "
+        f"| {point.cpu_minutes / 60:.1f} | {look.images:,} | {look.image_size} "
         f"| {look.top1:.2%} [{look.top1_low:.2%}, {look.top1_high:.2%}] "
         f"| {look.top5:.2%} [{look.top5_low:.2%}, {look.top5_high:.2%}] |"
     )

@@ -91,7 +91,7 @@ def write(
             temporary.write_bytes(content.charts[f"{name}_by_class"])
     csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
-    results = _results(data, best, content, predictions)
+    results = _results(data, best, content, predictions, preprocessing)
     events = folder.events(phases.BY_NAME[best.phase], folder.evaluation.name)
     tensorboard.write(events, best.epoch, results, content.charts)
     atomic_files.write_json(folder.results, results)
@@ -103,6 +103,7 @@ def _results(
     best: best_weights.Best,
     content: html_report.ReportContent,
     predictions: predictions_lib.Predictions,
+    preprocessing: views_lib.Preprocessing,
 ) -> dict[str, Any]:
     """The content of results.json; a number that is not finite is null."""
     return _finite(
@@ -110,6 +111,7 @@ def _results(
             "dataset": data.name,
             "fingerprint": data.fingerprint,
             "images_in_training": data.validation_in_training,
+            "cnn_image_size": preprocessing.image_size,
             "weights": best.weights.name,
             "phase": best.phase,
             "epoch": best.epoch,
