@@ -34,8 +34,8 @@ def test_an_evaluation_writes_its_files(evaluated_run):
     }
     results = json.loads((evaluated_run / "results.json").read_text())
     assert set(results) == {
-        "dataset", "fingerprint", "images_in_training", "cnn_image_size", "weights", "phase", "epoch",
-        "validation", "macro", "intervals_95", "calibration_error", "branches",
+        "dataset", "fingerprint", "images_in_training", "cnn_image_size", "weights", "phase",
+        "epoch", "validation", "macro", "intervals_95", "calibration_error", "branches",
     }  # fmt: skip
     assert set(results["macro"]) == {"classes", "recall", "top5", "precision", "f1"}
     assert set(results["intervals_95"]) == {"loss", "top1", "top5", "macro_recall", "macro_top5"}
