@@ -52,7 +52,7 @@ class Stopping:
                 "Give more --epochs to continue, or another --run=NAME to start again."
                 if self._can_grow
                 else "--schedule or --cnn_image_size change over them, so that more cannot be "
-                f"added. To train on from the best weights of this run, give --init_from="
+                "added. To train on from the best weights of this run, give --init_from="
                 f"{self._folder.root} and another --run=NAME."
             )
         left = f"{position.epoch} of {self._epochs} epochs"
