@@ -73,6 +73,7 @@ def describe(
         the number of all classes.
     """
     best = classifier.best
+    top = min(config.prediction.top, len(classifier.class_names))
     trained = folder.manifest().get(best.phase, {})
     dataset = trained.get("dataset", {})
     return {
@@ -90,8 +91,8 @@ def describe(
         "fingerprint": dataset.get("fingerprint", "unknown"),
         "classes": len(classifier.class_names),
         "fusion": classifier.network.variant.fusion,
-        "top": min(config.prediction.top, len(classifier.class_names)),
-        "explained": min(config.prediction.top, len(classifier.class_names), saved_model.EXPLAINED),
+        "top": top,
+        "explained": min(top, saved_model.EXPLAINED),
         "max_megapixels": f"{config.data.max_megapixels:g}",
         "resize_method": classifier.preprocessing.resize_method,
         "image_size": shapes.IMAGE_SIZE,
