@@ -1,7 +1,6 @@
 """The training loop: one phase of a run, from its initial weights to its last epoch."""
 
 import contextlib
-import hashlib
 import time
 
 import numpy as np
@@ -34,6 +33,7 @@ from cnnrnn.training import (
     stopping,
     train_state,
     training_batches,
+    worker_weights,
 )
 
 _BATCH_LOSS_INTERVAL = 10  # steps between two points of TensorBoard's batch_loss
@@ -104,7 +104,7 @@ class PhaseTrainer:
         """
         if self._workers.is_chief:
             self._restore()
-        self._share_state()
+        worker_weights.share(self._workers, self._state, self._position)
         schedule, position = self._schedule, self._position
         if self._is_over():
             if self._workers.is_chief:
@@ -166,20 +166,6 @@ class PhaseTrainer:
         )
         initial_weights.mark_start(folder, phase)
 
-    def _share_state(self) -> None:
-        """Gives all workers the chief's weights and position."""
-        state, position = self._state, self._position
-        position.to_variables()
-        self._workers.broadcast(
-            (
-                *self._network.weights,
-                *state.optimizer.variables,
-                *state.trackables().values(),
-                *position.trackables().values(),
-            )
-        )
-        position.from_variables()
-
     def _is_over(self) -> bool:
         """Whether no further epoch is trained; the chief decides."""
         return bool(self._workers.of_chief(self._workers.is_chief and bool(self._stopping.reason)))
@@ -231,7 +217,7 @@ class PhaseTrainer:
                 self._speed = self._speed_report()
                 while not self._is_over():
                     result = self._train_epoch(batches)
-                    self._check_weights()
+                    worker_weights.check(self._workers, network)
                     with self._averaged_weights():
                         predictions = evaluator.predict(
                             self._data.validation,
@@ -374,20 +360,6 @@ class PhaseTrainer:
             f"{'':>{len(self._phase.name)}} validation {predictions.means}"
             f"{console.styled('  best so far', 'good') if is_best else ''}"
         )
-
-    def _check_weights(self) -> None:
-        """Raises RunError unless all workers have the same weights, bit for bit."""
-        if self._workers.count == 1:
-            return
-        digest = hashlib.sha256()
-        for weight in self._network.weights:
-            digest.update(np.asarray(weight))
-        for _, others in self._workers.differing({"weights": digest.digest()}).items():
-            raise errors.RunError(
-                f"worker {others} has other weights than worker 0, the chief, after an epoch, "
-                "which was not saved. Start all workers again; if it happens again, check the "
-                "memory and the devices of that machine."
-            )
 
     def _save(self) -> None:
         """Saves a checkpoint of all launched steps, after the summaries up to it.

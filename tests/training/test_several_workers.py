@@ -6,17 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn import errors, phases
+from cnnrnn import phases
 from cnnrnn.commands import cluster
 from cnnrnn.runs import run_folder
 from cnnrnn.system import scheduler
-from cnnrnn.training import trainer
 from tests import helpers
 
 # Full precision: rounding to bfloat16 multiplies the last digits in which sums differ.
@@ -119,15 +116,3 @@ def test_a_worker_with_other_flags_is_named(small_config):
         assert process.returncode == 2, output
         assert "worker 1 has other flags than worker 0, the chief" in output
     assert not settings.run_dir.exists()
-
-
-@pytest.mark.parametrize("others, fails", [({}, False), ({"weights": "1"}, True)])
-def test_other_weights_on_a_worker_are_an_error(others, fails):
-    phase = object.__new__(trainer.PhaseTrainer)
-    phase._network = types.SimpleNamespace(weights=[np.zeros(3)])
-    phase._workers = types.SimpleNamespace(count=2, differing=lambda values: others)
-    if not fails:
-        phase._check_weights()
-        return
-    with pytest.raises(errors.RunError, match="worker 1 has other weights than worker 0"):
-        phase._check_weights()
