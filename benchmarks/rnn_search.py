@@ -26,7 +26,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import headline
+from benchmarks import headline_record
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.runs import event_files, run_folder
@@ -165,7 +165,7 @@ def search(
     for number, trial in enumerate(TRIALS, start=1):
         print(f"\nnetwork {number} of {len(TRIALS)}: {trial.run}", flush=True)
         rows.append(_row(trial, config.replace(**trial.settings(root)), program))
-        headline.write_rows(results / f"{config.run_dir.name}.csv", Row, rows)
+        headline_record.write_rows(results / f"{config.run_dir.name}.csv", Row, rows)
         atomic_files.write_text(results / "README.md", _page(results))
     print(f"\nresults: {results / 'README.md'}")
 
@@ -212,7 +212,7 @@ def _scored(trial: Trial, config: config_lib.Config, folder: run_folder.RunFolde
             for ablation in results["branches"]["ablations"]
             if ablation["name"] == "RNN permuted across images"
         )
-    shown = headline.flags_without_paths(config.replace(run=""))
+    shown = headline_record.flags_without_paths(config.replace(run=""))
     return Row(
         fusion=trial.fusion,
         remedies=" + ".join(trial.remedies),
@@ -240,7 +240,7 @@ def _page(results: pathlib.Path) -> str:
     """The text of README.md: a table for each CSV file."""
     page = _HEADING
     for path in sorted(results.glob("*.csv")):
-        rows = list(headline.read_rows(path, Row))
+        rows = list(headline_record.read_rows(path, Row))
         given = [shlex.split(row.flags) for row in rows]
         common = [flag for flag in given[0] if all(flag in others for others in given)]
         page += f"\n## {path.stem}\n\n{rows[0].images:,} held-out images; all with\n"

@@ -3,11 +3,12 @@
 import csv
 import json
 import pathlib
+import re
 import shutil
 
 import pytest
 
-from benchmarks import headline
+from benchmarks import headline_record, headline_table
 from cnnrnn import phases
 from cnnrnn.commands import evaluate, train
 
@@ -17,20 +18,20 @@ def looked_at(small_network, evaluated, monkeypatch):
     """The settings of a run that was evaluated on test images."""
     test = pathlib.Path(evaluated.data.dataset) / "val"
     evaluate.run((), evaluated.replace(test_dataset=str(test)))
-    monkeypatch.setattr(headline, "TEST_SET", "test-val")
+    monkeypatch.setattr(headline_record, "TEST_SET", "test-val")
     return evaluated
 
 
 def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     results = tmp_path / "results"
-    headline.add(looked_at.run_dir, "first", results=results)
+    headline_record.add(looked_at.run_dir, "first", results=results)
     second = looked_at.replace(run="second", init_from=str(looked_at.run_dir))
     train.train((phases.PHASE2,), second)
     shutil.copytree(looked_at.run_dir / "test-val", second.run_dir / "test-val")
     evaluate.run((), second.replace(test_dataset=str(pathlib.Path(second.data.dataset) / "val")))
     for _ in range(2):  # the second time nothing is new
-        headline.add(second.run_dir, "second", "first", results)
-    headline.table(results)
+        headline_record.add(second.run_dir, "second", "first", control_of="first", results=results)
+    headline_table.table(results)
 
     with open(results / "looks.csv", newline="") as file:
         looks = list(csv.DictReader(file))
@@ -42,7 +43,7 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     assert float(looks[1]["top5"]) == expected["validation"]["top5"]
     assert float(looks[1]["top1_low"]) == expected["intervals_95"]["top1"][0]
 
-    points = headline.totals("second", results)
+    points = headline_table.totals("second", results)
     # Two epochs of 4 steps of 4 images, then two epochs of 9 steps of 2 images.
     assert [point.images for point in points.values()] == [16, 32, 50, 68]
     assert [key[0] for key in points] == ["first", "first", "second", "second"]
@@ -52,6 +53,13 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     epoch = int(looks[1]["epoch"])
     assert f"| second | phase2 | {epoch} | {[50, 68][epoch - 1]} |" in page
     assert "Phase 2 started from the best weights of first." in page
+    scores = [
+        json.loads((folder / "test-val" / "results.json").read_text())["validation"]
+        for folder in (looked_at.run_dir, second.run_dir)
+    ]
+    points = [100 * (scores[0][name] - scores[1][name]) for name in ("top1", "top5")]
+    found = re.search(r"\| first \| second \| 9 \| (\S+) \[\S+, \S+\] \| (\S+) \[", page)
+    assert [float(text) for text in found.groups()] == pytest.approx(points, abs=0.005)
     assert str(tmp_path) not in page and "--epochs=2,2" in page
     assert (results / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in (results / "second" / "record.json").read_text()
@@ -59,6 +67,6 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
 
 def test_paths_of_the_machine_are_left_out():
     kept = 'https://example.org/a/b </td> image/png;base64,/9j/4AAQ+/ab/cd 1/2 "weights.h5"'
-    assert headline.without_paths(kept) == kept
+    assert headline_record.without_paths(kept) == kept
     text = '"/home/me/cnnrnn/main.py train" cached in /tmp/x-1/w.h5.'
-    assert headline.without_paths(text) == '"main.py train" cached in w.h5.'
+    assert headline_record.without_paths(text) == '"main.py train" cached in w.h5.'

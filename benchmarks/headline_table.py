@@ -1,0 +1,195 @@
+"""The page of the accuracy on tiny-imagenet-100: tables and curves, from what was recorded."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+from matplotlib import figure
+
+from benchmarks import headline_record
+from cnnrnn.evaluation import charts, confidence_intervals
+from cnnrnn.system import atomic_files
+
+_PREDICTIONS = "predictions.csv"
+AUTHORS_TOP5 = 0.9614  # reported with the original script
+Points = dict[tuple[str, str, int], headline_record.Point]  # by run, phase, epoch
+_COSTS = ("images", "minutes", "cpu_minutes")
+_CURVES = """
+![top-5 accuracy over image passes and processor hours](curves.png)
+
+Lines: the images that training validates on, with 95 % intervals. Diamonds: all validation images
+of the data set.
+"""
+_CONTROLS = """
+## Controls
+
+Each run beside one without one of its parts, by the same recipe and on the same images. The
+intervals of the differences are those of paired proportions (Agresti and Min 2005). They are over
+images: each network was trained once, and another seed would give other differences.
+
+| run | control | images | run minus control, top-1, points | run minus control, top-5, points |
+| --- | --- | ---: | --- | --- |
+"""
+_HEADING = """# Accuracy on tiny-imagenet-100
+
+Made by `python -m benchmarks.headline table`. Each line is an evaluation on the validation images
+of the data set, by date (looks.csv); 95 % intervals are in brackets. Image passes and processor
+hours include phase 1, the validations, and the runs that a run started from. The authors of the
+original script report {authors:.2%} top-5.
+
+| run | phase | epoch | image passes | processor hours | images | CNN input | top-1 | top-5 |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |
+"""
+
+
+def totals(name: str, results: pathlib.Path) -> Points:
+    """The validations of a recorded run and of those that it started from, by run, phase, epoch.
+
+    Images and minutes count from the start of the first of these runs, phase 1 included.
+    """
+    after = json.loads((results / name / "record.json").read_text(encoding="utf-8"))["after"]
+    points = totals(after, results) if after else {}
+    phase, before = None, None
+    for point in headline_record.read_rows(results / name / "curve.csv", headline_record.Point):
+        if point.phase != phase:
+            phase, before = point.phase, list(points.values())[-1] if points else None
+        if before is not None:
+            spent = {key: getattr(point, key) + getattr(before, key) for key in _COSTS}
+            point = dataclasses.replace(point, **spent)
+        points[name, point.phase, point.epoch] = point
+    return points
+
+
+def table(results: pathlib.Path = headline_record.RESULTS) -> None:
+    """Writes README.md and curves.png into the results."""
+    looks = list(headline_record.read_rows(results / "looks.csv", headline_record.Look))
+    records = {
+        path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(results.glob("*/record.json"))
+    }
+    runs = {name: totals(name, results) for name in records}
+    started_from = {recorded["after"] for recorded in records.values()}
+    chart = _chart({name: runs[name] for name in runs if name not in started_from}, looks, runs)
+    with atomic_files.replacing(results / "curves.png") as temporary:
+        temporary.write_bytes(chart)
+    lines = [*_HEADING.format(authors=AUTHORS_TOP5).splitlines()]
+    lines += [_line(look, _reached(look, runs)) for look in looks]
+    lines += _CURVES.splitlines()
+    controls = [_control(name, records[name]["control_of"], results) for name in records]
+    if any(controls):
+        lines += [*_CONTROLS.splitlines(), *filter(None, controls)]
+    lines.append("")
+    for name, recorded in records.items():
+        lines += [f"## {name}", ""]
+        if recorded["after"]:
+            lines += [f"Phase 2 started from the best weights of {recorded['after']}.", ""]
+        for phase, described in recorded["phases"].items():
+            commit = (described["git_commit"] or "unknown")[:12]
+            lines += [
+                f"{phase}: {described['processor']}, {described['cores']} cores, "
+                f"{described['precision']}, commit {commit}",
+                "",
+                *(f"    {flag}" for flag in described["flags"]),
+                "",
+            ]
+    atomic_files.write_text(results / "README.md", "\n".join(lines))
+
+
+def _control(name: str, control_of: str, results: pathlib.Path) -> str:
+    """A line of the table of controls; '' for a run that is none, or has not been evaluated."""
+    if not control_of or not (results / name / _PREDICTIONS).exists():
+        return ""
+    run, control = (_hits(results / each / _PREDICTIONS) for each in (control_of, name))
+    intervals = [confidence_intervals.paired_difference(column) for column in (run - control).T]
+    points = [
+        f"{100 * interval.value:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+        for interval in intervals
+    ]
+    return f"| {control_of} | {name} | {len(run):,} | {' | '.join(points)} |"
+
+
+def _hits(path: pathlib.Path) -> np.ndarray:
+    """(N, 2), 0 or 1: whether the prediction for each image is right, and one of the best five."""
+    with open(path, newline="") as file:
+        return np.array(
+            [(row["true"] == row["predicted"], int(row["in_top5"])) for row in csv.DictReader(file)]
+        ).astype(float)
+
+
+def _reached(look: headline_record.Look, runs: dict[str, Points]) -> headline_record.Point:
+    """The validation in training of the weights that were evaluated."""
+    return runs[look.run][look.run, look.phase, look.epoch]
+
+
+def _line(look: headline_record.Look, point: headline_record.Point) -> str:
+    return (
+        f"| {look.run} | {look.phase} | {look.epoch} | {point.images:,} "
+        f"| {point.cpu_minutes / 60:.1f} | {look.images:,} | {look.image_size} "
+        f"| {look.top1:.2%} [{look.top1_low:.2%}, {look.top1_high:.2%}] "
+        f"| {look.top5:.2%} [{look.top5_low:.2%}, {look.top5_high:.2%}] |"
+    )
+
+
+def _chart(
+    drawn: dict[str, Points], looks: list[headline_record.Look], runs: dict[str, Points]
+) -> bytes:
+    """Draws top-5 over image passes and over processor hours, as a PNG.
+
+    Args:
+        drawn: the validations of each run that no other one started from.
+        looks: evaluations; each is drawn beside the run that it leads to.
+        runs: the validations of all runs.
+    """
+    chart = figure.Figure(figsize=(11, 4.5), layout="constrained")
+    costs = (
+        ("image passes", lambda point: point.images),
+        ("processor hours", lambda point: point.cpu_minutes / 60),
+    )
+    for axes, (title, cost) in zip(chart.subplots(1, 2, sharey=True), costs, strict=True):
+        for name, points in drawn.items():
+            x = [cost(point) for point in points.values()]
+            intervals = [_interval(point) for point in points.values()]
+            values = [interval.value for interval in intervals]
+            (line,) = axes.plot(x, values, marker=".", label=name)
+            axes.fill_between(
+                x,
+                [interval.low for interval in intervals],
+                [interval.high for interval in intervals],
+                color=line.get_color(),
+                alpha=0.15,
+                linewidth=0,
+            )
+            own = [look for look in looks if (look.run, look.phase, look.epoch) in points]
+            axes.errorbar(
+                [cost(_reached(look, runs)) for look in own],
+                [look.top5 for look in own],
+                [
+                    [look.top5 - look.top5_low for look in own],
+                    [look.top5_high - look.top5 for look in own],
+                ],
+                fmt="D",
+                color=line.get_color(),
+                markeredgecolor="black",
+                markersize=5,
+                capsize=3,
+            )
+        axes.axhline(
+            AUTHORS_TOP5,
+            color="#b42318",
+            linestyle="--",
+            linewidth=1,
+            label="reported by the authors",
+        )
+        axes.set(xlabel=title, xlim=(0, None))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.spines[["top", "right"]].set_visible(False)
+    chart.axes[0].set_ylabel("top-5 accuracy")
+    chart.axes[0].legend(frameon=False, loc="lower right")
+    return charts.png(chart)
+
+
+def _interval(point: headline_record.Point) -> confidence_intervals.Interval:
+    hits = round(point.top5 * point.validated)
+    return confidence_intervals.proportion(np.repeat([1, 0], [hits, point.validated - hits]))
