@@ -8,7 +8,7 @@ constant gain.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import scipy.special
@@ -17,6 +17,7 @@ from cnnrnn import shapes
 from cnnrnn.evaluation import confidence_intervals
 
 PERMUTATIONS = 5  # averaged over, for each branch
+BRANCHES = ("RNN", "CNN")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,7 @@ def ablations(
     kernel: np.ndarray,
     bias: np.ndarray,
     label: np.ndarray,
+    branches: Iterable[str] = BRANCHES,
 ) -> list[Ablation]:
     """Scores the images as trained and with each branch ablated.
 
@@ -87,9 +89,11 @@ def ablations(
         kernel: of the dense layer, (width, classes).
         bias: of the dense layer, (classes,).
         label: true classes, (N,).
+        branches: those that the network has.
 
     Returns:
-        Five entries: as trained, RNN permuted, RNN mean, CNN permuted, CNN mean.
+        First, as trained; then for each branch its outputs permuted (`permuted_name`), and replaced
+        by their mean.
     """
     rng = np.random.default_rng(0)
     permutations = [rng.permutation(len(label)) for _ in range(PERMUTATIONS)]
@@ -109,15 +113,21 @@ def ablations(
         )
         return Ablation(name, *map(float, ablated.mean(axis=1)), *drops)
 
-    rnn_permuted = np.mean([score(cnn, rnn[order]) for order in permutations], axis=0)
-    cnn_permuted = np.mean([score(cnn[order], rnn) for order in permutations], axis=0)
-    return [
-        ablation("as trained", as_trained),
-        ablation("RNN permuted across images", rnn_permuted),
-        ablation("RNN replaced by its mean", score(cnn, mean(rnn))),
-        ablation("CNN permuted across images", cnn_permuted),
-        ablation("CNN replaced by its mean", score(mean(cnn), rnn)),
-    ]
+    found = [ablation("as trained", as_trained)]
+    for branch in branches:
+
+        def ablated(change: Callable[[np.ndarray], np.ndarray], branch: str = branch) -> np.ndarray:
+            return score(change(cnn), rnn) if branch == "CNN" else score(cnn, change(rnn))
+
+        permuted = [ablated(lambda outputs, order=order: outputs[order]) for order in permutations]
+        found.append(ablation(permuted_name(branch), np.mean(permuted, axis=0)))
+        found.append(ablation(f"{branch} replaced by its mean", ablated(mean)))
+    return found
+
+
+def permuted_name(branch: str) -> str:
+    """The name of the ablation that permutes the outputs of a branch."""
+    return f"{branch} permuted across images"
 
 
 def scores(logits: np.ndarray, label: np.ndarray) -> np.ndarray:

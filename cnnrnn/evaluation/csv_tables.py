@@ -91,6 +91,7 @@ def _branch_outputs(content: html_report.ReportContent) -> _Table:
         *(
             (name, *map(_number, (outputs.mean, outputs.mean_abs, outputs.std)))
             for name, outputs in (("CNN", content.cnn), ("RNN", content.rnn))
+            if outputs is not None
         ),
     ]
 

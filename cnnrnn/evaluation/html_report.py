@@ -28,7 +28,7 @@ class ReportContent:
         mistakes: the most confident wrong predictions. An image is "jpeg", "path", "true",
             "predicted" and "confidence".
         bins: of the reliability diagram.
-        cnn, rnn: statistics of the branches' outputs.
+        cnn, rnn: statistics of the branches' outputs; None for a branch that the network lacks.
         ablations: as `branch_ablation.ablations` returns them.
         charts: PNGs by name: "confusion", "reliability", "top1_by_class", "top5_by_class" and
             "curves/PHASE".
@@ -47,8 +47,8 @@ class ReportContent:
     mistakes: list[dict[str, Any]]
     calibration_error: float
     bins: list[class_scores.Bin]
-    cnn: branch_ablation.OutputStatistics
-    rnn: branch_ablation.OutputStatistics
+    cnn: branch_ablation.OutputStatistics | None
+    rnn: branch_ablation.OutputStatistics | None
     ablations: list[branch_ablation.Ablation]
     charts: dict[str, bytes]
     manifest: dict[str, Any]
@@ -80,12 +80,15 @@ def environment() -> jinja2.Environment:
 def verdict(content: ReportContent) -> str:
     """Whether the network uses each branch: one line per branch."""
     images = sum(score.support for score in content.classes)
-    _, rnn_permuted, _, cnn_permuted, _ = content.ablations
+    found = {ablation.name: ablation for ablation in content.ablations}
+    outputs = {"RNN": content.rnn, "CNN": content.cnn}
     return "\n".join(
-        (
-            _branch_verdict("RNN", content.rnn, rnn_permuted, images),
-            _branch_verdict("CNN", content.cnn, cnn_permuted, images),
+        f"The network has no {name} branch."
+        if outputs[name] is None
+        else _branch_verdict(
+            name, outputs[name], found[branch_ablation.permuted_name(name)], images
         )
+        for name in branch_ablation.BRANCHES
     )
 
 

@@ -58,6 +58,7 @@ def write(
     bins = class_scores.reliability(predictions)
     examples = _Examples(data, predictions, preprocessing, network)
     in_training = data.validation_in_training
+    uses = {"RNN": network.uses_rnn, "CNN": network.uses_cnn}
     content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
         subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on "
@@ -74,14 +75,15 @@ def write(
         mistakes=examples.mistakes(),
         calibration_error=class_scores.expected_calibration_error(bins),
         bins=bins,
-        cnn=branch_ablation.statistics(predictions.cnn),
-        rnn=branch_ablation.statistics(predictions.rnn),
+        cnn=branch_ablation.statistics(predictions.cnn) if uses["CNN"] else None,
+        rnn=branch_ablation.statistics(predictions.rnn) if uses["RNN"] else None,
         ablations=branch_ablation.ablations(
             predictions.cnn,
             predictions.rnn,
             lambda cnn, rnn: network.fused([cnn, rnn], training=False).numpy(),
             *network.fusion.get_layer("logits").get_weights(),
             predictions.label,
+            [name for name in branch_ablation.BRANCHES if uses[name]],
         ),
         charts=_charts(classes, matrix, bins) | _curves(folder),
         manifest=folder.manifest(),
@@ -135,8 +137,8 @@ def _results(
             },
             "calibration_error": content.calibration_error,
             "branches": {
-                "cnn": dataclasses.asdict(content.cnn),
-                "rnn": dataclasses.asdict(content.rnn),
+                "cnn": content.cnn and dataclasses.asdict(content.cnn),
+                "rnn": content.rnn and dataclasses.asdict(content.rnn),
                 "ablations": [dataclasses.asdict(ablation) for ablation in content.ablations],
                 "verdict": html_report.verdict(content),
             },

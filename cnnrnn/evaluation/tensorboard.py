@@ -28,7 +28,8 @@ def write(
         scalars |= dict(zip((f"{name}/low", f"{name}/high"), ends, strict=True))
     scalars["calibration_error"] = results["calibration_error"]
     for name in ("cnn", "rnn"):
-        scalars |= {f"{name.upper()} outputs/{key}": v for key, v in branches[name].items()}
+        outputs = branches[name] or {}  # null for a branch that the network lacks
+        scalars |= {f"{name.upper()} outputs/{key}": value for key, value in outputs.items()}
     for ablation in branches["ablations"][1:]:
         scalars |= {
             f"{ablation['name']}/{name}": ablation[name] for name in ("loss", "top1", "top5")

@@ -75,6 +75,11 @@ class Network:
         return self.cnn.layers[-1] in self.model.layers
 
     @property
+    def uses_rnn(self) -> bool:
+        """Whether the RNN is part of the model."""
+        return self.rnn.layers[-1] in self.model.layers
+
+    @property
     def lstm_kernel(self) -> str:
         """The kernel of the LSTM layers, "ours" or "cudnn"."""
         return self.rnn.get_layer("rnn_features").lstm_kernel

@@ -12,11 +12,14 @@ def report_content(
     interval = confidence_intervals.Interval
     zero = interval(0.0, -0.01, 0.01)
     ablations = [branch_ablation.Ablation("as trained", 1.0, top1, 0.95, zero, zero)]
-    for number, value in enumerate(ablated):
+    names_of = [
+        name
+        for branch in branch_ablation.BRANCHES
+        for name in (branch_ablation.permuted_name(branch), f"{branch} replaced by its mean")
+    ]
+    for name, value in zip(names_of, ablated, strict=True):
         drop = interval(top1 - value, top1 - value - 0.01, top1 - value + 0.01)
-        ablations.append(
-            branch_ablation.Ablation(f"ablation {number}", 1.0, value, 0.95, drop, zero)
-        )
+        ablations.append(branch_ablation.Ablation(name, 1.0, value, 0.95, drop, zero))
     image = {
         "jpeg": b"x",
         "path": "x/<i>.png",

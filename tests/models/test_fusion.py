@@ -99,6 +99,12 @@ def test_a_variant_is_trained_reported_exported_and_explained(
     as_trained = results["branches"]["ablations"][0]
     assert as_trained["top1"] == pytest.approx(results["validation"]["top1"])
     assert as_trained["loss"] == pytest.approx(results["validation"]["loss"], abs=1e-4)
+    has_rnn = config.network.fusion not in network_settings.WITHOUT_RNN
+    has_cnn = config.network.fusion != "rnn"
+    assert (results["branches"]["rnn"] is not None) == has_rnn
+    assert ("The network has no RNN branch." in results["branches"]["verdict"]) != has_rnn
+    assert ("The network has no CNN branch." in results["branches"]["verdict"]) != has_cnn
+    assert len(results["branches"]["ablations"]) == 1 + 2 * has_rnn + 2 * has_cnn
     monkeypatch.setattr(export.bundle.keras_and_litert, "litert", lambda *_: b"")
     export.run((), plain)
     files = sorted(pathlib.Path(config.data.dataset, "val").rglob("*.png"))[:2]
