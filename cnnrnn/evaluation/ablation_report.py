@@ -13,6 +13,7 @@ from matplotlib import figure
 from cnnrnn.evaluation import charts, confidence_intervals, html_report, paired_differences
 from cnnrnn.system import atomic_files
 
+_WITHOUT_RNN = ("cnn", "gain")  # controls that the RNN has to beat
 NAMES = {"cnn": "CNN alone", "gain": "CNN x constant gain", "rnn": "RNN alone"}
 _METRICS = ("top1", "top5")
 _COLORS = ("#3b6fb6", "#b4690e", "#1a7f37", "#8250df")
@@ -46,11 +47,13 @@ class Comparison:
         trained_phases: in words.
         trainings: of each seed, in the same order for each --fusion; the first is the network
             that is compared with the others.
+        notes: sentences that a reader of the figures should know.
     """
 
     data: str
     trained_phases: str
     trainings: dict[str, list[Training]]
+    notes: tuple[str, ...] = ()
 
     @property
     def whole(self) -> str:
@@ -86,20 +89,36 @@ class Comparison:
 
 def verdict(comparison: Comparison) -> str:
     """One sentence: whether the network is better with its RNN than without."""
-    found = comparison.differences["cnn", "top1"]
-    if not found.is_significant:
-        claim = "No benefit of the RNN is measurable"
-    elif found.interval.value > 0:
-        claim = "The RNN helps"
-    else:
-        claim = "The RNN does harm"
-    return (
-        f"{claim}: on {comparison.data}, after {comparison.trained_phases}, with "
-        f"{comparison.seeds} seed(s), the whole network's top-1 minus that of the CNN alone is "
-        f"{points(found.interval)} percentage points (95% interval over images"
-        f"{' and seeds' if comparison.seeds > 1 else ''}, for {len(comparison.controls)} "
-        "comparisons)."
+    controls = [control for control in _WITHOUT_RNN if control in comparison.controls]
+    found = {control: comparison.differences[control, "top1"] for control in controls}
+    differences = ", and ".join(
+        f"minus that of the {comparison.name(control)} {points(each.interval)}"
+        for control, each in found.items()
     )
+    one_seed = comparison.seeds == 1
+    return (
+        f"{_claim(list(found.values()), one_seed)}: on {comparison.data}, after "
+        f"{comparison.trained_phases}, with {comparison.seeds} seed{'' if one_seed else 's'}, the "
+        f"whole network's top-1 {differences} percentage points (95% intervals over images"
+        f"{'' if one_seed else ' and seeds'}, for {len(comparison.controls)} comparisons)."
+    )
+
+
+def _claim(differences: list[paired_differences.Difference], one_seed: bool) -> str:
+    """What follows from the differences from the networks without an RNN, the CNN alone first."""
+    better = [each.is_significant and each.interval.value > 0 for each in differences]
+    first = differences[0]
+    if not any(each.is_significant for each in differences):
+        return "No benefit of the RNN is measurable"
+    if one_seed:
+        return "The networks differ, but one seed does not show that the RNN is the reason"
+    if all(better):
+        return "The RNN helps"
+    if better[0]:
+        return "The fusion helps, but not measurably more than with a constant instead of the RNN"
+    if first.is_significant:
+        return "The RNN does harm"
+    return "No benefit of the RNN over the CNN alone is measurable"
 
 
 def points(interval: confidence_intervals.Interval) -> str:
@@ -164,6 +183,7 @@ def write(folder: pathlib.Path, comparison: Comparison) -> None:
                 for (control, metric), difference in comparison.differences.items()
             },
             "verdict": verdict(comparison),
+            "notes": list(comparison.notes),
         },
     )
     html = (

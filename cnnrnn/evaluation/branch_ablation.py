@@ -72,8 +72,7 @@ def statistics(outputs: np.ndarray) -> OutputStatistics:
 
 
 def ablations(
-    cnn: np.ndarray,
-    rnn: np.ndarray,
+    outputs: dict[str, np.ndarray],
     fuse: Callable[[np.ndarray, np.ndarray], np.ndarray],
     kernel: np.ndarray,
     bias: np.ndarray,
@@ -83,9 +82,8 @@ def ablations(
     """Scores the images as trained and with each branch ablated.
 
     Args:
-        cnn: outputs of the CNN branch, (N, 2048).
-        rnn: outputs of the RNN branch, (N, 2048).
-        fuse: the network's fusion, (N, 2048) twice -> (N, width).
+        outputs: of "CNN" and "RNN", (N, 2048) each.
+        fuse: the network's fusion of CNN and RNN, (N, 2048) twice -> (N, width).
         kernel: of the dense layer, (width, classes).
         bias: of the dense layer, (classes,).
         label: true classes, (N,).
@@ -98,14 +96,11 @@ def ablations(
     rng = np.random.default_rng(0)
     permutations = [rng.permutation(len(label)) for _ in range(PERMUTATIONS)]
 
-    def score(cnn: np.ndarray, rnn: np.ndarray) -> np.ndarray:
-        return scores(fuse(cnn, rnn) @ kernel + bias, label)
+    def score(**changed: np.ndarray) -> np.ndarray:
+        each = outputs | changed
+        return scores(fuse(each["CNN"], each["RNN"]) @ kernel + bias, label)
 
-    def mean(outputs: np.ndarray) -> np.ndarray:
-        average = outputs.mean(axis=0, dtype=np.float64).astype(outputs.dtype)
-        return np.broadcast_to(average, outputs.shape)
-
-    as_trained = score(cnn, rnn)
+    as_trained = score()
 
     def ablation(name: str, ablated: np.ndarray) -> Ablation:
         drops = (
@@ -115,13 +110,12 @@ def ablations(
 
     found = [ablation("as trained", as_trained)]
     for branch in branches:
-
-        def ablated(change: Callable[[np.ndarray], np.ndarray], branch: str = branch) -> np.ndarray:
-            return score(change(cnn), rnn) if branch == "CNN" else score(cnn, change(rnn))
-
-        permuted = [ablated(lambda outputs, order=order: outputs[order]) for order in permutations]
+        own = outputs[branch]
+        permuted = [score(**{branch: own[order]}) for order in permutations]
         found.append(ablation(permuted_name(branch), np.mean(permuted, axis=0)))
-        found.append(ablation(f"{branch} replaced by its mean", ablated(mean)))
+        average = own.mean(axis=0, dtype=np.float64).astype(own.dtype)
+        constant = score(**{branch: np.broadcast_to(average, own.shape)})
+        found.append(ablation(f"{branch} replaced by its mean", constant))
     return found
 
 

@@ -78,8 +78,7 @@ def write(
         cnn=branch_ablation.statistics(predictions.cnn) if uses["CNN"] else None,
         rnn=branch_ablation.statistics(predictions.rnn) if uses["RNN"] else None,
         ablations=branch_ablation.ablations(
-            predictions.cnn,
-            predictions.rnn,
+            {"CNN": predictions.cnn, "RNN": predictions.rnn},
             lambda cnn, rnn: network.fused([cnn, rnn], training=False).numpy(),
             *network.fusion.get_layer("logits").get_weights(),
             predictions.label,

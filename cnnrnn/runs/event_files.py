@@ -1,5 +1,6 @@
 """TensorBoard event files: reading scalars, and dropping what a resumed run writes again."""
 
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -44,6 +45,12 @@ def scalars(directory: pathlib.Path) -> list[tuple[str, int, float]]:
                 if value.metadata.plugin_data.plugin_name in ("scalars", ""):
                     points.append((value.tag, event.step, tf.make_ndarray(value.tensor).item()))
     return sorted(points)
+
+
+def images_per_second(directory: pathlib.Path) -> float:
+    """The speed of the fastest epoch in the event files of training; NaN if there are none."""
+    rates = [value for tag, _, value in scalars(directory) if tag == "images_per_second"]
+    return max(rates, default=math.nan)
 
 
 def _read(path: pathlib.Path) -> tuple[list[bytes], bool]:

@@ -7,6 +7,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -88,6 +89,12 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in sorted(then.keys() | today.keys())
         if then.get(name) != today.get(name) and name not in _IGNORED
     ]
+
+
+def mixed(manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """The differences of several manifests from the first one, except for the seed."""
+    first, *others = ({**manifest, "seed": 0} for manifest in manifests)
+    return sorted({text for other in others for text in differences(first, other)})
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -66,7 +66,7 @@ def load_for_trial(
         source = xception_weights.load_into(network.cnn, config.training.xception_weights)
         description = source.description
         if config.training.rnn_weights:
-            best = _trained_rnn(config)
+            best = trained_rnn(config)
             best_weights.load_part(best, network.rnn)
             description += f"; RNN: {_described(best)}"
             logging.info(f"{phase.name}: the RNN starts from {_described(best)}")
@@ -88,7 +88,7 @@ def check_available(
     if config.training.init_from or phase is phases.PHASE2:
         _starting_point(config, folder)
     elif config.training.rnn_weights:
-        _trained_rnn(config)
+        trained_rnn(config)
 
 
 def _starting_point(config: config_lib.Config, folder: run_folder.RunFolder) -> best_weights.Best:
@@ -113,7 +113,7 @@ def _starting_point(config: config_lib.Config, folder: run_folder.RunFolder) -> 
     return best
 
 
-def _trained_rnn(config: config_lib.Config) -> best_weights.Best:
+def trained_rnn(config: config_lib.Config) -> best_weights.Best:
     """The best weights of the run of --rnn_weights.
 
     Raises:

@@ -1,6 +1,7 @@
 """`ablate`: trainings, resume, statistics and files."""
 
 import csv
+import dataclasses
 import json
 import signal
 
@@ -21,10 +22,10 @@ def training(top1, curve=((4, 0.5), (8, 0.75))):
     )  # fmt: skip
 
 
-def comparison(whole, cnn, images=400):
-    """Two seeds of each network, with these accuracies; images are right in order."""
+def comparison(whole, cnn, gain=None, images=400):
+    """The seeds of each network have these accuracies; images are right in order."""
     hits = {
-        "product": whole, "cnn": cnn, "gain": cnn, "rnn": [0.25, 0.25]
+        "product": whole, "cnn": cnn, "gain": gain or cnn, "rnn": [0.25] * len(cnn)
     }  # fmt: skip
     return ablation_report.Comparison(
         "cats, 400 validation images",
@@ -37,16 +38,21 @@ def comparison(whole, cnn, images=400):
 
 
 @pytest.mark.parametrize(
-    "whole, cnn, claim",
+    "whole, cnn, gain, claim",
     [
-        ([0.9, 0.9], [0.5, 0.5], "The RNN helps"),
-        ([0.5, 0.5], [0.9, 0.9], "The RNN does harm"),
-        ([0.75, 0.74], [0.74, 0.75], "No benefit of the RNN is measurable"),
+        ([0.9, 0.9], [0.5, 0.5], None, "The RNN helps: "),
+        ([0.9, 0.9], [0.5, 0.5], [0.9, 0.89], "The fusion helps, but not measurably more"),
+        ([0.5, 0.5], [0.9, 0.9], None, "The RNN does harm: "),
+        ([0.75, 0.74], [0.74, 0.75], None, "No benefit of the RNN is measurable: "),
+        ([0.9, 0.9], [0.9, 0.89], [0.5, 0.5], "No benefit of the RNN over the CNN alone"),
+        ([0.9], [0.5], None, "The networks differ, but one seed does not show"),
+        ([0.75], [0.74], None, "No benefit of the RNN is measurable: "),
     ],
 )
-def test_the_verdict(whole, cnn, claim):
-    found = ablation_report.verdict(comparison(whole, cnn))
+def test_the_verdict(whole, cnn, gain, claim):
+    found = ablation_report.verdict(comparison(whole, cnn, gain))
     assert found.startswith(claim) and "cats, 400 validation images" in found
+    assert f"minus that of the CNN alone {100 * (whole[0] - cnn[0]):+.0f}" in found or len(cnn) > 1
 
 
 def test_the_table_has_each_network_and_its_difference():
@@ -105,9 +111,48 @@ def test_networks_are_trained_compared_and_not_trained_again(
     assert float(rows["cnn"]["top1"]) == pytest.approx(np.mean(hits))
     assert not (root / "cnn-seed0" / "checkpoints").exists()
 
-    with pytest.raises(errors.UsageError, match="trained with other settings"):
-        ablate.run((), config.replace(learning_rate=(0.1, 0.1)))
-    with pytest.raises(errors.UsageError, match="trained with other settings"):
-        ablate.run((), config.replace(patience=(3, 3)))
-    with pytest.raises(errors.UsageError, match="--max_minutes would end the slower networks"):
-        ablate.run((), config.replace(max_minutes=(1.0, 1.0)))
+    for changes, message in (
+        ({"learning_rate": (0.1, 0.1)}, r"trained with --learning_rate \(phase1\): 0.001 \(now 0"),
+        ({"epochs": (2, 2)}, r"trained with --epochs: \[1\] \(now \[2\]\)"),
+        ({"trained_phases": "both"}, r"--trained_phases: phase1 \(now both\)"),
+    ):
+        with pytest.raises(errors.UsageError, match=message):
+            ablate.run((), config.replace(**changes))
+
+
+def test_a_network_is_not_continued_with_another_budget(small_config, small_network, monkeypatch):
+    """More epochs would continue a run, and fewer would end it: each network has the same."""
+    config = small_config.replace(epochs=(3, 3), seeds=1)
+
+    def stopped(*_, **__):
+        raise errors.Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(train, "train", stopped)
+    with pytest.raises(errors.Stopped):
+        ablate.run((), config)
+    with pytest.raises(errors.UsageError, match=r"--epochs: \[3\] \(now \[1\]\)"):
+        ablate.run((), config.replace(epochs=(1, 1)))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"max_minutes": (1.0, 1.0)}, "--max_minutes would end the networks after different"),
+        ({"patience": (3, 3)}, "--patience would end the networks after different"),
+        ({"init_from": "runs/other"}, "--init_from=runs/other has the weights of one network"),
+        ({"rnn_weights": "/nowhere"}, "there are no trained weights in /nowhere"),
+    ],
+)
+def test_what_no_comparison_can_have_is_refused_at_once(
+    small_config, monkeypatch, changes, message
+):
+    monkeypatch.setattr(ablate.dataset_lib, "load", lambda _: pytest.fail("images were checked"))
+    with pytest.raises(errors.UsageError, match=message):
+        ablate.run((), small_config.replace(**changes))
+
+
+def test_notes_are_shown(tmp_path):
+    noted = dataclasses.replace(comparison([0.9], [0.5]), notes=("Read this.",))
+    ablation_report.write(tmp_path, noted)
+    assert "<p>Read this.</p>" in (tmp_path / "ablation.html").read_text()
+    assert json.loads((tmp_path / "ablation.json").read_text())["notes"] == ["Read this."]

@@ -20,7 +20,7 @@ def outputs():
 
 
 def ablations(cnn, rnn, kernel, bias, label, fuse=np.multiply):
-    return branch_ablation.ablations(cnn, rnn, fuse, kernel, bias, label)
+    return branch_ablation.ablations({"CNN": cnn, "RNN": rnn}, fuse, kernel, bias, label)
 
 
 def test_ablations_are_named():
