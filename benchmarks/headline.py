@@ -26,14 +26,19 @@ def main() -> None:
     adding = words.add_parser("add", help="copy what a run reached into the results")
     adding.add_argument("run", type=pathlib.Path, help="run folder")
     adding.add_argument("name", help="of the run in the results")
-    adding.add_argument("--after", default="", help="name of the run that it started from")
-    adding.add_argument("--control_of", default="", help="name of the run to compare it with")
+    adding.add_argument("--after", help="name of the run that it started from")
+    adding.add_argument("--control_of", help="name of the run to compare it with")
     words.add_parser("table", help="write README.md and curves.png")
     arguments = parser.parse_args()
-    if arguments.word == "add":
-        headline_record.add(arguments.run, arguments.name, arguments.after, arguments.control_of)
-    else:
-        headline_table.table()
+    try:
+        if arguments.word == "add":
+            headline_record.add(
+                arguments.run, arguments.name, arguments.after, arguments.control_of
+            )
+        else:
+            headline_table.table()
+    except ValueError as error:
+        raise SystemExit(f"headline: {error}") from error
 
 
 if __name__ == "__main__":

@@ -18,7 +18,14 @@ RESULTS = pathlib.Path(__file__).resolve().parent.parent / "results" / "tiny_ima
 TEST_SET = "test-tiny_imagenet_100"
 _FIGURES = ("loss", "top1", "top5")
 _TIMES = ("minutes", "cpu_minutes")
-_PATHS = ("--data_dir", "--archive", "--runs_dir", "--init_from", "--rnn_weights")
+_PLACES = (
+    "--data_dir",
+    "--archive",
+    "--runs_dir",
+    "--feature_cache",
+    "--init_from",
+    "--rnn_weights",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,15 +154,19 @@ def record(folder: run_folder.RunFolder, after: str, control_of: str) -> dict[st
 
 
 def flags_without_paths(config: config_lib.Config) -> list[str]:
-    """The settings that differ from their default, without paths of the machine."""
-    return [flag for flag in config.to_flags() if not flag.startswith(_PATHS)]
+    """The settings that differ from their default, without paths of the machine.
+
+    Flags that only name a place are left out; of other paths the last name is kept.
+    """
+    flags = [flag.partition("=") for flag in config.to_flags() if not flag.startswith(_PLACES)]
+    return [f"{name}{equals}{without_paths(value)}" for name, equals, value in flags]
 
 
 def add(
     root: pathlib.Path,
     name: str,
-    after: str = "",
-    control_of: str = "",
+    after: str | None = None,
+    control_of: str | None = None,
     results: pathlib.Path = RESULTS,
 ) -> None:
     """Copies what a run reached into the results.
@@ -163,14 +174,27 @@ def add(
     Args:
         root: run folder.
         name: of the run in the results.
-        after: name in the results of the run that it started from.
-        control_of: name in the results of the run that it is compared with.
+        after: name in the results of the run that it started from, '' for none. None: as recorded
+            before.
+        control_of: name in the results of the run that it is compared with, likewise.
         results: the folder of the results.
+
+    Raises:
+        ValueError: there are no results of that name.
     """
     folder = run_folder.RunFolder(root)
     to = results / name
+    others = {"after": after, "control_of": control_of}
+    if (to / "record.json").exists():
+        before = json.loads((to / "record.json").read_text(encoding="utf-8"))
+        others = {key: before[key] if other is None else other for key, other in others.items()}
+    for key, other in others.items():
+        if other and not (results / other / "record.json").exists():
+            raise ValueError(f"--{key}={other}: {results} has no results of that name.")
     to.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(to / "record.json", record(folder, after, control_of))
+    atomic_files.write_json(
+        to / "record.json", record(folder, **{key: other or "" for key, other in others.items()})
+    )
     write_rows(to / "curve.csv", Point, curve(folder))
     looked = look(folder, name)
     if looked is None:

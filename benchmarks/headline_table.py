@@ -13,6 +13,7 @@ from cnnrnn.evaluation import charts, confidence_intervals
 from cnnrnn.system import atomic_files
 
 _PREDICTIONS = "predictions.csv"
+_ALIKE = ("fingerprint", "phase", "epoch", "cnn_image_size")  # of results.json
 AUTHORS_TOP5 = 0.9614  # reported with the original script
 Points = dict[tuple[str, str, int], headline_record.Point]  # by run, phase, epoch
 _COSTS = ("images", "minutes", "cpu_minutes")
@@ -25,12 +26,15 @@ of the data set.
 _CONTROLS = """
 ## Controls
 
-Each run beside one without one of its parts, by the same recipe and on the same images. The
-intervals of the differences are those of paired proportions (Agresti and Min 2005). They are over
-images: each network was trained once, and another seed would give other differences.
+Each run compared with one that lacks a part of the network, trained by the same recipe and
+evaluated on the same images. The intervals of the differences are those of paired proportions
+(Agresti and Min 2005). They are over images: each network was trained once, and another seed would
+give other differences.
 
-| run | control | images | run minus control, top-1, points | run minus control, top-5, points |
-| --- | --- | ---: | --- | --- |
+The differences are those of the run minus the control, in percentage points.
+
+| run | control | phase, epoch | images | top-1 | top-5 |
+| --- | --- | --- | ---: | --- | --- |
 """
 _HEADING = """# Accuracy on tiny-imagenet-100
 
@@ -98,16 +102,29 @@ def table(results: pathlib.Path = headline_record.RESULTS) -> None:
 
 
 def _control(name: str, control_of: str, results: pathlib.Path) -> str:
-    """A line of the table of controls; '' for a run that is none, or has not been evaluated."""
+    """A line of the table of controls; '' for a run that is none, or has not been evaluated.
+
+    Raises:
+        ValueError: the evaluations of run and control are not comparable.
+    """
     if not control_of or not (results / name / _PREDICTIONS).exists():
         return ""
+    made = []
+    for each in (control_of, name):
+        found = json.loads((results / each / "results.json").read_text(encoding="utf-8"))
+        made.append({key: found[key] for key in _ALIKE})
+    if made[0] != made[1]:
+        raise ValueError(f"{name} is no control of {control_of}: {made[1]} instead of {made[0]}.")
     run, control = (_hits(results / each / _PREDICTIONS) for each in (control_of, name))
     intervals = [confidence_intervals.paired_difference(column) for column in (run - control).T]
     points = [
         f"{100 * interval.value:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
         for interval in intervals
     ]
-    return f"| {control_of} | {name} | {len(run):,} | {' | '.join(points)} |"
+    return (
+        f"| {control_of} | {name} | {made[0]['phase']}, {made[0]['epoch']} | {len(run):,} "
+        f"| {' | '.join(points)} |"
+    )
 
 
 def _hits(path: pathlib.Path) -> np.ndarray:

@@ -32,7 +32,7 @@ from absl import flags
 from benchmarks import headline_record
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
-from cnnrnn.runs import event_files, run_folder
+from cnnrnn.runs import event_files, fixed_settings, manifest, run_folder
 from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files, child_process, stop_signals
 from cnnrnn.system import devices as devices_lib
@@ -46,7 +46,8 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "low_rate": {"rnn_rate_factor": (0.03, 0.03)},
     "pretrained": {},  # by --rnn_weights, from the RNN alone with the other remedies
 }
-_VARIED = ("fusion", "rnn_input", "rnn_layer_norm", "rnn_rate_factor", "rnn_weights", "init_from")
+_CHOSEN = ("fusion", "rnn_input", "rnn_layer_norm", "rnn_rate_factor", "rnn_weights")
+_REFUSED = (*_CHOSEN, "init_from", "test_dataset", "max_minutes", "patience")
 _FOLD = "1/10"
 _ROW = "search.json"
 _HEADING = """# Does the RNN earn its place?
@@ -156,40 +157,47 @@ def search(
         results: the folder of the results.
 
     Raises:
-        UsageError: a setting is one that the search varies, or a network was trained with others.
+        UsageError: a setting is chosen by the search, or would train the networks differently, or a
+            network was trained with others.
         RunError: a training or an evaluation failed.
     """
-    given, defaults = config.to_json(), config_lib.Config().to_json()
-    for name in _VARIED:
-        if given[name] != defaults[name]:
-            raise errors.UsageError(f"--{name} is chosen by the search: leave it out.")
+    given = {flag.partition("=")[0].removeprefix("--") for flag in config.to_flags()}
+    for name in _REFUSED:
+        if name in given:
+            why = "is chosen by the search" if name in _CHOSEN else "does not fit a comparison"
+            raise errors.UsageError(f"--{name} {why}: leave it out.")
     config = config.replace(fold=config.data.fold or _FOLD)
     root = config.run_dir.with_name(f"{config.run_dir.name}.rnn_search")
-    rows = []
+    rows, manifests = [], []
     for number, trial in enumerate(TRIALS, start=1):
         print(f"\nnetwork {number} of {len(TRIALS)}: {trial.run}", flush=True)
-        rows.append(_row(trial, config.replace(**trial.settings(root)), program))
+        own = config.replace(**trial.settings(root))
+        rows.append(_row(trial, own, program))
+        manifests.append(run_folder.RunFolder(own.run_dir).manifest()[phases.PHASE1.name])
+        different = manifest.mixed(manifests)
+        if any(text.startswith(("dataset", "precision")) for text in different):
+            raise errors.UsageError(
+                f"{trial.run} and {TRIALS[0].run} were not trained on the same images in the same "
+                f"precision ({'; '.join(different)}): give another --run=NAME."
+            )
         headline_record.write_rows(results / f"{config.run_dir.name}.csv", Row, rows)
         atomic_files.write_text(results / "README.md", _page(results))
+    for text in different:
+        print(f"note: not all networks were trained by the same program: {text}")
     print(f"\nresults: {results / 'README.md'}")
 
 
 def _row(trial: Trial, config: config_lib.Config, program: Sequence[str]) -> Row:
     """Trains and scores one network, or reads what was found earlier."""
     folder, asked = run_folder.RunFolder(config.run_dir), config.to_flags()
+    fixed_settings.check(folder.root, {"flags": shlex.join(asked)})
     path = folder.root / _ROW
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["flags"] != asked:
-            raise errors.UsageError(
-                f"{folder.root} was trained with {shlex.join(found['flags'])}: give the same "
-                "flags, or another --run=NAME for this search."
-            )
-        return Row(**found["row"])
+        return Row(**json.loads(path.read_text(encoding="utf-8"))["row"])
     _call(program, ["phase1", *asked])
     _call(program, ["evaluate", *asked])
     row = _scored(trial, config, folder)
-    atomic_files.write_json(path, {"flags": asked, "row": dataclasses.asdict(row)})
+    atomic_files.write_json(path, {"row": dataclasses.asdict(row)})
     shutil.rmtree(folder.root / "checkpoints")
     if trial.fusion != "rnn":
         shutil.rmtree(folder.best)
@@ -231,11 +239,7 @@ def _scored(trial: Trial, config: config_lib.Config, folder: run_folder.RunFolde
         lost=lost["value"],
         lost_low=lost["low"],
         lost_high=lost["high"],
-        images_per_second=max(
-            value
-            for tag, _, value in event_files.scalars(folder.events(phases.PHASE1, "train"))
-            if tag == "images_per_second"
-        ),
+        images_per_second=event_files.images_per_second(folder.events(phases.PHASE1, "train")),
         flags=shlex.join(shown),
     )
 

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from benchmarks import headline_record, headline_table
-from cnnrnn import phases
+from cnnrnn import config, phases
 from cnnrnn.commands import evaluate, train
 
 
@@ -29,8 +29,8 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     train.train((phases.PHASE2,), second)
     shutil.copytree(looked_at.run_dir / "test-val", second.run_dir / "test-val")
     evaluate.run((), second.replace(test_dataset=str(pathlib.Path(second.data.dataset) / "val")))
-    for _ in range(2):  # the second time nothing is new
-        headline_record.add(second.run_dir, "second", "first", control_of="first", results=results)
+    headline_record.add(second.run_dir, "second", "first", results=results)
+    headline_record.add(second.run_dir, "second", results=results)  # nothing is new
     headline_table.table(results)
 
     with open(results / "looks.csv", newline="") as file:
@@ -53,16 +53,32 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     epoch = int(looks[1]["epoch"])
     assert f"| second | phase2 | {epoch} | {[50, 68][epoch - 1]} |" in page
     assert "Phase 2 started from the best weights of first." in page
-    scores = [
-        json.loads((folder / "test-val" / "results.json").read_text())["validation"]
-        for folder in (looked_at.run_dir, second.run_dir)
-    ]
-    points = [100 * (scores[0][name] - scores[1][name]) for name in ("top1", "top5")]
-    found = re.search(r"\| first \| second \| 9 \| (\S+) \[\S+, \S+\] \| (\S+) \[", page)
-    assert [float(text) for text in found.groups()] == pytest.approx(points, abs=0.005)
     assert str(tmp_path) not in page and "--epochs=2,2" in page
     assert (results / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert str(tmp_path) not in (results / "second" / "record.json").read_text()
+
+
+def test_a_run_is_compared_with_its_control_image_by_image(looked_at, tmp_path):
+    results = tmp_path / "results"
+    headline_record.add(looked_at.run_dir, "first", results=results)
+    headline_record.add(looked_at.run_dir, "control", control_of="first", results=results)
+    path = results / "control" / "predictions.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[1].split(",")
+    was_right = cells[2] == cells[3]
+    cells[3] = "another class" if was_right else cells[2]
+    path.write_text("\n".join([lines[0], ",".join(cells), *lines[2:], ""]))
+    headline_table.table(results)
+    page = (results / "README.md").read_text()
+    found = re.search(r"\| first \| control \| phase1, \d \| 9 \| (\S+) \[.*\| (\S+) \[", page)
+    top1, top5 = map(float, found.groups())
+    assert top1 == pytest.approx(100 / 9 if was_right else -100 / 9, abs=0.005) and top5 == 0
+    other = json.loads((results / "control" / "results.json").read_text()) | {"epoch": 9}
+    (results / "control" / "results.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="control is no control of first"):
+        headline_table.table(results)
+    with pytest.raises(ValueError, match="--after=nobody: .* has no results of that name"):
+        headline_record.add(looked_at.run_dir, "first", "nobody", results=results)
 
 
 def test_paths_of_the_machine_are_left_out():
@@ -70,3 +86,5 @@ def test_paths_of_the_machine_are_left_out():
     assert headline_record.without_paths(kept) == kept
     text = '"/home/me/cnnrnn/main.py train" cached in /tmp/x-1/w.h5.'
     assert headline_record.without_paths(text) == '"main.py train" cached in w.h5.'
+    named = config.Config.of(dataset="/home/me/cats", feature_cache="/tmp/f", epochs=(1, 1))
+    assert headline_record.flags_without_paths(named) == ["--dataset=cats", "--epochs=1,1"]

@@ -87,17 +87,25 @@ def test_each_network_is_trained_scored_and_recorded_once(
     page = (results / "README.md").read_text()
     assert "--fold=1/3" in page and "| `--fusion=cnn` |" in page and "6 held-out images" in page
     assert "`--fusion=gated` `--rnn_input=standardized` `--rnn_layer_norm=True`" in page
-    assert str(config.run.runs_dir) not in page
+    assert str(config.run.runs_dir) not in page and str(tmp_path) not in page
 
     rnn_search.search(config, results=results)
     assert len(calls) == len(expected) and rows_of(results) == rows
     with pytest.raises(errors.UsageError, match="was trained with .*--epochs=2,2"):
         rnn_search.search(config.replace(epochs=(3, 3)), results=results)
+    other = root / rnn / "manifest.json"
+    recorded = json.loads(other.read_text())
+    recorded["phase1"]["dataset"]["fingerprint"] = "other images"
+    other.write_text(json.dumps(recorded))
+    with pytest.raises(errors.UsageError, match="were not trained on the same images"):
+        rnn_search.search(config, results=results)
 
 
 def test_what_the_search_varies_is_refused(small_config, capsys):
     with pytest.raises(errors.UsageError, match="--fusion is chosen by the search"):
         rnn_search.search(small_config.replace(fusion="sum"))
+    with pytest.raises(errors.UsageError, match="--test_dataset does not fit a comparison"):
+        rnn_search.search(small_config.replace(test_dataset="digits"))
     for arguments, message in (
         (["--rnn_layer_norm"], "--rnn_layer_norm is chosen by the search"),
         (["--epochs=0"], "--epochs=0 is not valid"),
