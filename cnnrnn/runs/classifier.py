@@ -57,7 +57,7 @@ class Classifier:
 
 
 def load(
-    root: pathlib.Path,
+    root: str | pathlib.Path,
     image_size: int = 0,
     precision: str | None = None,
     lstm_kernel: str = "auto",
@@ -74,7 +74,7 @@ def load(
         UsageError: the folder is not a trained run, or this machine lacks the LSTM kernel.
         RunError: the weights are damaged.
     """
-    folder = run_folder.RunFolder(root)
+    folder = run_folder.RunFolder(pathlib.Path(root))
     best = best_weights.latest(folder.best)
     recorded = folder.config()
     try:
@@ -84,7 +84,7 @@ def load(
         precision = precision or recorded[best.phase]["precision"]
     except (KeyError, TypeError) as error:
         raise errors.UsageError(
-            f"{root / 'config.json'} lacks the settings of a trained run: restore it from a copy."
+            f"{folder.root / 'config.json'} lacks the settings of a trained run: restore it from a copy."
         ) from error
     network = network_lib.build(
         len(best.class_names),

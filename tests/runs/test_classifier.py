@@ -31,7 +31,7 @@ def test_a_run_is_loaded_with_its_preprocessing_and_precision(run):
     assert loaded.class_names == CLASSES and loaded.best.epoch == 2
     assert loaded.preprocessing == views.Preprocessing("area")
     assert loaded.network.precision == "float32"
-    assert classifier.load(run, precision="bfloat16").network.precision == "bfloat16"
+    assert classifier.load(str(run), precision="bfloat16").network.precision == "bfloat16"
 
 
 def test_the_lstm_kernel_follows_the_devices_of_the_process(run, monkeypatch):
