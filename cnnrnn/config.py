@@ -146,10 +146,15 @@ class Config:
                 f"--fusion={self.network.fusion}, which leaves out the RNN."
             )
         mixes = self.augmentation.mixup or self.augmentation.cutmix
-        if self.training.cached_views and (mixes or self.augmentation.augmentation == "none"):
+        views = self.training.cached_views
+        if views and self.augmentation.augmentation == "none":
             raise errors.UsageError(
-                f"--cached_views={self.training.cached_views} needs --augmentation without --mixup "
-                "and --cutmix: the features of mixed images cannot be cached."
+                f"--cached_views={views} needs --augmentation=flip, standard or strong."
+            )
+        if views and mixes:
+            raise errors.UsageError(
+                f"--cached_views={views} does not go with --mixup and --cutmix: the features of "
+                "mixed images cannot be cached."
             )
         for schedule, epochs in zip(
             self.optimization.schedule, self.optimization.warmup_epochs, strict=True
@@ -157,7 +162,7 @@ class Config:
             if schedule == "onecycle" and epochs:
                 raise errors.UsageError(
                     f"--warmup_epochs={epochs} does not go with --schedule=onecycle, which has a "
-                    "warm-up of its own."
+                    "warm-up of its own: give 0 for that phase, e.g. --warmup_epochs=1,0."
                 )
         if mixes and 1 in self.training.batch_size:
             raise errors.UsageError(

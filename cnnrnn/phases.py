@@ -86,7 +86,8 @@ def schedule(phase: Phase, config: config_lib.Config, training_images: int) -> S
         )
     if images < batch_size:
         raise errors.UsageError(
-            f"--samples_per_epoch={images} is less than one batch of {batch_size} ({phase.name})."
+            f"--samples_per_epoch={images} is less than one batch of {batch_size} ({phase.name}): "
+            "raise it, or lower --batch_size."
         )
     steps_per_epoch = images // batch_size
     kind = config.optimization.schedule[phase.index]
@@ -102,9 +103,8 @@ def schedule(phase: Phase, config: config_lib.Config, training_images: int) -> S
     )
     if kind == "cosine" and numbers.warmup_steps >= numbers.total_steps:
         raise errors.UsageError(
-            f"--warmup_epochs={warmup_epochs:g} leaves none of the {numbers.epochs} epochs of "
-            f"{phase.name} for --schedule=cosine to fall: give fewer --warmup_epochs, or more "
-            "--epochs."
+            f"--warmup_epochs={warmup_epochs:g} takes all {numbers.epochs} epochs of {phase.name}, "
+            "so that --schedule=cosine never falls: lower it, or raise --epochs."
         )
     return numbers
 

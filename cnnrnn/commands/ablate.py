@@ -1,4 +1,4 @@
-"""`ablate`: does the network need its RNN? Trains it and controls, and compares them.
+"""`ablate`: comparison of the network with controls, for whether it needs its RNN.
 
 The controls are the CNN alone, the RNN alone, and the CNN with a trained constant gain in place of
 the RNN. All see the same images in the same order, by the same flags, with each seed. A training

@@ -39,7 +39,10 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         RunError: a file is damaged or cannot be written, or an image cannot be decoded.
     """
     if len(arguments) != 1:
-        raise errors.UsageError("expected one run: average RUN --alpha=0.5")
+        raise errors.UsageError(
+            "expected one run: average RUN --alpha=0.5. Received: "
+            f"{' '.join(arguments) or 'nothing'}."
+        )
     original = recorded_run.find(arguments[0], config)
     ends = [_require(original, phase) for phase in _TRAINED]
     settings = recorded_run.settings(original, phases.PHASE2)
@@ -47,7 +50,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     if settings.training.init_from or ends[0].weights.name not in started_from:
         raise errors.UsageError(
             f"phase 2 of {original.root} started from {started_from}, not from the best weights of "
-            f"the phase 1 beside it, {ends[0].weights.name}: an average would belong to neither."
+            f"the phase 1 beside it, {ends[0].weights.name}: only a phase 2 that "
+            "started from them can be averaged with them."
         )
     alpha = config.averaging.alpha
     settings = settings.replace(

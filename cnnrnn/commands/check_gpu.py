@@ -1,4 +1,4 @@
-"""`check-gpu`: does training work on the GPUs of this machine? A table, and a file to send back.
+"""`check-gpu`: checks of training on this machine's GPUs. A table, and a file to send back.
 
 Each check runs in a process of its own, so that one that fails ends none of the others. This
 process does not import TensorFlow: it would take memory of the GPUs.
@@ -174,7 +174,7 @@ class Checks:
         return self._config.replace(batch_size=sizes)
 
     def _determinism(self) -> measurement_lib.Measurement:
-        """Two processes must train the same with --deterministic; without it, it is told."""
+        """Two processes must train the same with --deterministic; without, it is only reported."""
         figures = {}
         for name, flag in (("with --deterministic", True), ("without it", False)):
             config = self._config.replace(deterministic=flag)

@@ -63,8 +63,8 @@ def run(
             failures = 1 if _checkpoints(config) != before else failures + 1
             if failures > config.cluster.restarts:
                 raise errors.RunError(
-                    f"the workers have failed {failures} time(s) in a row without a new "
-                    "checkpoint, see their messages above."
+                    f"the workers have failed {failures} time(s) in a row"
+                    f"{' without a new checkpoint' if failures > 1 else ''}: see their messages."
                 )
             pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE)
             logging.warning(

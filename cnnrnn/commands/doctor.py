@@ -85,7 +85,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     logging.info(f"complete report: {report}.txt, {report}.json")
     bad = sum(finding.bad for finding in findings)
     if bad:
-        skip = any(finding.kind == _BAD for finding in findings)
+        unusable = sum(finding.kind == _BAD for finding in findings)
+        skip = 0 < unusable < images
         raise errors.RunError(
             f"{text_lib.printable(config.data.dataset)} cannot be trained on as it is: {bad:,} "
             f"problem(s) listed.{' Bad images can be left out with --bad_images=skip.' * skip}"
@@ -109,10 +110,10 @@ def _of_image(info: image_check.ImageInfo, path: str) -> Iterator[tuple[str, str
     if not info.format:
         return
     if path and not image_check.has_usual_suffix(path, info):
-        yield "wrong extension", f"is {info.format}, and is read as that"
+        yield "wrong extension", f"is {info.format}, and is read as such"
     if 2 <= info.orientation <= 8:
-        how = "is rotated upright" if info.format == "JPEG" else "is not rotated: only JPEGs are"
-        yield "EXIF rotation", f"orientation {info.orientation}: {how}"
+        how = "is applied" if info.format == "JPEG" else "is ignored; only JPEGs are rotated"
+        yield "EXIF rotation", f"EXIF orientation {info.orientation} {how}"
     size = f"{info.width} x {info.height} pixels"
     if 0 < min(info.width, info.height) < _SMALL_SIDE:
         yield "tiny image", size
@@ -155,7 +156,7 @@ def _duplicates(
             names = ", ".join(repr(class_names[label]) for label in sorted(labels))
             yield Finding("label conflict", first, f"is in the classes {names}: {also}")
         if len({name for name, _ in places}) > 1:
-            yield Finding("in both splits", first, f"is trained on and validated on: {also}")
+            yield Finding("in both splits", first, f"is also in the other split: {also}")
         elif len(labels) == 1:
             yield Finding("duplicate", first, f"{len(others)} more: {also}")
 
@@ -186,7 +187,9 @@ def _lines(findings: Iterable[Finding], images: int) -> Iterator[str]:
             yield f"  {_text(finding)}"
         if len(of_kind) > _SHOWN:
             yield f"  and {len(of_kind) - _SHOWN:,} more"
-    yield "" if by_kind else "no findings"
+    yield ""
+    if not any(finding.bad for finding in findings):
+        yield "no problem: the data set can be trained on as it is"
 
 
 def _write(

@@ -90,9 +90,10 @@ def evaluate(
     if best is None:
         return
     macro = report.write(folder, preprocessing, data, best, network, predictions)
+    weights = best_weights.describe(best, folder.manifest())
     print(
-        f"\nBest weights of {best.phase} (epoch {best.epoch}) on {len(data.validation):,} "
-        f"{data.evaluated} images:\n"
+        f"\n{weights[0].upper()}{weights[1:]} on {len(data.validation):,} {data.evaluated} "
+        "images:\n"
         f"  {predictions.means}   (chance: top-1 {1 / len(data.class_names):.2%})\n"
         f"  macro, over {macro.classes} classes: {macro}\n"
         f"  report     {folder.evaluation / 'report.html'}\n"
@@ -103,9 +104,11 @@ def evaluate(
     )
     phase1 = best_weights.find(folder.best, phases.PHASE1)
     if phase1 and phase1.phase != best.phase and phase1.validation.top1 > best.validation.top1:
+        trained = folder.config()[best.phase].get("phase2_batchnorm")
+        frozen = "" if trained == "frozen" else "--phase2_batchnorm=frozen and "
         logging.info(
             f"note: phase 1 alone reached {phase1.validation.top1:.2%} top-1. With few images, try "
-            "--phase2_batchnorm=frozen and more epochs in phase 2 (under another --run).\n"
+            f"{frozen}more epochs in phase 2 (under another --run).\n"
         )
 
 

@@ -40,7 +40,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     )  # see `attribution.Explainer`
     if min(config.prediction.top, len(classifier.class_names)) > _MOST_CLASSES:
         raise errors.UsageError(
-            f"--top={config.prediction.top}: a figure has room for {_MOST_CLASSES} classes."
+            f"--top={config.prediction.top}: a figure has room for {_MOST_CLASSES} classes. Use "
+            f"--top={_MOST_CLASSES} or less."
         )
     explainer = attribution.Explainer(classifier.network)
     bad = 0

@@ -54,8 +54,8 @@ def run(
             raise errors.RunError(
                 f"{cost.phase_title(measured.phase)} at --batch_size={measured.batch_size} does "
                 f"not fit: it took {memory.text(measured.peak)}, and "
-                f"{memory.text(measured.available)} were available. Give a smaller --batch_size, "
-                "or close other programs."
+                f"{memory.text(measured.available)} were available. Use a smaller --batch_size, "
+                "or --accumulation_steps, or close other programs."
             )
 
 
@@ -88,8 +88,8 @@ def _ending(ended: child_process.Ended, phase: str, config: config_lib.Config) -
         )
     batch_size = config.training.batch_size[cost.PHASES.index(phase)]
     return _DoesNotFitError(
-        f"{cost.phase_title(phase)} at --batch_size={batch_size} does not fit: {how}. Give a "
-        "smaller --batch_size, or close other programs."
+        f"{cost.phase_title(phase)} at --batch_size={batch_size} does not fit: {how}. Use a "
+        "smaller --batch_size, or --accumulation_steps, or close other programs."
     )
 
 

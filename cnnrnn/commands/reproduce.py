@@ -37,7 +37,9 @@ def run(
         RunError: a phase failed, or its weights differ from the recorded ones.
     """
     if len(arguments) != 1:
-        raise errors.UsageError("expected one run: reproduce RUN")
+        raise errors.UsageError(
+            f"expected one run: reproduce RUN. Received: {' '.join(arguments) or 'nothing'}."
+        )
     original = recorded_run.find(arguments[0], config)
     reproduced = run_folder.RunFolder(original.root.with_name(f"{original.root.name}-reproduced"))
     todo = [phase for phase in phases.BY_NAME.values() if best_weights.find(original.best, phase)]
@@ -56,7 +58,7 @@ def run(
             manifests[phase], _today(original, phase, settings[phase])
         )
         for line in differences or ["none"]:
-            logging.info(f"{phase.name}, differences of this machine: {line}")
+            logging.info(f"{phase.name}, differences from the recorded environment: {line}")
     for phase in todo:
         _call(program, [phase.name, *settings[phase].to_flags()])
     if original.results.exists():

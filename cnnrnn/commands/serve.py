@@ -86,7 +86,8 @@ def _listen(settings: serving_settings.ServingSettings) -> socket.socket:
         return socket.create_server((settings.host, settings.port))
     except OSError as error:
         raise errors.UsageError(
-            f"cannot listen on --host={settings.host} --port={settings.port}: {error.strerror}."
+            f"cannot listen on --host={settings.host} --port={settings.port}: {error.strerror}. "
+            "Use another --port; 0 takes any free one."
         ) from error
 
 

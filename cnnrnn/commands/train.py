@@ -135,7 +135,7 @@ def _strategy(
         )
     if cluster.index:
         console.only_warnings(f"worker {cluster.index}: ")
-    logging.info(f"cluster: {len(cluster.addresses)} workers; waiting for all to come")
+    logging.info(f"cluster: {len(cluster.addresses)} workers; waiting for the others to connect")
     return cluster.join(config.run.worker_timeout)
 
 

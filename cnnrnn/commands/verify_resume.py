@@ -69,7 +69,9 @@ def run(
             "make room, or choose another folder with TMPDIR.",
         )  # fmt: skip
         short = _shortened(config, classes)
-        logging.info("uninterrupted run: both phases, shortened, at full size: several minutes")
+        logging.info(
+            "running both phases without interruption: a few steps at full size, several minutes"
+        )
         uninterrupted = ShortRun(pathlib.Path(folder, "uninterrupted"), short, tuple(program))
         durations = uninterrupted.run()
         expected = uninterrupted.digests()

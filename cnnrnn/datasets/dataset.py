@@ -240,7 +240,7 @@ def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
     if not bad:
         return
     shown = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if bad[_SHOWN:] else "")
-    message = f"{len(bad):,} of {sum(map(len, present)):,} images cannot be trained on: {shown}"
+    message = f"{len(bad):,} of {sum(map(len, present)):,} images cannot be used: {shown}"
     if config.data.bad_images == "stop":
         raise errors.UsageError(
             f"{message}. Fix or remove them, or leave them out with --bad_images=skip. "
@@ -258,10 +258,12 @@ def _without_bad_images(config: config_lib.Config, split: splits.Split, name: st
     """
     good = np.flatnonzero(~split.problems)
     if not len(good):
+        what = (
+            f"all {len(split):,} {name} images are unusable" if len(split) else f"no {name} images"
+        )
         raise errors.UsageError(
-            f"none of the {len(split):,} {name} images of {_shown(config)} can be read, so "
-            f"--bad_images=skip leaves no {name} split: fix the images. "
-            f"`{text_lib.program()} doctor` of the same data set lists them all."
+            f"{_shown(config)}: {what}. `{text_lib.program()} doctor` of the same data set lists "
+            "what is wrong."
         )
     return split.take(good)
 

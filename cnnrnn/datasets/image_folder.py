@@ -143,16 +143,17 @@ def _check_folders(roots: Sequence[pathlib.Path]) -> None:
         shown = text_lib.printable(str(root))
         if not root.is_dir() and len(roots) > 1:
             raise errors.UsageError(
-                f"{shown}, one of the {len(roots)} parts of --dataset between commas, is not a "
-                "folder: expected folders of images."
+                f"--dataset={shown},... names {len(roots)} folders, and {shown} is not a folder: "
+                "expected folders of images."
             )
         if not root.is_dir():
             raise errors.UsageError(
                 f"--dataset={shown} is neither a folder nor a known data set: expected a folder of "
-                "images, a .csv or .jsonl file, 'digits', 'tiny_imagenet_100' or 'tfds:NAME'."
+                "images, a .csv or .jsonl file, 'photos', 'digits', 'digit_stacks', "
+                "'tiny_imagenet_100' or 'tfds:NAME'."
             )
     if len({root.resolve() for root in roots}) < len(roots):
-        raise errors.UsageError("--dataset names a folder twice: give each folder once.")
+        raise errors.UsageError("--dataset= names a folder twice: give each folder once.")
 
 
 def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
@@ -179,7 +180,7 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
     if others:
         names = text_lib.printable(", ".join(others[:_SHOWN]))
         logging.info(
-            f"note: not used in {shown}, because it has {train_dir.name}/: {names}"
+            f"note: {shown} has {train_dir.name}/, so these folders are ignored: {names}"
             f"{', ...' if others[_SHOWN:] else ''}"
         )
     if train_dir is None and not class_folders.subfolders(root):
@@ -188,7 +189,7 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
             "the class."
         )
     if train_dir is None:
-        logging.info(f"{shown}: one tree of class folders")
+        logging.info(f"{shown}: one folder per class")
     else:
         validation = f"{validation_dir.name}/" if validation_dir else "no validation folder"
         logging.info(f"{shown}: class folders under {train_dir.name}/ and {validation}")
@@ -223,7 +224,7 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | N
         if class_folders.subfolders(folders[name]):
             return folders[name]
         shown = text_lib.printable(str(folders[name]))
-        logging.info(f"note: {shown} has no folders in it, so it is not taken for a split")
+        logging.info(f"note: {shown} contains no class folders, so it is not used as a split")
     return None
 
 

@@ -269,7 +269,7 @@ def _without_repeated(
         kept.setdefault((row.path, row.split), row)
     repeated = sum(row.label == first[row.path].label for row in rows) - len(kept)
     if repeated:
-        logging.info(f"note: {_shown(table)} lists {repeated} image(s) again, which are read once")
+        logging.info(f"note: {_shown(table)} repeats {repeated} image(s); each is used once")
     return list(kept.values())
 
 

@@ -116,8 +116,7 @@ def _check_apart(source: pathlib.Path, destination: pathlib.Path) -> None:
     real_source, real_destination = source.resolve(), destination.resolve()
     if real_destination == real_source or real_source in real_destination.parents:
         raise errors.UsageError(
-            f"{destination}: is the source or inside it, and the source is not to be changed; give "
-            "another folder."
+            f"the destination {destination} is the source or inside it: choose another folder."
         )
     if destination.exists() and not destination.is_dir():
         raise errors.UsageError(f"{destination}: is not a folder; give another name.")

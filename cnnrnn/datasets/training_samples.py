@@ -1,4 +1,4 @@
-"""What the samples of a run are: their order, and the random changes of each."""
+"""Training samples: their order, and the random changes of each."""
 
 import dataclasses
 
@@ -75,7 +75,7 @@ class TrainingSamples:
 
     @property
     def view_count(self) -> int:
-        """How many views of each image there are, 1 without augmentation; 0: no two are equal.
+        """How many views of each image there are, 1 without augmentation; 0: each is new.
 
         The features of counted views can be cached.
         """

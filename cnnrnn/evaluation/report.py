@@ -58,12 +58,12 @@ def write(
     bins = class_scores.reliability(predictions)
     examples = _Examples(data, predictions, preprocessing, network)
     in_training = data.validation_in_training
+    also = f" ({in_training:,} are also training images)" if in_training else ""
     uses = {"RNN": network.uses_rnn, "CNN": network.uses_cnn}
     content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
-        subtitle=f"best weights of {best.phase}, epoch {best.epoch}, on "
-        f"{len(data.validation):,} {data.evaluated} images ({in_training:,} are training images, "
-        f"too) in {len(names)} classes; "
+        subtitle=f"{best_weights.describe(best, folder.manifest())}, on {len(data.validation):,} "
+        f"{data.evaluated} images{also} in {len(names)} classes; "
         f"data fingerprint {data.fingerprint[:12]}",
         loss=confidence_intervals.mean(predictions.loss),
         top1=confidence_intervals.proportion(predictions.top1),

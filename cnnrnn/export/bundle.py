@@ -20,10 +20,21 @@ import tensorflow as tf
 from cnnrnn import config as config_lib
 from cnnrnn import shapes
 from cnnrnn.export import keras_and_litert, saved_model
+from cnnrnn.runs import best_weights, manifest, run_folder
 from cnnrnn.runs import classifier as classifier_lib
-from cnnrnn.runs import manifest, run_folder
 from cnnrnn.system import text as text_lib
 
+_BOTH = (
+    "with two branches: an Xception, and a two-layer LSTM that reads the image from top to bottom. "
+    "Their features are joined ({}), and a dense layer classifies the result"
+)
+_NETWORKS = {  # of --fusion
+    "cnn": "with one branch, an Xception; a dense layer classifies its features",
+    "gain": "with one branch, an Xception; its features are scaled by trained constants, and a "
+    "dense layer classifies them",
+    "rnn": "with one branch, a two-layer LSTM that reads the image from top to bottom; a dense "
+    "layer classifies its features",
+}
 _CARD = pathlib.Path(__file__).with_name("model_card.md")
 
 
@@ -76,11 +87,14 @@ def describe(
     top = min(config.prediction.top, len(classifier.class_names))
     trained = folder.manifest().get(best.phase, {})
     dataset = trained.get("dataset", {})
+    variant = classifier.network.variant
     return {
         "run": folder.root.resolve().name,
         "weights_sha256": best.sha256,
         "phase": best.phase,
         "epoch": best.epoch,
+        "weights": best_weights.describe(best, folder.manifest()),
+        "network": _NETWORKS.get(variant.fusion, _BOTH.format(variant.fusion)),
         "loss": f"{best.validation.loss:.4f}",
         "top1": f"{best.validation.top1:.2%}",
         "top5": f"{best.validation.top5:.2%}",
@@ -90,7 +104,7 @@ def describe(
         "dataset": dataset.get("name", "unknown"),
         "fingerprint": dataset.get("fingerprint", "unknown"),
         "classes": len(classifier.class_names),
-        "fusion": classifier.network.variant.fusion,
+        "fusion": variant.fusion,
         "top": top,
         "explained": min(top, saved_model.EXPLAINED),
         "max_megapixels": f"{config.data.max_megapixels:g}",

@@ -1,1 +1,1 @@
-"""The checks of `check-gpu`, each in a process of its own: does training work on these devices?"""
+"""The checks of `check-gpu`, each in a process of its own."""

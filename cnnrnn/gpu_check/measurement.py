@@ -1,4 +1,4 @@
-"""What a measurement in a child process returns, and how it is started. Needs no TensorFlow."""
+"""Measurements in child processes: their results, and how they start. Needs no TensorFlow."""
 
 import dataclasses
 import importlib

@@ -100,7 +100,7 @@ def _stage_key(key: tf.Tensor, stage: int) -> tf.Tensor:
 
 
 def _cropped(image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Cuts a random rectangle out of an image; of very narrow ones the whole, at times."""
+    """Cuts a random rectangle out of an image; very narrow images can stay whole."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(image),
         bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),

@@ -5,6 +5,7 @@ The record is written last, so that it always names a complete file.
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import keras
 
@@ -130,9 +131,23 @@ def latest(directory: pathlib.Path) -> Best:
         if best is not None:
             return best
     raise errors.UsageError(
-        f"there are no trained weights in {directory}: run phase1 first, with the same flags, or "
-        "name a run that has been trained (--run, --runs_dir, --init_from, --rnn_weights)."
+        f"there are no trained weights in {directory}: run phase1 first, or name a trained run by "
+        "--model (predict, explain, export), --run and --runs_dir (evaluate), or --init_from and "
+        "--rnn_weights (training)."
     )
+
+
+def describe(best: Best, manifest: dict[str, Any]) -> str:
+    """What the weights are, e.g. 'best weights of phase2 (epoch 4)'.
+
+    Args:
+        best: the weights.
+        manifest: of their run.
+    """
+    average = manifest.get(best.phase, {}).get("average")
+    if average:
+        return f"average of the weights of both phases (alpha {average['alpha']:g})"
+    return f"best weights of {best.phase} (epoch {best.epoch})"
 
 
 def load(best: Best, model: keras.Model, class_names: tuple[str, ...]) -> None:
@@ -146,8 +161,8 @@ def load(best: Best, model: keras.Model, class_names: tuple[str, ...]) -> None:
         before, now = text_lib.first_difference(best.class_names, class_names)
         raise errors.UsageError(
             f"{best.weights} has {len(best.class_names)} classes and the data set has "
-            f"{len(class_names)}; the first that differ are {before!r} and {now!r}. Name a run "
-            "that was trained on the same classes."
+            f"{len(class_names)}; the first that differ are {before!r} and {now!r}. Give the data "
+            "set that the run was trained on, or a run with these classes."
         )
     load_part(best, model)
 

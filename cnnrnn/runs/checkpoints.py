@@ -216,9 +216,9 @@ class Checkpoints:
             except OSError as error:
                 raise atomic_files.write_error(self._directory, error) from error
             logging.warning(
-                f"the checkpoint {folder} is damaged ({problem}) and is now {target}. Training "
-                f"resumes from the previous one, {restored.name}; delete the damaged one when you "
-                "do not need it."
+                f"the checkpoint {folder} is damaged ({problem}) and was renamed to {target}. "
+                f"Training resumes from the previous one, {restored.name}; delete the damaged one "
+                "when you do not need it."
             )
 
     def save(self) -> None:
@@ -240,8 +240,9 @@ class Checkpoints:
             save()
         except errors.RunError as error:
             if self._policy.on_failure == "stop":
-                raise
-            logging.warning(f"{error} Going on without it, as --on_save_failure=continue asks")
+                again = "Fix this and give the same command again."
+                raise errors.RunError(f"{error} {again}") from error
+            logging.warning(f"{error} Training continues without it (--on_save_failure=continue)")
             return False
         return True
 

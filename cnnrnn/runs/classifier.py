@@ -84,7 +84,8 @@ def load(
         precision = precision or recorded[best.phase]["precision"]
     except (KeyError, TypeError) as error:
         raise errors.UsageError(
-            f"{folder.root / 'config.json'} lacks the settings of a trained run: restore it from a copy."
+            f"{folder.root / 'config.json'} lacks the settings of a trained run: restore it from a "
+            "copy."
         ) from error
     network = network_lib.build(
         len(best.class_names),

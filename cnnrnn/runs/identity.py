@@ -1,4 +1,4 @@
-"""The identity of a phase: the settings with which alone it resumes."""
+"""The identity of a phase: the settings that must be unchanged for it to resume."""
 
 from typing import Any
 

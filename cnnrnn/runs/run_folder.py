@@ -126,7 +126,7 @@ class RunFolder:
             return _read_objects(path)
         except (OSError, ValueError) as error:
             raise errors.UsageError(
-                f"{path} cannot be read ({error}): give another --run, or remove the folder."
+                f"{path} cannot be read ({error}): restore it from a copy, or use another run."
             ) from error
 
     def manifest(self) -> dict[str, dict[str, Any]]:

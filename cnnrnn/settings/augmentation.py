@@ -18,15 +18,15 @@ class AugmentationSettings:
     )
     mixup: float = fields.setting(
         0.0,
-        "Mixup: each training image and its label are averaged with another of the batch, by a "
-        "share drawn from Beta(MIXUP, MIXUP), e.g. 0.2. 0: off.",
+        "Mixup: each training image and its label are mixed with another image of the batch, with "
+        "a weight drawn from Beta(MIXUP, MIXUP), e.g. 0.2. 0: off.",
         fields.NOT_NEGATIVE,
     )
     cutmix: float = fields.setting(
         0.0,
         "CutMix: a rectangle of each training image is replaced by that of another of the batch, "
-        "its share drawn from Beta(CUTMIX, CUTMIX), e.g. 1. With --mixup, too, each pair of images "
-        "is mixed by one of them, chosen at random. 0: off.",
+        "its share drawn from Beta(CUTMIX, CUTMIX), e.g. 1. If --mixup is also given, one of the "
+        "two is chosen at random for each pair of images. 0: off.",
         fields.NOT_NEGATIVE,
     )
     label_smoothing: float = fields.setting(
@@ -36,6 +36,6 @@ class AugmentationSettings:
     )
     dropout: float = fields.setting(
         0.0,
-        "Share of the fused features that is set to 0 in training, before the last layer.",
+        "Dropout rate of the fused features, before the last dense layer.",
         fields.FRACTION_OR_ZERO,
     )

@@ -1,4 +1,4 @@
-"""Which images, and how they are prepared."""
+"""Data settings: the data set, its splits, the preparation of its images."""
 
 import dataclasses
 import os
@@ -56,7 +56,10 @@ class DataSettings:
         (_is_fold, "I/K with I from 1 to K and K from 2 to 9999, or empty"),
     )
     split_seed: int = fields.setting(
-        0, "Seed of these splits and of the choice of --*_per_class images.", fields.SEED
+        0,
+        "Seed of the splits by --fold and --validation_fraction, and of the choice of images by "
+        "--train_per_class and --validation_per_class.",
+        fields.SEED,
     )
     train_per_class: int = fields.setting(
         0, "Train on this many images of each class, chosen by --split_seed. 0: all.",
@@ -74,8 +77,8 @@ class DataSettings:
     )
     max_megapixels: float = fields.setting(
         100.0,
-        "Refuse images of more million pixels than this: decoding takes 3 bytes of memory for "
-        "each pixel, and a small file can decode to gigabytes.",
+        "Reject images with more than this many million pixels: decoding takes 3 bytes of memory "
+        "for each pixel, and a small file can decode to gigabytes.",
         fields.POSITIVE_REAL,
     )
     resize_method: str = fields.setting(
@@ -86,8 +89,8 @@ class DataSettings:
     eval_image_size: int = fields.setting(
         0,
         "Image size of the CNN branch in validation, evaluation, prediction and export. 0: the "
-        "one that the run was trained with, 299 if none was given. The RNN branch always reads "
-        "299x299.",
+        "--eval_image_size of the run's training, or 299 if it had none, whatever its "
+        "--cnn_image_size. The RNN branch always reads 299x299.",
         (
             lambda value: value == 0 or image_sizes.is_valid_size(value),
             f"0, or from {image_sizes.SMALLEST} to {image_sizes.LARGEST}",

@@ -11,8 +11,8 @@ class EvaluationSettings:
 
     test_dataset: str = fields.setting(
         "",
-        "Evaluate on this data set, given like --dataset, instead of the run's validation images: "
-        "of a list, on its lines with the split 'test', else those of validation, else all; "
-        "otherwise on its validation split, or all images if it has none. Its classes must be "
-        "among those of the run. The report goes to RUN/test-NAME.",
+        "Evaluate on this data set, in any form of --dataset, instead of the run's validation "
+        "images. A .csv or .jsonl list: its 'test' lines, or its validation lines if there are "
+        "none, or all. Other data sets: the validation split, or all images if there is none. Its "
+        "classes must be among those of the run. The report goes to RUN/test-NAME.",
     )

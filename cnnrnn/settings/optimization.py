@@ -37,14 +37,15 @@ class OptimizationSettings:
     )
     weight_decay: float = fields.setting(
         0.01,
-        "Weight decay of AdamW, as a factor of the learning rate; not of biases and BatchNorm.",
+        "weight_decay of Keras's AdamW: each step subtracts weight_decay x learning rate x weight; "
+        "not for biases and normalization layers.",
         fields.NOT_NEGATIVE,
     )
     momentum: float = fields.setting(0.9, "Momentum of SGD.", fields.FRACTION_OR_ZERO)
     clip_norm: float = fields.setting(
         0.0,
-        "Scale the gradient of a step down to this norm, taken over all weights, if it is larger. "
-        "0: off.",
+        "Scale the gradient of a step down to this norm, taken over all weights, if it is larger "
+        "(Keras's global_clipnorm). 0: off.",
         fields.NOT_NEGATIVE,
     )
     accumulation_steps: tuple[int, int] = fields.setting(

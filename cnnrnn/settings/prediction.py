@@ -11,8 +11,8 @@ class PredictionSettings:
 
     model: str = fields.setting(
         "",
-        "Folder of the run whose best weights are used. Empty: that of --run. predict and serve "
-        "take an export, too.",
+        "Run folder whose best weights are used. Empty: that of --run. predict also takes an "
+        "export; serve needs an export, or a run that has one.",
     )
     trust_export: bool = fields.setting(
         False,

@@ -25,7 +25,10 @@ class RunSettings:
     )
     runs_dir: str = fields.setting("runs", "Folder of all runs.", fields.GIVEN)
     seed: int = fields.setting(
-        0, "Seed of the initial weights and of the order of the images.", fields.SEED
+        0,
+        "Seed of the initial weights, the order of the images, augmentation, Mixup, CutMix and "
+        "dropout.",
+        fields.SEED,
     )
     logical_cpus: int = fields.setting(
         1,
@@ -35,9 +38,9 @@ class RunSettings:
     )
     strategy: str = fields.setting(
         "auto",
-        "What trains: 'mirrored', the devices of this machine, or 'multiworker', the processes "
-        "that TF_CONFIG or Slurm names, which all run the same command. 'auto': multiworker where "
-        "TF_CONFIG is set or srun has started several tasks.",
+        "tf.distribute strategy: 'mirrored' uses the devices of this machine; 'multiworker' the "
+        "processes that TF_CONFIG or Slurm names, which all run the same command; 'auto': "
+        "multiworker where TF_CONFIG is set or srun has started several tasks.",
         fields.one_of("auto", "mirrored", "multiworker"),
     )
     worker_timeout: float = fields.setting(

@@ -40,14 +40,15 @@ class TrainingSettings:
     )
     patience: tuple[int, int] = fields.setting(
         (0, 0),
-        "Stop a phase after this many epochs without a better validation result. 0: train all "
-        "epochs.",
+        "Stop a phase after this many epochs without a lower validation loss (phase 1) or a "
+        "higher validation top-1 (phase 2), like Keras's EarlyStopping. 0: train all epochs.",
         fields.NOT_NEGATIVE,
     )
     max_minutes: tuple[float, float] = fields.setting(
         (0.0, 0.0),
-        "Stop a phase once it has trained and validated for this many minutes, over all its "
-        "starts: it is saved and evaluated, and more minutes continue it. 0: no limit.",
+        "Stop a phase once it has trained and validated for this many minutes, summed over all "
+        "its starts. The weights are then validated and saved; raise the value to continue. 0: no "
+        "limit.",
         fields.NOT_NEGATIVE,
     )
     cnn_image_size: str = fields.setting(

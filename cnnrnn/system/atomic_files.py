@@ -12,7 +12,7 @@ from cnnrnn import errors
 from cnnrnn.system import text as text_lib
 
 TEMPORARY = ".partial-"  # prefix of files and folders that are being written
-KEEPS_EARLIER = "Everything saved earlier is intact: fix this and give the same command again."
+KEEPS_EARLIER = "everything saved earlier is intact."
 
 
 @contextlib.contextmanager
@@ -84,12 +84,12 @@ def check_free_space(directory: pathlib.Path, size: float, what: str, fix: str) 
     if size > free:
         raise errors.RunError(
             f"{what} needs {size / 1e6:,.0f} MB in {directory}, where {free / 1e6:,.0f} MB are "
-            f"free: {fix}"
+            f"free; {fix}"
         )
 
 
 def write_error(directory: pathlib.Path, error: Exception) -> errors.RunError:
     """The RunError to raise where a part of a run could not be saved."""
     return errors.RunError(
-        f"cannot save to {directory}: {text_lib.first_line(error)}. {KEEPS_EARLIER}"
+        f"cannot save to {directory}: {text_lib.first_line(error)}; {KEEPS_EARLIER}"
     )

@@ -164,7 +164,7 @@ def wait_for_all(addresses: tuple[str, ...], index: int, seconds: float) -> None
             named = ", ".join(f"worker {i} ({addresses[i]})" for i in missing)
             if time.monotonic() > deadline:
                 raise errors.RunError(
-                    f"{named} did not come within {progress.duration(seconds)}. Start all "
+                    f"{named} did not connect within {progress.duration(seconds)}. Start all "
                     f"{len(addresses)} workers, or give a longer --worker_timeout."
                 )
             if time.monotonic() - reported > _REPORT_SECONDS:

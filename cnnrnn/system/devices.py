@@ -92,7 +92,7 @@ def precision(requested: str) -> str:
     # Tensor cores of 8.0 and later have both types of 16 bits.
     is_native = chosen in ("float32", native) or (bool(gpus()) and native == "bfloat16")
     if not is_native:
-        reason += ": expect it to be slow"
+        reason = f"expect it to be slow; {native} is native here: {reason}"
     elif chosen == "float32" and arithmetic().get("tf32"):
         reason += ", and float32 products are TF32, rounded to 10 bits: NVIDIA_TF32_OVERRIDE=0 "
         reason += "turns that off"

@@ -1,4 +1,4 @@
-"""The variables by which a scheduler says which processes train together."""
+"""Environment variables that name the processes of a training: TF_CONFIG, and Slurm's."""
 
 import contextlib
 import json

@@ -7,7 +7,7 @@ from cnnrnn.system import workers as workers_lib
 
 
 def is_writer(folder: pathlib.Path, workers: workers_lib.Workers) -> bool:
-    """Whether this worker is the first one that has a folder: of those that share it, one is.
+    """Whether this worker is to write a folder: of the workers that share it, exactly one is.
 
     Each worker puts a file with its number into the folder, and looks whose it finds there. To be
     called by all workers.

@@ -46,8 +46,8 @@ def content(
 ) -> dict[str, dict[str, float]]:
     """The factors by class name if they come from a file, for `RunFolder.record`; else {}.
 
-    Not only the name of the file is part of a run. 'balanced' follows from the images, which are
-    checked in any case.
+    The content of the file is part of the run, not only its name. 'balanced' follows from the
+    images, which are checked in any case.
     """
     if config.training.class_weights in ("none", "balanced"):
         return {}

@@ -58,7 +58,7 @@ class PhaseCost:
         batch_size: images per step.
         peak: memory in bytes, None if unknown.
         available: memory in bytes before the dry run, None if unknown.
-        on_gpu: whether both are of a GPU: the peak of the one that used most, and the size of the
+        on_gpu: whether both are GPU memory: the peak of the one that used most, and the size of the
             smallest.
         features: None if the feature cache is not used.
         training, validation: the other parts.

@@ -263,10 +263,10 @@ def _why_not_counted(samples: training_samples_lib.TrainingSamples) -> str:
     """Why no two views of an image are equal, and what follows."""
     cnn = "so the CNN runs in every step"
     if samples.mixing.is_on:
-        return f"with --mixup or --cutmix every image is another, {cnn}"
+        return f"with --mixup or --cutmix every training image is different in each epoch, {cnn}"
     return (
-        f"with --augmentation={samples.augmentation.policy} every view of an image is another, "
-        f"{cnn}; with --cached_views=K, K views of each image are cached and used in turn"
+        f"with --augmentation={samples.augmentation.policy} every training image is different in "
+        f"each epoch, {cnn}; with --cached_views=K, K views of each are cached and used in turn"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the rows of a split's cached features are."""
+"""Rows of the feature cache: one for each image, or one for each augmented view."""
 
 import dataclasses
 import hashlib

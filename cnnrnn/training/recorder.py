@@ -1,4 +1,4 @@
-"""What a phase writes into the run folder: checkpoints, best weights, summaries, first images."""
+"""Recorder of a phase: checkpoints, best weights, summaries, first images."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What workers ask each other for between two steps: to stop, to save, to end for lack of time.
+"""Requests that are summed over the workers with each step: to stop, to save, to end the phase.
 
 A worker that stopped alone would leave the others waiting in the next step. So each step sums the
 requests over the workers, and all act on the same sums. One process acts on its own at once.

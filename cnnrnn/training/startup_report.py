@@ -1,4 +1,4 @@
-"""The lines at a phase's start: what is trained, whether phase 2 will fit, speed, time left."""
+"""Start-up messages of a phase: what is trained, whether phase 2 will fit, speed, time left."""
 
 import math
 import time
@@ -57,8 +57,8 @@ def small_share(phase: int, batch_sizes: tuple[int, int], gpus: int) -> str:
     )
     return (
         f"a batch of {batch_sizes[phase]} gives each of {gpus} GPUs {share} images, too few to use "
-        f"a GPU fully. --batch_size={enough} gives each at least {_MIN_SHARE}; the learning rate "
-        "then usually grows, too."
+        f"a GPU fully. --batch_size={enough} gives each at least {_MIN_SHARE}; you then "
+        "usually need a higher --learning_rate, too."
     )
 
 
@@ -163,7 +163,7 @@ def report_phase2_memory(
         return
     largest = cost.largest_phase2_batch(available / here, **size) * parts * workers
     phase1_batch = config.training.batch_size[phases.PHASE1.index]
-    fix = f"give --batch_size={phase1_batch},{largest} at most"
+    fix = f"use --batch_size={phase1_batch},{largest} or less, or more --accumulation_steps"
     logging.warning(
         f"{estimate}. It will not fit: {fix if largest else 'close other programs first'}."
     )

@@ -1,4 +1,4 @@
-"""When a phase ends: after its epochs, for lack of progress, or after its time."""
+"""Stopping criteria of a phase: epochs, patience, time."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What a training step reads and updates, created for one phase under a strategy."""
+"""Training state of a phase: network, optimizer, loss scale, average of the weights."""
 
 import dataclasses
 

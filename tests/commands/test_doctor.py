@@ -63,8 +63,8 @@ def test_oddities_are_listed(folder, tmp_path):
     for kind, parts in {
         "wrong extension": ("png called.jpg", "jpeg_called.png"),
         "EXIF rotation": (
-            "rotated.jpg (class 'gray'): orientation 6: is rotated",
-            "is not rotated",
+            "rotated.jpg (class 'gray'): EXIF orientation 6 is applied",
+            "is ignored; only JPEGs are rotated",
         ),
         "tiny image": ("one_pixel.png", "long.png"),
         "long image": ("long.png (class 'gray'): 400 x 3",),

@@ -41,7 +41,7 @@ def test_a_killed_dry_run_is_reported_with_its_memory(capsys):
         preflight.run((), settings, preflight_stand_ins.killed_in_phase2)
     message = str(raised.value)
     assert message.startswith("phase 2 at --batch_size=64 does not fit: the process was killed by")
-    assert "Give a smaller --batch_size" in message
+    assert "Use a smaller --batch_size" in message
     if sys.platform == "linux":
         peak = float(message.split("system at ")[1].split(" GB")[0])
         assert 0.3 <= peak < 0.5

@@ -27,7 +27,7 @@ def test_a_reproduced_run_has_the_same_weights_to_the_bit(small_config, small_ne
     train.phase1((), small_config)
     reproduce.run([small_config.run.name], small_config, SMALL)
     output = capsys.readouterr().out
-    assert "phase1, differences of this machine: none" in output
+    assert "phase1, differences from the recorded environment: none" in output
     assert "phase1: the weights are identical" in output
     assert output.endswith(f"verdict: {small_config.run_dir} was reproduced bit for bit\n")
 

@@ -110,7 +110,7 @@ def test_repeated_lines_are_read_once(images, capsys):
     rows = listed(images)
     path = write_csv(images.parent / "table.csv", [*rows, *rows[:2]])
     assert load(path).fingerprint == load(images).fingerprint
-    assert "2 image(s) again" in capsys.readouterr().out
+    assert "repeats 2 image(s)" in capsys.readouterr().out
 
 
 HEADER = "path,label,split\n"

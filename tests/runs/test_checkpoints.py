@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_previous_one_restored(
     assert after.position.epoch == 1
     (warning,) = capsys.readouterr().out.splitlines()
     assert warning.startswith(f"warning: the checkpoint {tmp_path / '00000002'} is damaged (")
-    assert f"is now {tmp_path / 'damaged-00000002'}." in warning
+    assert f"was renamed to {tmp_path / 'damaged-00000002'}." in warning
     assert names(tmp_path) == ["00000001", "damaged-00000002"]
     after.save_epochs(2)
     assert Saved(tmp_path).checkpoints.restore() == tmp_path / "00000003"
@@ -269,7 +269,7 @@ def test_on_save_failure_continue_warns_and_saves_the_next_one(tmp_path, monkeyp
         patch.setattr(tf.train.Checkpoint, "write", full_disk)
         saved.checkpoints.save()
     warning = capsys.readouterr().out
-    assert "No space left" in warning and "Going on without it" in warning
+    assert "No space left" in warning and "Training continues without it" in warning
     saved.checkpoints.save()
     assert Saved(tmp_path).checkpoints.restore() == tmp_path / "00000002"
 

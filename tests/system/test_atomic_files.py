@@ -51,13 +51,13 @@ def test_missing_folders_are_created(tmp_path):
 
 def test_too_little_free_space_is_an_error_with_both_sizes(tmp_path):
     atomic_files.check_free_space(tmp_path, 1, "saving", "make room")
-    with pytest.raises(errors.RunError, match=r"saving needs 1,000,000,.* MB in .*: make room"):
+    with pytest.raises(errors.RunError, match=r"saving needs 1,000,000,.* MB in .*; make room"):
         atomic_files.check_free_space(tmp_path, 1e18, "saving", "make room")
 
 
 def test_a_write_error_is_one_line(tmp_path):
     error = atomic_files.write_error(tmp_path, OSError("disk\nfull"))
-    assert str(error).startswith(f"cannot save to {tmp_path}: disk. Everything saved earlier is")
+    assert str(error).startswith(f"cannot save to {tmp_path}: disk; everything saved earlier is")
 
 
 def test_a_file_name_that_is_not_utf_8_survives_json(tmp_path):

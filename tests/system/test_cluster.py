@@ -122,7 +122,7 @@ def test_a_worker_that_does_not_come_is_named():
         with pytest.raises(errors.RunError) as error:
             cluster.wait_for_all(addresses, 0, seconds=0.1)
     message = str(error.value)
-    assert f"worker 2 ({addresses[2]}) did not come within 1 s" in message
+    assert f"worker 2 ({addresses[2]}) did not connect within 1 s" in message
     assert "worker 1" not in message
 
 

@@ -64,7 +64,7 @@ def test_onecycle_of_few_steps_is_a_cosine():
 def test_a_warm_up_without_steps_left_to_fall_is_refused():
     settings = config.Config.of(schedule=("cosine", "cosine"), warmup_epochs=(3, 2), epochs=(3, 3))
     phases.schedule(phases.PHASE2, settings, 100)
-    with pytest.raises(errors.UsageError, match="--warmup_epochs=3 leaves none of the 3 epochs"):
+    with pytest.raises(errors.UsageError, match="--warmup_epochs=3 takes all 3 epochs"):
         phases.schedule(phases.PHASE1, settings, 100)
 
 

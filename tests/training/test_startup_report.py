@@ -147,7 +147,9 @@ def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch,
         startup_report.report_phase2_memory(settings, network, one_replica)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("warning: ")
-    assert lines[0].endswith(f"It will not fit: give --batch_size=8,{largest} at most.")
+    assert lines[0].endswith(
+        f"It will not fit: use --batch_size=8,{largest} or less, or more --accumulation_steps."
+    )
     assert lines[1].startswith("memory: ") and "will not fit" not in lines[1]
 
 

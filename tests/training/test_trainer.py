@@ -483,7 +483,7 @@ def test_bad_images_can_be_skipped(own_images, images):
     skipping = own_images.replace(bad_images="skip")
     phase1(skipping)
     evaluate.run((), skipping)
-    with pytest.raises(errors.UsageError, match="images cannot be trained on"):
+    with pytest.raises(errors.UsageError, match="images cannot be used"):
         evaluate.run((), own_images)
 
 
