@@ -90,7 +90,7 @@ def test_the_manifest_tells_what_it_was_made_of(both):
     assert described["average"]["alpha"] == 0.5 and both.run.name in described["started_from"]
 
 
-def test_other_commands_take_it_as_a_run(both, one_replica):
+def test_other_commands_take_it_as_a_run(both, one_replica, capsys):
     root = averaged(both, 0.5)
     settings = both.replace(run=root.name)
     evaluate.run((), settings)
@@ -101,6 +101,10 @@ def test_other_commands_take_it_as_a_run(both, one_replica):
     assert loaded.class_names == helpers.CLASSES
     described = bundle.describe(run_folder.RunFolder(root), loaded, settings)
     assert described["training_images"] == "18" and described["precision"] == "float32"
+    named = "average of the weights of both phases (alpha 0.5)"
+    assert described["weights"] == named
+    assert f"A{named[1:]} on 9 validation images" in capsys.readouterr().out
+    assert named in (root / "evaluation" / "report.html").read_text()
 
 
 def test_training_does_not_continue_or_overwrite_it(both):
