@@ -7,6 +7,7 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
+from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder
@@ -75,6 +76,25 @@ def load_for_trial(
     best_weights.load(best, network.model, class_names)
     logging.info(f"{phase.name}: starts from {_described(best)}")
     return InitialWeights(_described(best))
+
+
+def note_other_images(config: config_lib.Config, data: dataset_lib.Dataset) -> None:
+    """Reports if the weights to start from were trained on other images than a run's.
+
+    Its validation images may have been among them, e.g. with another --fold of one data set.
+    """
+    for name in ("init_from", "rnn_weights"):
+        source = getattr(config.training, name)
+        if not source:
+            continue
+        folder = run_folder.RunFolder(pathlib.Path(source).expanduser())
+        recorded = folder.config().get("data", {}).get("fingerprint", data.fingerprint)
+        if recorded != data.fingerprint:
+            logging.info(
+                f"note: --{name}={source} was trained on other images, or on another split of "
+                "these. If it was trained on validation images of this run, the validation figures "
+                "are too good."
+            )
 
 
 def _described(best: best_weights.Best) -> str:

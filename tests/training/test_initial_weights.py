@@ -115,3 +115,12 @@ def test_a_run_without_such_an_rnn_is_refused_before_any_work(trained, monkeypat
         with pytest.raises(errors.UsageError, match=message):
             phase1(config.replace(**change))
     assert not config.run_dir.exists()
+
+
+def test_weights_that_were_trained_on_other_images_are_noted(trained, capsys):
+    """Another fold: its training images include validation images of this run."""
+    note = "was trained on other images, or on another split of these"
+    phase1(trained.replace(run="same", init_from=str(trained.run_dir)))
+    assert note not in capsys.readouterr().out
+    phase1(trained.replace(run="fold", init_from=str(trained.run_dir), fold="1/3"))
+    assert f"note: --init_from={trained.run_dir} {note}" in capsys.readouterr().out
