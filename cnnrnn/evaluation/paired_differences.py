@@ -48,8 +48,8 @@ def difference(first: np.ndarray, second: np.ndarray, comparisons: int = 1) -> D
     mean, of_seeds = float(values.mean()), values.mean(axis=1)
     of_images = values.mean(axis=0)
     variance, freedom = _variance(values, of_seeds, of_images)
-    # Half an image that only one network classifies correctly is added for each of the two, as in
-    # `confidence_intervals.paired_difference`: else networks that agree on all would have none.
+    # Adds half a discordant image in each direction, as `confidence_intervals.paired_difference`
+    # does: else the interval of networks that agree on all images would have no width.
     variance += 1 / (images + 2) ** 2
     quantile = scipy.stats.t.ppf(1 - (1 - _LEVEL) / (2 * comparisons), freedom)
     half_width = quantile * math.sqrt(variance)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from cnnrnn.evaluation import paired_differences
 
@@ -20,6 +21,20 @@ def test_the_mean_and_the_seeds():
     found = paired_differences.difference(first, second)
     assert found.of_seeds == (0.5, 0.25) and found.interval.value == 0.375
     assert found.interval.low < 0.375 < found.interval.high
+
+
+def test_the_interval_of_a_small_table():
+    """By hand: mean squares 1/6 of seeds (1 degree of freedom), 1/2 of images (2), 1/6 of the rest.
+
+    Their sum is not above that of images, so no component is left for seeds: variance 1/2 / 6, and
+    1/25 for half an image in each direction; degrees of freedom 1/4 / (1/36 + 1/8) = 18/11.
+    """
+    first, second = np.array([[1, 1, 0], [1, 0, 0]]), np.zeros((2, 3))
+    interval = paired_differences.difference(first, second).interval
+    half_width = scipy.stats.t.ppf(0.975, 18 / 11) * np.sqrt(37 / 300)
+    assert interval.value == 0.5
+    assert interval.low == pytest.approx(0.5 - half_width)
+    assert interval.high == pytest.approx(0.5 + half_width)
 
 
 def test_more_comparisons_give_wider_intervals():
@@ -51,7 +66,16 @@ def test_intervals_cover_the_true_mean_of_other_seeds_and_images(seeds, by_seed,
         first, second = simulated(rng, seeds, 200, by_seed, by_image, noise)
         interval = paired_differences.difference(first, second).interval
         covered += interval.low <= 0.1 <= interval.high
-    assert covered / draws > 0.93
+    assert 0.93 < covered / draws < 0.995
+
+
+def test_intervals_of_networks_that_differ_by_images_alone_are_not_much_wider_than_needed():
+    rng, widths = np.random.default_rng(4), []
+    for _ in range(100):
+        interval = paired_differences.difference(*simulated(rng, 5, 400, 0.0, 0.3, 0.1)).interval
+        widths.append((interval.high - interval.low) / 2)
+    needed = 1.96 * np.sqrt(0.3**2 / 400 + 0.1**2 / 2000)
+    assert needed < np.mean(widths) < 1.2 * needed
 
 
 def test_seeds_that_differ_widen_the_interval():
