@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from cnnrnn import config as config_lib
 from cnnrnn import phases
+from cnnrnn.evaluation import confidence_intervals
 from cnnrnn.runs import event_files, run_folder
 from cnnrnn.system import atomic_files
 
@@ -231,3 +234,17 @@ def read_rows(path: pathlib.Path, kind: type) -> Iterator[Any]:
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             yield kind(**{name: types[name](value) for name, value in row.items()})
+
+
+def hits(path: pathlib.Path) -> np.ndarray:
+    """(N, 2), 0 or 1: whether the prediction for each image is right, and one of the best five."""
+    with open(path, newline="") as file:
+        return np.array(
+            [(row["true"] == row["predicted"], int(row["in_top5"])) for row in csv.DictReader(file)]
+        ).astype(float)
+
+
+def points(interval: confidence_intervals.Interval) -> str:
+    """'0.31 [-0.12, 0.74]', in percentage points."""
+    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"

@@ -1,6 +1,5 @@
 """The page of the accuracy on tiny-imagenet-100: tables and curves, from what was recorded."""
 
-import csv
 import dataclasses
 import json
 import pathlib
@@ -116,24 +115,17 @@ def _control(name: str, control_of: str, results: pathlib.Path) -> str:
         made.append({key: found[key] for key in _ALIKE})
     if made[0] != made[1]:
         raise ValueError(f"{name} is no control of {control_of}: {made[1]} instead of {made[0]}.")
-    run, control = (_hits(results / each / _PREDICTIONS) for each in (control_of, name))
-    intervals = [confidence_intervals.paired_difference(column) for column in (run - control).T]
+    run, control = (
+        headline_record.hits(results / each / _PREDICTIONS) for each in (control_of, name)
+    )
     points = [
-        f"{100 * interval.value:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
-        for interval in intervals
+        headline_record.points(confidence_intervals.paired_difference(column))
+        for column in (run - control).T
     ]
     return (
         f"| {control_of} | {name} | {made[0]['phase']}, {made[0]['epoch']} | {len(run):,} "
         f"| {' | '.join(points)} |"
     )
-
-
-def _hits(path: pathlib.Path) -> np.ndarray:
-    """(N, 2), 0 or 1: whether the prediction for each image is right, and one of the best five."""
-    with open(path, newline="") as file:
-        return np.array(
-            [(row["true"] == row["predicted"], int(row["in_top5"])) for row in csv.DictReader(file)]
-        ).astype(float)
 
 
 def _reached(look: headline_record.Look, runs: dict[str, Points]) -> headline_record.Point:

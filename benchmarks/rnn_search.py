@@ -32,6 +32,7 @@ from absl import flags
 from benchmarks import headline_record
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
+from cnnrnn.evaluation import confidence_intervals
 from cnnrnn.runs import event_files, fixed_settings, manifest, run_folder
 from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files, child_process, stop_signals
@@ -55,15 +56,16 @@ _HEADING = """# Does the RNN earn its place?
 Made by `python -m benchmarks.rnn_search`. Phase 1 of each network, scored on training images that
 were held out; 95 % intervals are in brackets. These images chose the epoch of each network, too,
 and many networks are compared on few images, so the highest figure is optimistic. `cnn` and `gain`
-have no RNN: compare with these.
+have no RNN. Minus `cnn`: the difference in top-1 from the CNN alone, in points, paired by image
+(Agresti and Min 2005); each network was trained once.
 
 RNN output: its mean absolute value, and its standard deviation across images. Where that is near 0,
 the output does not depend on the image. Lost: points of top-1, if the RNN's outputs are permuted
 across images. Images/s are those of the fastest epoch.
 """
 _COLUMNS = """
-| fusion | remedies | top-1 | RNN output | deviation | lost | images/s | flags |
-| --- | --- | --- | ---: | ---: | --- | ---: | --- |
+| fusion | remedies | top-1 | minus `cnn` | RNN output | deviation | lost | images/s | flags |
+| --- | --- | --- | --- | ---: | ---: | --- | ---: | --- |
 """
 
 
@@ -123,6 +125,7 @@ class Row:
         rnn_mean_abs: mean absolute value of the RNN's output; NaN without an RNN, like the others.
         rnn_std: its standard deviation across images.
         lost: top-1 lost if the RNN's outputs are permuted across images.
+        minus_cnn: top-1 minus that of the CNN alone, paired by image; NaN until it is computed.
         images_per_second: of training.
         flags: that differ from their default, without paths of the machine.
     """
@@ -142,6 +145,9 @@ class Row:
     lost_high: float
     images_per_second: float
     flags: str
+    minus_cnn: float = math.nan
+    minus_cnn_low: float = math.nan
+    minus_cnn_high: float = math.nan
 
 
 def search(
@@ -172,7 +178,16 @@ def search(
     for number, trial in enumerate(TRIALS, start=1):
         print(f"\nnetwork {number} of {len(TRIALS)}: {trial.run}", flush=True)
         own = config.replace(**trial.settings(root))
-        rows.append(_row(trial, own, program))
+        row = _row(trial, own, program)
+        difference = _minus_cnn(root, trial)
+        rows.append(
+            dataclasses.replace(
+                row,
+                minus_cnn=difference.value,
+                minus_cnn_low=difference.low,
+                minus_cnn_high=difference.high,
+            )
+        )
         manifests.append(run_folder.RunFolder(own.run_dir).manifest()[phases.PHASE1.name])
         different = manifest.mixed(manifests)
         if any(text.startswith(("dataset", "precision")) for text in different):
@@ -202,6 +217,15 @@ def _row(trial: Trial, config: config_lib.Config, program: Sequence[str]) -> Row
     if trial.fusion != "rnn":
         shutil.rmtree(folder.best)
     return row
+
+
+def _minus_cnn(root: pathlib.Path, trial: Trial) -> confidence_intervals.Interval:
+    """A network's top-1 minus that of the CNN alone, on the same held-out images."""
+    of_cnn, own = (
+        headline_record.hits(root / run / "evaluation" / "predictions.csv")
+        for run in (Trial("cnn", ()).run, trial.run)
+    )
+    return confidence_intervals.paired_difference((own - of_cnn)[:, 0])
 
 
 def _call(program: Sequence[str], arguments: Sequence[str]) -> None:
@@ -251,7 +275,9 @@ def _page(results: pathlib.Path) -> str:
         rows = list(headline_record.read_rows(path, Row))
         given = [shlex.split(row.flags) for row in rows]
         common = [flag for flag in given[0] if all(flag in others for others in given)]
-        page += f"\n## {path.stem}\n\n{rows[0].images:,} held-out images; all with\n"
+        page += f"\n## {path.stem}\n\n{rows[0].images:,} held-out images; "
+        page += f"{len(rows)} of {len(TRIALS)} networks so far; " * (len(rows) < len(TRIALS))
+        page += "all with\n"
         page += f"\n    {shlex.join(common)}\n{_COLUMNS}"
         for row, own in zip(rows, given, strict=True):
             page += _line(row, [flag for flag in own if flag not in common])
@@ -262,11 +288,15 @@ def _line(row: Row, own_flags: list[str]) -> str:
     output, deviation, lost = "", "", ""
     if not math.isnan(row.rnn_std):
         output, deviation = f"{row.rnn_mean_abs:.3f}", f"{row.rnn_std:.4f}"
-        lost = f"{100 * row.lost:.2f} [{100 * row.lost_low:.2f}, {100 * row.lost_high:.2f}]"
+        lost = headline_record.points(
+            confidence_intervals.Interval(row.lost, row.lost_low, row.lost_high)
+        )
+    minus_cnn = confidence_intervals.Interval(row.minus_cnn, row.minus_cnn_low, row.minus_cnn_high)
     cells = (
         row.fusion,
         row.remedies,
         f"{row.top1:.2%} [{row.top1_low:.2%}, {row.top1_high:.2%}]",
+        "" if row.fusion == "cnn" else headline_record.points(minus_cnn),
         output,
         deviation,
         lost,

@@ -79,6 +79,8 @@ def test_each_network_is_trained_scored_and_recorded_once(
         assert int(row["images"]) == recorded["validation"]["count"] == 6
         assert float(row["top1_low"]) <= float(row["top1"]) <= float(row["top1_high"])
         assert float(row["images_per_second"]) > 0
+        assert float(row["minus_cnn"]) == pytest.approx(float(row["top1"]) - float(rows[0]["top1"]))
+        assert float(row["minus_cnn_low"]) < float(row["minus_cnn"]) < float(row["minus_cnn_high"])
         has_rnn = trial.fusion != "cnn"
         assert math.isnan(float(row["rnn_std"])) != has_rnn
         if has_rnn:
