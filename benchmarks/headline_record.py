@@ -162,7 +162,10 @@ def flags_without_paths(config: config_lib.Config) -> list[str]:
     Flags that only name a place are left out; of other paths the last name is kept.
     """
     flags = [flag.partition("=") for flag in config.to_flags() if not flag.startswith(_PLACES)]
-    return [f"{name}{equals}{without_paths(value)}" for name, equals, value in flags]
+    return [
+        f"{name}{equals}{','.join(without_paths(part) for part in value.split(','))}"
+        for name, equals, value in flags
+    ]
 
 
 def add(
@@ -192,8 +195,9 @@ def add(
         before = json.loads((to / "record.json").read_text(encoding="utf-8"))
         others = {key: before[key] if other is None else other for key, other in others.items()}
     for key, other in others.items():
-        if other and not (results / other / "record.json").exists():
-            raise ValueError(f"--{key}={other}: {results} has no results of that name.")
+        needed = "predictions.csv" if key == "control_of" else "record.json"
+        if other and not (results / other / needed).exists():
+            raise ValueError(f"--{key}={other}: {results} has no such results.")
     to.mkdir(parents=True, exist_ok=True)
     atomic_files.write_json(
         to / "record.json", record(folder, **{key: other or "" for key, other in others.items()})

@@ -32,7 +32,7 @@ from absl import flags
 from benchmarks import headline_record
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
-from cnnrnn.evaluation import confidence_intervals
+from cnnrnn.evaluation import branch_ablation, confidence_intervals
 from cnnrnn.runs import event_files, fixed_settings, manifest, run_folder
 from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files, child_process, stop_signals
@@ -174,6 +174,10 @@ def search(
             raise errors.UsageError(f"--{name} {why}: leave it out.")
     config = config.replace(fold=config.data.fold or _FOLD)
     root = config.run_dir.with_name(f"{config.run_dir.name}.rnn_search")
+    for trial in TRIALS:  # a mistake is found before hours of training
+        own = config.replace(**trial.settings(root))
+        folder = run_folder.RunFolder(own.run_dir)
+        fixed_settings.check(folder, _settings(own), is_complete=(folder.root / _ROW).exists())
     rows, manifests = [], []
     for number, trial in enumerate(TRIALS, start=1):
         print(f"\nnetwork {number} of {len(TRIALS)}: {trial.run}", flush=True)
@@ -202,21 +206,24 @@ def search(
     print(f"\nresults: {results / 'README.md'}")
 
 
+def _settings(config: config_lib.Config) -> dict[str, Any]:
+    """The settings that a network must be trained with, by flag."""
+    return {f"--{name}": value for name, value in config.to_json().items()}
+
+
 def _row(trial: Trial, config: config_lib.Config, program: Sequence[str]) -> Row:
     """Trains and scores one network, or reads what was found earlier."""
     folder, asked = run_folder.RunFolder(config.run_dir), config.to_flags()
-    fixed_settings.check(folder.root, {"flags": shlex.join(asked)})
     path = folder.root / _ROW
-    if path.exists():
-        return Row(**json.loads(path.read_text(encoding="utf-8"))["row"])
-    _call(program, ["phase1", *asked])
-    _call(program, ["evaluate", *asked])
-    row = _scored(trial, config, folder)
-    atomic_files.write_json(path, {"row": dataclasses.asdict(row)})
-    shutil.rmtree(folder.root / "checkpoints")
-    if trial.fusion != "rnn":
-        shutil.rmtree(folder.best)
-    return row
+    if not path.exists():
+        fixed_settings.record(folder, _settings(config))
+        _call(program, ["phase1", *asked])
+        _call(program, ["evaluate", *asked])
+        row = _scored(trial, config, folder)
+        atomic_files.write_json(path, {"row": dataclasses.asdict(row)})
+    for unused in (folder.root / "checkpoints", folder.best)[: 1 + (trial.fusion != "rnn")]:
+        shutil.rmtree(unused, ignore_errors=True)
+    return Row(**json.loads(path.read_text(encoding="utf-8"))["row"])
 
 
 def _minus_cnn(root: pathlib.Path, trial: Trial) -> confidence_intervals.Interval:
@@ -246,7 +253,7 @@ def _scored(trial: Trial, config: config_lib.Config, folder: run_folder.RunFolde
         lost = next(
             ablation["top1_drop"]
             for ablation in results["branches"]["ablations"]
-            if ablation["name"] == "RNN permuted across images"
+            if ablation["name"] == branch_ablation.permuted_name("RNN")
         )
     shown = headline_record.flags_without_paths(config.replace(run=""))
     return Row(

@@ -150,13 +150,8 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
         # TensorFlow's name for other limits of the machine, too.
         if any(text in reason for text in ("No space left", "Too many open files")):
             raise errors.RunError(reason) from error
-        # Only training computes batches of --batch_size.
-        trains = "training" in commands()[word].groups
-        fix = (
-            "use a smaller --batch_size, or --accumulation_steps"
-            if trains
-            else "close other programs"
-        )
+        has_batches = "training" in commands()[word].groups
+        fix = f"{'use a smaller --batch_size, or ' if has_batches else ''}close other programs"
         raise errors.RunError(f"out of memory ({reason}): {fix}.") from error
     return 0
 

@@ -7,8 +7,10 @@ that is complete is not repeated, and one that was interrupted resumes.
 
 import json
 import math
+import pathlib
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -47,25 +49,29 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     config = config.replace(precision=devices_lib.precision(config.training.precision))
     data = dataset_lib.load(config)
     todo = _PHASES[config.ablation.trained_phases]
-    fusions = (config.network.fusion, *CONTROLS)
-    total = config.ablation.seeds * len(fusions)
-    trained: dict[str, list[ablation_report.Training]] = {fusion: [] for fusion in fusions}
-    manifests = []
-    for number in range(total):
-        seed, fusion = config.run.seed + number // len(fusions), fusions[number % len(fusions)]
-        changes = {"rnn_weights": ""} if fusion in network_settings.WITHOUT_RNN else {}
-        own = config.replace(
-            seed=seed, fusion=fusion, runs_dir=str(root), run=f"{fusion}-seed{seed}", **changes
+    networks = _networks(config, root)
+    for own in networks:  # a mistake is found before hours of training
+        folder = run_folder.RunFolder(own.run_dir)
+        fixed_settings.check(
+            folder, _settings(own, todo, data), is_complete=(folder.root / _RESULT).exists()
         )
-        heading = f"training {number + 1} of {total}: {fusion}, seed {seed}"
+    trained: dict[str, list[ablation_report.Training]] = {}
+    manifests = []
+    for number, own in enumerate(networks, start=1):
+        fusion = own.network.fusion
+        heading = f"training {number} of {len(networks)}: {fusion}, seed {own.run.seed}"
         logging.info(f"\n{console.styled(heading, 'bold')}")
-        trained[fusion].append(_trained(own, todo, data, strategy))
+        trained.setdefault(fusion, []).append(_trained(own, todo, data, strategy))
         manifests.append(run_folder.RunFolder(own.run_dir).manifest()[todo[-1].name])
     notes = manifest.mixed(manifests)
     if notes:
-        notes = [f"The networks were not all trained by the same program: {'; '.join(notes)}."]
+        notes = [
+            "The networks were trained by different versions or on different machines: "
+            f"{'; '.join(notes)}."
+        ]
     if config.training.rnn_weights:
         notes.append(_SAME_RNN)
+        notes += initial_weights.other_images(phases.PHASE1, config, data)
     comparison = ablation_report.Comparison(
         data=f"{data.name}, {len(data.validation):,} validation images",
         trained_phases=" and ".join(phase.name for phase in todo),
@@ -91,15 +97,53 @@ def _check(config: config_lib.Config) -> None:
     for name in ("max_minutes", "patience"):
         if any(getattr(config.training, name)):
             raise errors.UsageError(
-                f"--{name} would end the networks after different numbers of images: give --epochs "
-                "instead."
+                f"--{name} would end the networks after different numbers of images: leave it out, "
+                f"or give --{name}=0 after the flagfile."
             )
     if config.training.init_from:
         raise errors.UsageError(
-            f"--init_from={config.training.init_from} has the weights of one network, and the "
-            "controls are others: ablate trains all from the start."
+            f"--init_from does not go with ablate: the weights of {config.training.init_from} fit "
+            "one of the networks only, and all must start alike. Leave it out."
         )
     initial_weights.check_available(phases.PHASE1, config, run_folder.RunFolder(config.run_dir))
+
+
+def _networks(config: config_lib.Config, root: pathlib.Path) -> list[config_lib.Config]:
+    """The settings of all networks, seed by seed; the one to be compared comes first."""
+    networks = []
+    for number in range(config.ablation.seeds):
+        for fusion in (config.network.fusion, *CONTROLS):
+            seed = config.run.seed + number
+            changes = {"rnn_weights": ""} if fusion in network_settings.WITHOUT_RNN else {}
+            networks.append(
+                config.replace(
+                    seed=seed, fusion=fusion, runs_dir=str(root), run=f"{fusion}-seed{seed}",
+                    **changes,
+                )
+            )  # fmt: skip
+    return networks
+
+
+def _settings(
+    config: config_lib.Config, todo: Sequence[phases.Phase], data: dataset_lib.Dataset
+) -> dict[str, Any]:
+    """The settings that a network must be trained with from its start to its end."""
+    settings = {
+        "images": data.fingerprint,
+        "--trained_phases": config.ablation.trained_phases,
+        "--epochs": [config.training.epochs[each.index] for each in todo],
+        "--resize_method": config.data.resize_method,
+        **{
+            f"--{name} ({each.name})": value
+            for each in todo
+            for name, value in identity.of(each, config.to_json()).items()
+            if name != "epochs"
+        },
+        **class_weights.content(config, data, class_weights.resolve(config, data)),
+    }
+    if config.training.rnn_weights:
+        settings["RNN weights"] = initial_weights.trained_rnn(config).sha256
+    return settings
 
 
 def _trained(
@@ -108,28 +152,10 @@ def _trained(
     data: dataset_lib.Dataset,
     strategy: tf.distribute.Strategy,
 ) -> ablation_report.Training:
-    """Trains and scores one network, or reads what an earlier call found.
-
-    Raises:
-        UsageError: an earlier call trained it with other settings or images.
-    """
+    """Trains and scores one network, or reads what an earlier call found."""
     folder, phase = run_folder.RunFolder(config.run_dir), todo[-1]
-    settings = {
-        "images": data.fingerprint,
-        "--resize_method": config.data.resize_method,
-        "--epochs": [config.training.epochs[each.index] for each in todo],
-        "--trained_phases": config.ablation.trained_phases,
-        **class_weights.content(config, data, class_weights.resolve(config, data)),
-        **{
-            f"--{name} ({each.name})": value
-            for each in todo
-            for name, value in identity.of(each, config.to_json()).items()
-        },
-    }
-    if config.training.rnn_weights:
-        settings["RNN weights"] = initial_weights.trained_rnn(config).sha256
-    fixed_settings.check(folder.root, settings)
     if not (folder.root / _RESULT).exists():
+        fixed_settings.record(folder, _settings(config, todo, data))
         _train(config, todo, folder, data, strategy)
     # Weights are not kept: those of twenty networks would take some 50 GB.
     for path in (folder.root / "checkpoints", folder.best):

@@ -156,7 +156,7 @@ def _duplicates(
             names = ", ".join(repr(class_names[label]) for label in sorted(labels))
             yield Finding("label conflict", first, f"is in the classes {names}: {also}")
         if len({name for name, _ in places}) > 1:
-            yield Finding("in both splits", first, f"is also in the other split: {also}")
+            yield Finding("in both splits", first, f"the same image is in both splits: {also}")
         elif len(labels) == 1:
             yield Finding("duplicate", first, f"{len(others)} more: {also}")
 
@@ -189,7 +189,7 @@ def _lines(findings: Iterable[Finding], images: int) -> Iterator[str]:
             yield f"  and {len(of_kind) - _SHOWN:,} more"
     yield ""
     if not any(finding.bad for finding in findings):
-        yield "no problem: the data set can be trained on as it is"
+        yield "nothing that prevents training was found"
 
 
 def _write(

@@ -104,7 +104,7 @@ def evaluate(
     )
     phase1 = best_weights.find(folder.best, phases.PHASE1)
     if phase1 and phase1.phase != best.phase and phase1.validation.top1 > best.validation.top1:
-        trained = folder.config()[best.phase].get("phase2_batchnorm")
+        trained = folder.config().get(best.phase, {}).get("phase2_batchnorm")
         frozen = "" if trained == "frozen" else "--phase2_batchnorm=frozen and "
         logging.info(
             f"note: phase 1 alone reached {phase1.validation.top1:.2%} top-1. With few images, try "

@@ -143,8 +143,8 @@ def _check_folders(roots: Sequence[pathlib.Path]) -> None:
         shown = text_lib.printable(str(root))
         if not root.is_dir() and len(roots) > 1:
             raise errors.UsageError(
-                f"--dataset={shown},... names {len(roots)} folders, and {shown} is not a folder: "
-                "expected folders of images."
+                f"{shown} is not a folder: --dataset names {len(roots)} folders, separated by "
+                "commas."
             )
         if not root.is_dir():
             raise errors.UsageError(
@@ -153,7 +153,7 @@ def _check_folders(roots: Sequence[pathlib.Path]) -> None:
                 "'tiny_imagenet_100' or 'tfds:NAME'."
             )
     if len({root.resolve() for root in roots}) < len(roots):
-        raise errors.UsageError("--dataset= names a folder twice: give each folder once.")
+        raise errors.UsageError("--dataset names the same folder twice: give each folder once.")
 
 
 def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:

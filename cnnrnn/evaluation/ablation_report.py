@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,7 @@ class Training:
         top1: (N,) 1 where the validation image was classified correctly, else 0.
         top5: (N,) likewise.
         parameters: trained in the last phase.
-        images_per_second: of the fastest epoch of the last phase.
+        images_per_second: of the fastest epoch of the last phase; NaN if unknown.
         curve: (step, validation top-1) of the last phase.
     """
 
@@ -89,35 +90,44 @@ class Comparison:
 
 def verdict(comparison: Comparison) -> str:
     """One sentence: whether the network is better with its RNN than without."""
-    controls = [control for control in _WITHOUT_RNN if control in comparison.controls]
-    found = {control: comparison.differences[control, "top1"] for control in controls}
+    found = {
+        control: comparison.differences[control, "top1"]
+        for control in _WITHOUT_RNN
+        if control in comparison.controls
+    }
     differences = ", and ".join(
-        f"minus that of the {comparison.name(control)} {points(each.interval)}"
+        f"{points(each.interval)} against the {comparison.name(control)}"
         for control, each in found.items()
     )
     one_seed = comparison.seeds == 1
     return (
-        f"{_claim(list(found.values()), one_seed)}: on {comparison.data}, after "
+        f"{_claim(list(map(_sign, found.values())), one_seed)}: on {comparison.data}, after "
         f"{comparison.trained_phases}, with {comparison.seeds} seed{'' if one_seed else 's'}, the "
-        f"whole network's top-1 {differences} percentage points (95% intervals over images"
-        f"{'' if one_seed else ' and seeds'}, for {len(comparison.controls)} comparisons)."
+        f"difference in top-1 of the whole network is {differences}, in percentage points (95% "
+        f"intervals over images{'' if one_seed else ' and seeds'}, for {len(comparison.controls)} "
+        "comparisons)."
     )
 
 
-def _claim(differences: list[paired_differences.Difference], one_seed: bool) -> str:
-    """What follows from the differences from the networks without an RNN, the CNN alone first."""
-    better = [each.is_significant and each.interval.value > 0 for each in differences]
-    first = differences[0]
-    if not any(each.is_significant for each in differences):
+def _sign(difference: paired_differences.Difference) -> int:
+    """1 if the network is better than a control, -1 if it is worse, 0 if that is not measurable."""
+    return int(np.sign(difference.interval.value)) if difference.is_significant else 0
+
+
+def _claim(signs: list[int], one_seed: bool) -> str:
+    """What the differences from the controls without an RNN say; the CNN alone comes first."""
+    if not any(signs):
         return "No benefit of the RNN is measurable"
     if one_seed:
         return "The networks differ, but one seed does not show that the RNN is the reason"
-    if all(better):
+    if set(signs) == {1}:
         return "The RNN helps"
-    if better[0]:
-        return "The fusion helps, but not measurably more than with a constant instead of the RNN"
-    if first.is_significant:
+    if set(signs) == {-1}:
         return "The RNN does harm"
+    if signs[0] > 0:
+        return "Better than the CNN alone, but a constant in place of the RNN gives as much"
+    if signs[0] < 0:
+        return "Worse than the CNN alone, but a constant in place of the RNN does as much harm"
     return "No benefit of the RNN over the CNN alone is measurable"
 
 
@@ -130,11 +140,12 @@ def points(interval: confidence_intervals.Interval) -> str:
 def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
     """One row for each network; the differences of the whole network are empty."""
     for fusion, trainings in comparison.trainings.items():
+        rate = float(np.median([training.images_per_second for training in trainings]))
         row: dict[str, Any] = {
             "fusion": fusion,
             "name": comparison.name(fusion),
             "parameters": trainings[0].parameters,
-            "images_per_second": float(np.median([t.images_per_second for t in trainings])),
+            "images_per_second": None if math.isnan(rate) else rate,
         }
         for metric in _METRICS:
             row[metric] = float(comparison.hits(fusion, metric).mean())

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals
+from cnnrnn.system import text as text_lib
 
 _TEMPLATE = "html_report.html.jinja"
 _FEWEST_IMAGES = 30  # with fewer, the interval of a mean is too narrow
@@ -57,7 +58,12 @@ class ReportContent:
 def render(content: ReportContent) -> str:
     """Renders the page as HTML."""
     template = environment().get_template(_TEMPLATE)
-    return template.render(report=content, verdict=verdict(content), bins=class_scores.BINS)
+    return template.render(
+        report=content,
+        verdict=verdict(content),
+        bins=class_scores.BINS,
+        program=text_lib.program(),
+    )
 
 
 def environment() -> jinja2.Environment:

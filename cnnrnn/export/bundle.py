@@ -26,8 +26,14 @@ from cnnrnn.system import text as text_lib
 
 _BOTH = (
     "with two branches: an Xception, and a two-layer LSTM that reads the image from top to bottom. "
-    "Their features are joined ({}), and a dense layer classifies the result"
+    "Their features are {}, and a dense layer classifies the result"
 )
+_JOINED = {  # by --fusion
+    "product": "multiplied",
+    "sum": "added",
+    "concatenation": "concatenated",
+    "gated": "joined by a gate, CNN x (1 + RNN)",
+}
 _NETWORKS = {  # of --fusion
     "cnn": "with one branch, an Xception; a dense layer classifies its features",
     "gain": "with one branch, an Xception; its features are scaled by trained constants, and a "
@@ -94,7 +100,7 @@ def describe(
         "phase": best.phase,
         "epoch": best.epoch,
         "weights": best_weights.describe(best, folder.manifest()),
-        "network": _NETWORKS.get(variant.fusion, _BOTH.format(variant.fusion)),
+        "network": _NETWORKS.get(variant.fusion, _BOTH.format(_JOINED.get(variant.fusion))),
         "loss": f"{best.validation.loss:.4f}",
         "top1": f"{best.validation.top1:.2%}",
         "top5": f"{best.validation.top5:.2%}",

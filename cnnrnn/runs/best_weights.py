@@ -72,7 +72,7 @@ def save(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         atomic_files.check_free_space(
-            directory, 4.1 * model.count_params(), "saving", atomic_files.KEEPS_EARLIER
+            directory, 4.1 * model.count_params(), "saving", atomic_files.FREE_SPACE
         )
         with atomic_files.replacing(weights) as temporary:
             model.save_weights(temporary)

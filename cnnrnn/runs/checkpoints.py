@@ -257,7 +257,7 @@ class Checkpoints:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             atomic_files.check_free_space(
-                self._directory, 1.02 * self._bytes(), "saving", atomic_files.KEEPS_EARLIER
+                self._directory, 1.02 * self._bytes(), "saving", atomic_files.FREE_SPACE
             )
             plain = {name: getattr(self._position, name) for name in _PLAIN}
             metadata = self._metadata() | plain

@@ -78,23 +78,24 @@ def load_for_trial(
     return InitialWeights(_described(best))
 
 
-def note_other_images(config: config_lib.Config, data: dataset_lib.Dataset) -> None:
-    """Reports if the weights to start from were trained on other images than a run's.
+def other_images(
+    phase: phases.Phase, config: config_lib.Config, data: dataset_lib.Dataset
+) -> list[str]:
+    """Sentences on weights that a phase starts from and that were trained on other images.
 
-    Its validation images may have been among them, e.g. with another --fold of one data set.
+    The validation images may have been among them, e.g. with another --fold of one data set.
     """
-    for name in ("init_from", "rnn_weights"):
-        source = getattr(config.training, name)
-        if not source:
-            continue
-        folder = run_folder.RunFolder(pathlib.Path(source).expanduser())
-        recorded = folder.config().get("data", {}).get("fingerprint", data.fingerprint)
-        if recorded != data.fingerprint:
-            logging.info(
-                f"note: --{name}={source} was trained on other images, or on another split of "
-                "these. If it was trained on validation images of this run, the validation figures "
-                "are too good."
-            )
+    name = "init_from" if config.training.init_from else "rnn_weights"
+    source = getattr(config.training, name)
+    if not source or (name == "rnn_weights" and phase is not phases.PHASE1):
+        return []
+    folder = run_folder.RunFolder(pathlib.Path(source).expanduser())
+    if folder.config().get("data", {}).get("fingerprint", data.fingerprint) == data.fingerprint:
+        return []
+    return [
+        f"--{name}={source} was trained on other images, or on another split of these. If it was "
+        "trained on validation images of this run, the validation accuracy is too optimistic."
+    ]
 
 
 def _described(best: best_weights.Best) -> str:

@@ -150,7 +150,8 @@ class PhaseTrainer:
             )
             return
         initial = initial_weights.load(phase, config, folder, self._network, self._data.class_names)
-        initial_weights.note_other_images(config, self._data)
+        for note in initial_weights.other_images(phase, config, self._data):
+            logging.info(f"note: {note}")
         if self._state.average is not None:
             self._state.average.reset()
         folder.record(phase, config, self._data, content)

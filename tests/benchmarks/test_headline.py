@@ -77,7 +77,7 @@ def test_a_run_is_compared_with_its_control_image_by_image(looked_at, tmp_path):
     (results / "control" / "results.json").write_text(json.dumps(other))
     with pytest.raises(ValueError, match="control is no control of first"):
         headline_table.table(results)
-    with pytest.raises(ValueError, match="--after=nobody: .* has no results of that name"):
+    with pytest.raises(ValueError, match="--after=nobody: .* has no such results"):
         headline_record.add(looked_at.run_dir, "first", "nobody", results=results)
 
 

@@ -93,7 +93,7 @@ def test_each_network_is_trained_scored_and_recorded_once(
 
     rnn_search.search(config, results=results)
     assert len(calls) == len(expected) and rows_of(results) == rows
-    with pytest.raises(errors.UsageError, match="was trained with .*--epochs=2,2"):
+    with pytest.raises(errors.UsageError, match=r"trained with --epochs: \[2, 2\] \(now \[3, 3\]"):
         rnn_search.search(config.replace(epochs=(3, 3)), results=results)
     other = root / rnn / "manifest.json"
     recorded = json.loads(other.read_text())

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import signal
 
 import numpy as np
@@ -41,8 +42,9 @@ def comparison(whole, cnn, gain=None, images=400):
     "whole, cnn, gain, claim",
     [
         ([0.9, 0.9], [0.5, 0.5], None, "The RNN helps: "),
-        ([0.9, 0.9], [0.5, 0.5], [0.9, 0.89], "The fusion helps, but not measurably more"),
+        ([0.9, 0.9], [0.5, 0.5], [0.9, 0.89], "Better than the CNN alone, but a constant"),
         ([0.5, 0.5], [0.9, 0.9], None, "The RNN does harm: "),
+        ([0.5, 0.5], [0.9, 0.9], [0.5, 0.49], "Worse than the CNN alone, but a constant"),
         ([0.75, 0.74], [0.74, 0.75], None, "No benefit of the RNN is measurable: "),
         ([0.9, 0.9], [0.9, 0.89], [0.5, 0.5], "No benefit of the RNN over the CNN alone"),
         ([0.9], [0.5], None, "The networks differ, but one seed does not show"),
@@ -52,7 +54,8 @@ def comparison(whole, cnn, gain=None, images=400):
 def test_the_verdict(whole, cnn, gain, claim):
     found = ablation_report.verdict(comparison(whole, cnn, gain))
     assert found.startswith(claim) and "cats, 400 validation images" in found
-    assert f"minus that of the CNN alone {100 * (whole[0] - cnn[0]):+.0f}" in found or len(cnn) > 1
+    assert f"is {100 * np.mean(np.subtract(whole, cnn)):+.2f} (" in found
+    assert ") against the CNN alone, and " in found
 
 
 def test_the_table_has_each_network_and_its_difference():
@@ -123,8 +126,10 @@ def test_networks_are_trained_compared_and_not_trained_again(
 def test_a_network_is_not_continued_with_another_budget(small_config, small_network, monkeypatch):
     """More epochs would continue a run, and fewer would end it: each network has the same."""
     config = small_config.replace(epochs=(3, 3), seeds=1)
+    real = train.train
 
-    def stopped(*_, **__):
+    def stopped(todo, settings, **keywords):
+        real(todo, settings.replace(epochs=(1, 1)), **keywords)
         raise errors.Stopped(signal.SIGTERM)
 
     monkeypatch.setattr(train, "train", stopped)
@@ -134,12 +139,26 @@ def test_a_network_is_not_continued_with_another_budget(small_config, small_netw
         ablate.run((), config.replace(epochs=(1, 1)))
 
 
+def test_other_settings_of_a_control_are_found_before_any_training(
+    small_config, small_network, monkeypatch
+):
+    config = small_config.replace(epochs=(1, 1), seeds=1)
+    monkeypatch.setattr(ablate, "CONTROLS", ("cnn",))
+    ablate.run((), config)
+    monkeypatch.setattr(train, "train", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(errors.UsageError, match="cnn-seed0 was trained with --epochs"):
+        ablate.run((), config.replace(fusion="gated", epochs=(2, 2)))
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"max_minutes": (1.0, 1.0)}, "--max_minutes would end the networks after different"),
         ({"patience": (3, 3)}, "--patience would end the networks after different"),
-        ({"init_from": "runs/other"}, "--init_from=runs/other has the weights of one network"),
+        (
+            {"init_from": "runs/other"},
+            "--init_from does not go with ablate: the weights of runs/other",
+        ),
         ({"rnn_weights": "/nowhere"}, "there are no trained weights in /nowhere"),
     ],
 )
@@ -153,6 +172,11 @@ def test_what_no_comparison_can_have_is_refused_at_once(
 
 def test_notes_are_shown(tmp_path):
     noted = dataclasses.replace(comparison([0.9], [0.5]), notes=("Read this.",))
+    unknown = dataclasses.replace(noted.trainings["rnn"][0], images_per_second=math.nan)
+    noted.trainings["rnn"] = [unknown]
     ablation_report.write(tmp_path, noted)
     assert "<p>Read this.</p>" in (tmp_path / "ablation.html").read_text()
-    assert json.loads((tmp_path / "ablation.json").read_text())["notes"] == ["Read this."]
+    found = json.loads((tmp_path / "ablation.json").read_text())
+    assert found["notes"] == ["Read this."]
+    rates = {row["fusion"]: row["images_per_second"] for row in found["networks"]}
+    assert rates["rnn"] is None and rates["cnn"] == 9.5

@@ -229,7 +229,10 @@ def test_the_original_layout_merges_with_class_folders_named_by_ids(tmp_path):
 
 @pytest.mark.parametrize(
     "names, message",
-    [(["images", "none"], "none is not a folder"), (["images", "images"], "twice")],
+    [
+        (["images", "none"], "none is not a folder: --dataset names 2"),
+        (["images", "images"], "twice"),
+    ],
 )
 def test_several_folders_that_cannot_be_merged(images, names, message):
     with pytest.raises(errors.UsageError, match=message):

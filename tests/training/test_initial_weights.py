@@ -124,3 +124,6 @@ def test_weights_that_were_trained_on_other_images_are_noted(trained, capsys):
     assert note not in capsys.readouterr().out
     phase1(trained.replace(run="fold", init_from=str(trained.run_dir), fold="1/3"))
     assert f"note: --init_from={trained.run_dir} {note}" in capsys.readouterr().out
+    pretrained = trained.replace(run="rnn", rnn_weights=str(trained.run_dir), fold="1/3")
+    train.train((phases.PHASE1, phases.PHASE2), pretrained, build=small_network.small_build)
+    assert capsys.readouterr().out.count(note) == 1
