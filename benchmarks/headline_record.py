@@ -19,6 +19,7 @@ from cnnrnn.system import atomic_files
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "results" / "tiny_imagenet_100"
 TEST_SET = "test-tiny_imagenet_100"
+PREDICTIONS = "predictions.csv"  # of an evaluation
 _FIGURES = ("loss", "top1", "top5")
 _TIMES = ("minutes", "cpu_minutes")
 _PLACES = (
@@ -195,7 +196,7 @@ def add(
         before = json.loads((to / "record.json").read_text(encoding="utf-8"))
         others = {key: before[key] if other is None else other for key, other in others.items()}
     for key, other in others.items():
-        needed = "predictions.csv" if key == "control_of" else "record.json"
+        needed = PREDICTIONS if key == "control_of" else "record.json"
         if other and not (results / other / needed).exists():
             raise ValueError(f"--{key}={other}: {results} has no such results.")
     to.mkdir(parents=True, exist_ok=True)
@@ -206,7 +207,7 @@ def add(
     looked = look(folder, name)
     if looked is None:
         return
-    for file in ("results.json", "predictions.csv", "report.html"):
+    for file in ("results.json", PREDICTIONS, "report.html"):
         content = (folder.root / TEST_SET / file).read_text(encoding="utf-8")
         atomic_files.write_text(to / file, without_paths(content))
     before = list(read_rows(results / "looks.csv", Look))

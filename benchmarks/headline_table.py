@@ -11,7 +11,6 @@ from benchmarks import headline_record
 from cnnrnn.evaluation import charts, confidence_intervals
 from cnnrnn.system import atomic_files
 
-_PREDICTIONS = "predictions.csv"
 _ALIKE = ("fingerprint", "phase", "epoch", "cnn_image_size")  # of results.json
 AUTHORS_TOP5 = 0.9614  # reported with the original script
 Points = dict[tuple[str, str, int], headline_record.Point]  # by run, phase, epoch
@@ -107,7 +106,7 @@ def _control(name: str, control_of: str, results: pathlib.Path) -> str:
     Raises:
         ValueError: the evaluations of run and control are not comparable.
     """
-    if not control_of or not (results / name / _PREDICTIONS).exists():
+    if not control_of or not (results / name / headline_record.PREDICTIONS).exists():
         return ""
     made = []
     for each in (control_of, name):
@@ -116,7 +115,8 @@ def _control(name: str, control_of: str, results: pathlib.Path) -> str:
     if made[0] != made[1]:
         raise ValueError(f"{name} is no control of {control_of}: {made[1]} instead of {made[0]}.")
     run, control = (
-        headline_record.hits(results / each / _PREDICTIONS) for each in (control_of, name)
+        headline_record.hits(results / each / headline_record.PREDICTIONS)
+        for each in (control_of, name)
     )
     points = [
         headline_record.points(confidence_intervals.paired_difference(column))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.rnn_search --dataset=digit_stacks --fold=1/5 --epochs=20
 
-The RNN alone is trained with one remedy more each time, and every fusion without remedies, with
-all, and with all from a pretrained RNN.
+The RNN alone is trained adding one remedy at a time, and every fusion without remedies, with all,
+and with all from a pretrained RNN.
 
 Takes the flags of phase1. It trains phase 1 of each network by the program's own commands and
 scores all on the same held-out part of the training images: --fold, by default 1/10. The validation
@@ -174,14 +174,13 @@ def search(
             raise errors.UsageError(f"--{name} {why}: leave it out.")
     config = config.replace(fold=config.data.fold or _FOLD)
     root = config.run_dir.with_name(f"{config.run_dir.name}.rnn_search")
-    for trial in TRIALS:  # a mistake is found before hours of training
-        own = config.replace(**trial.settings(root))
+    networks = [(trial, config.replace(**trial.settings(root))) for trial in TRIALS]
+    for _, own in networks:  # a mistake is found before hours of training
         folder = run_folder.RunFolder(own.run_dir)
         fixed_settings.check(folder, _settings(own), is_complete=(folder.root / _ROW).exists())
     rows, manifests = [], []
-    for number, trial in enumerate(TRIALS, start=1):
+    for number, (trial, own) in enumerate(networks, start=1):
         print(f"\nnetwork {number} of {len(TRIALS)}: {trial.run}", flush=True)
-        own = config.replace(**trial.settings(root))
         row = _row(trial, own, program)
         difference = _minus_cnn(root, trial)
         rows.append(
@@ -229,7 +228,7 @@ def _row(trial: Trial, config: config_lib.Config, program: Sequence[str]) -> Row
 def _minus_cnn(root: pathlib.Path, trial: Trial) -> confidence_intervals.Interval:
     """A network's top-1 minus that of the CNN alone, on the same held-out images."""
     of_cnn, own = (
-        headline_record.hits(root / run / "evaluation" / "predictions.csv")
+        headline_record.hits(root / run / "evaluation" / headline_record.PREDICTIONS)
         for run in (Trial("cnn", ()).run, trial.run)
     )
     return confidence_intervals.paired_difference((own - of_cnn)[:, 0])

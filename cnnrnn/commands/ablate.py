@@ -49,19 +49,17 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     config = config.replace(precision=devices_lib.precision(config.training.precision))
     data = dataset_lib.load(config)
     todo = _PHASES[config.ablation.trained_phases]
-    networks = _networks(config, root)
-    for own in networks:  # a mistake is found before hours of training
+    networks = [(own, _settings(own, todo, data)) for own in _networks(config, root)]
+    for own, settings in networks:  # a mistake is found before hours of training
         folder = run_folder.RunFolder(own.run_dir)
-        fixed_settings.check(
-            folder, _settings(own, todo, data), is_complete=(folder.root / _RESULT).exists()
-        )
+        fixed_settings.check(folder, settings, is_complete=(folder.root / _RESULT).exists())
     trained: dict[str, list[ablation_report.Training]] = {}
     manifests = []
-    for number, own in enumerate(networks, start=1):
+    for number, (own, settings) in enumerate(networks, start=1):
         fusion = own.network.fusion
         heading = f"training {number} of {len(networks)}: {fusion}, seed {own.run.seed}"
         logging.info(f"\n{console.styled(heading, 'bold')}")
-        trained.setdefault(fusion, []).append(_trained(own, todo, data, strategy))
+        trained.setdefault(fusion, []).append(_trained(own, settings, todo, data, strategy))
         manifests.append(run_folder.RunFolder(own.run_dir).manifest()[todo[-1].name])
     notes = manifest.mixed(manifests)
     if notes:
@@ -148,6 +146,7 @@ def _settings(
 
 def _trained(
     config: config_lib.Config,
+    settings: dict[str, Any],
     todo: Sequence[phases.Phase],
     data: dataset_lib.Dataset,
     strategy: tf.distribute.Strategy,
@@ -155,7 +154,7 @@ def _trained(
     """Trains and scores one network, or reads what an earlier call found."""
     folder, phase = run_folder.RunFolder(config.run_dir), todo[-1]
     if not (folder.root / _RESULT).exists():
-        fixed_settings.record(folder, _settings(config, todo, data))
+        fixed_settings.record(folder, settings)
         _train(config, todo, folder, data, strategy)
     # Weights are not kept: those of twenty networks would take some 50 GB.
     for path in (folder.root / "checkpoints", folder.best):

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib import figure
 
 from cnnrnn.evaluation import charts, confidence_intervals, html_report, paired_differences
+from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files
 
-_WITHOUT_RNN = ("cnn", "gain")  # controls that the RNN has to beat
 NAMES = {"cnn": "CNN alone", "gain": "CNN x constant gain", "rnn": "RNN alone"}
 _METRICS = ("top1", "top5")
 _COLORS = ("#3b6fb6", "#b4690e", "#1a7f37", "#8250df")
@@ -92,7 +92,7 @@ def verdict(comparison: Comparison) -> str:
     """One sentence: whether the network is better with its RNN than without."""
     found = {
         control: comparison.differences[control, "top1"]
-        for control in _WITHOUT_RNN
+        for control in network_settings.WITHOUT_RNN
         if control in comparison.controls
     }
     differences = ", and ".join(

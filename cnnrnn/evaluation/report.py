@@ -57,12 +57,12 @@ def write(
     classes = class_scores.by_class(predictions, names)
     bins = class_scores.reliability(predictions)
     examples = _Examples(data, predictions, preprocessing, network)
-    in_training = data.validation_in_training
+    in_training, manifest = data.validation_in_training, folder.manifest()
     also = f" ({in_training:,} are also training images)" if in_training else ""
     uses = {"RNN": network.uses_rnn, "CNN": network.uses_cnn}
     content = html_report.ReportContent(
         title=f"{data.name}: {best.phase}",
-        subtitle=f"{best_weights.describe(best, folder.manifest())}, on {len(data.validation):,} "
+        subtitle=f"{best_weights.describe(best, manifest)}, on {len(data.validation):,} "
         f"{data.evaluated} images{also} in {len(names)} classes; "
         f"data fingerprint {data.fingerprint[:12]}",
         loss=confidence_intervals.mean(predictions.loss),
@@ -85,7 +85,7 @@ def write(
             [name for name in branch_ablation.BRANCHES if uses[name]],
         ),
         charts=_charts(classes, matrix, bins) | _curves(folder),
-        manifest=folder.manifest(),
+        manifest=manifest,
     )
     for name in ("top1", "top5"):
         with atomic_files.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:

@@ -34,7 +34,7 @@ _JOINED = {  # by --fusion
     "concatenation": "concatenated",
     "gated": "joined by a gate, CNN x (1 + RNN)",
 }
-_NETWORKS = {  # of --fusion
+_ONE_BRANCH = {  # by --fusion
     "cnn": "with one branch, an Xception; a dense layer classifies its features",
     "gain": "with one branch, an Xception; its features are scaled by trained constants, and a "
     "dense layer classifies them",
@@ -75,6 +75,12 @@ def write(
     (folder / "README.md").write_text(card.substitute(metadata), encoding="utf-8")
 
 
+def _network(fusion: str) -> str:
+    """The network in words, after 'An image classifier of N classes'."""
+    joined = _JOINED.get(fusion, f"joined ({fusion})")
+    return _ONE_BRANCH.get(fusion) or _BOTH.format(joined)
+
+
 def describe(
     folder: run_folder.RunFolder, classifier: classifier_lib.Classifier, config: config_lib.Config
 ) -> dict[str, Any]:
@@ -91,7 +97,8 @@ def describe(
     """
     best = classifier.best
     top = min(config.prediction.top, len(classifier.class_names))
-    trained = folder.manifest().get(best.phase, {})
+    recorded = folder.manifest()
+    trained = recorded.get(best.phase, {})
     dataset = trained.get("dataset", {})
     variant = classifier.network.variant
     return {
@@ -99,8 +106,8 @@ def describe(
         "weights_sha256": best.sha256,
         "phase": best.phase,
         "epoch": best.epoch,
-        "weights": best_weights.describe(best, folder.manifest()),
-        "network": _NETWORKS.get(variant.fusion, _BOTH.format(_JOINED.get(variant.fusion))),
+        "weights": best_weights.describe(best, recorded),
+        "network": _network(variant.fusion),
         "loss": f"{best.validation.loss:.4f}",
         "top1": f"{best.validation.top1:.2%}",
         "top5": f"{best.validation.top5:.2%}",

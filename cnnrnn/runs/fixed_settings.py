@@ -11,8 +11,8 @@ from cnnrnn.runs import run_folder
 from cnnrnn.system import atomic_files
 
 _FILE = "settings.json"
-_SHOWN = 3  # differences, of which each is cut after so many characters:
-_LENGTH = 200
+_SHOWN = 3  # differences
+_LENGTH = 200  # characters of a value
 
 
 def check(folder: run_folder.RunFolder, settings: dict[str, Any], *, is_complete: bool) -> None:

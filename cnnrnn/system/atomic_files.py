@@ -13,7 +13,7 @@ from cnnrnn.system import text as text_lib
 
 TEMPORARY = ".partial-"  # prefix of files and folders that are being written
 KEEPS_EARLIER = "everything saved earlier is intact."
-FREE_SPACE = f"free some space and give the same command again; {KEEPS_EARLIER}"
+FREE_SPACE = f"free some space; {KEEPS_EARLIER}"
 
 
 @contextlib.contextmanager

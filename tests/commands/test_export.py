@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,7 @@ import tensorflow as tf
 from benchmarks import exports
 from cnnrnn import errors, phases
 from cnnrnn.commands import export
-from cnnrnn.export import keras_and_litert, loader, saved_model
+from cnnrnn.export import bundle, keras_and_litert, loader, saved_model
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import views as views_lib
@@ -185,3 +186,15 @@ def test_full_size_exports_match_the_classifier_on_real_images(tmp_path):
     )
     for row in exported:
         assert row.difference < 1e-6 and row.megabytes < 420, row
+
+
+@pytest.mark.parametrize(
+    "fusion, words",
+    [
+        ("product", "with two branches: .* features are multiplied, and"),
+        ("mine", r"with two branches: .* features are joined \(mine\), and"),
+        ("cnn", "with one branch, an Xception; a dense layer"),
+    ],
+)
+def test_the_model_card_describes_the_network_also_of_a_fusion_of_ones_own(fusion, words):
+    assert re.match(words, bundle._network(fusion))
