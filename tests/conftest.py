@@ -151,17 +151,28 @@ def _trace_preprocessing_once(patch):
         patch.setattr(views.Preprocessing, name, traced)
 
 
+def _leave_pipelines_as_written(patch):
+    """tf.data takes longer to optimize them than these short runs take to read them."""
+    from cnnrnn.datasets import input_pipeline
+
+    def options(original=input_pipeline.options):
+        chosen = original()
+        chosen.experimental_optimization.apply_default_optimizations = False
+        return chosen
+
+    patch.setattr(input_pipeline, "options", options)
+
+
 @contextlib.contextmanager
 def _graphs_as_traced():
-    """Graphs run as they were traced: optimizing them takes longer than these short runs.
-
-    A run in another process optimizes its graphs, and may round differently.
-    """
+    """Graphs run as they were traced, as in the processes of tests.small_network."""
     import tensorflow as tf
+
+    from tests.small_network import run_graphs_as_traced
 
     name = "disable_meta_optimizer"
     before = tf.config.optimizer.get_experimental_options().get(name, False)
-    tf.config.optimizer.set_experimental_options({name: True})
+    run_graphs_as_traced()
     try:
         yield
     finally:
@@ -196,15 +207,7 @@ def graphs_as_traced():
 
 
 @pytest.fixture
-def optimized_graphs() -> bool:
-    """Whether graphs of runs are optimized, as in the program."""
-    return False
-
-
-@pytest.fixture
-def small_config(
-    shared_run, tmp_path, monkeypatch, complete_summaries, optimized_graphs
-) -> Iterator[config.Config]:
+def small_config(shared_run, tmp_path, monkeypatch, complete_summaries) -> Iterator[config.Config]:
     """Settings of runs that take seconds: their images are shared, checked, and their features
     cached.
     """
@@ -212,9 +215,10 @@ def small_config(
     copy_cache(shared_run, paths.cache_dir())
     before = _times(images)
     _trace_preprocessing_once(monkeypatch)
+    _leave_pipelines_as_written(monkeypatch)
     if not complete_summaries:
         _write_curves_only(monkeypatch)
-    with contextlib.nullcontext() if optimized_graphs else _graphs_as_traced():
+    with _graphs_as_traced():
         yield _small_config(images, tmp_path / "runs")
     assert _times(images) == before, "a test that changes images needs `own_images`"
 
@@ -247,6 +251,8 @@ def fast_runs(cache: pathlib.Path, *, optimized_graphs: bool = False):
         patch.setenv("CNNRNN_CACHE", str(cache))
         patch.setattr(network, "build", small_build)
         _trace_preprocessing_once(patch)
+        if not optimized_graphs:
+            _leave_pipelines_as_written(patch)
         _write_curves_only(patch)
         yield
 

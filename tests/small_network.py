@@ -13,6 +13,7 @@ import cnnrnn  # noqa: F401  before TensorFlow: it selects the kernels
 
 # isort: split
 import keras
+import tensorflow as tf
 
 from cnnrnn import main, shapes
 from cnnrnn.commands import cluster, reproduce, verify_resume
@@ -65,8 +66,14 @@ def measure(name, config, *arguments):
     return measurement.measure(name, config, *arguments)
 
 
+def run_graphs_as_traced() -> None:
+    """Optimizing graphs takes longer than such short runs, and changes how they round."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 if __name__ == "__main__":
     network_lib.build = small_build
+    run_graphs_as_traced()
     for command in (cluster, reproduce, verify_resume):  # their child processes, too
         command.run = functools.partial(command.run, program=(sys.executable, "-P", __file__))
     main.entry()

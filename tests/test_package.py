@@ -21,6 +21,7 @@ if "CNNRNN_SMALL_NETWORK" in os.environ:
     import small_network
     from cnnrnn.models import network
     network.build = small_network.small_build
+    small_network.run_graphs_as_traced()
 """
 
 

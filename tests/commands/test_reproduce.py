@@ -22,7 +22,6 @@ def no_pythonpath(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
 
-@pytest.mark.parametrize("optimized_graphs", [True], ids=[""])  # as in the other process
 def test_a_reproduced_run_has_the_same_weights_to_the_bit(small_config, small_network, capsys):
     train.phase1((), small_config)
     reproduce.run([small_config.run.name], small_config, SMALL)

@@ -59,15 +59,10 @@ def collectives(two, folder):
     assert shared_folder.is_writer(folder / f"own-{two.index}", two)
     two.barrier()  # the other one has removed its files, too
     assert not list(folder.glob("*/.worker*"))
-    print("done")
+    print("done", flush=True)
 
 
-def test_two_workers_exchange_values(tmp_path):
-    assert two_workers.run("tests.system.test_workers", "collectives", tmp_path) == ["done\n"] * 2
-
-
-def one_ends(two, folder):
-    two.any(False)
+def one_ends(two):
     if two.index == 1:
         os._exit(0)
     with pytest.raises(errors.RunError, match="worker 0 has lost contact with another one"):
@@ -77,9 +72,15 @@ def one_ends(two, folder):
     os._exit(0)
 
 
-def test_a_worker_notices_that_another_one_has_ended(tmp_path):
-    chief, _ = two_workers.run("tests.system.test_workers", "one_ends", tmp_path)
-    assert chief == "noticed\n"
+def both(two, folder):
+    collectives(two, folder)
+    one_ends(two)
+
+
+def test_two_workers_exchange_values_and_one_notices_that_the_other_has_ended(tmp_path):
+    """One test, because starting the processes takes most of the time."""
+    printed = two_workers.run("tests.system.test_workers", "both", tmp_path)
+    assert printed == ["done\nnoticed\n", "done\n"]
 
 
 @pytest.mark.parametrize(
