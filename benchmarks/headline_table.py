@@ -38,9 +38,9 @@ _HEADING = """# Accuracy on tiny-imagenet-100
 
 Made by `python -m benchmarks.headline table`. Each line is an evaluation on the validation images
 of the data set, by date (looks.csv); 95 % intervals are in brackets. Image passes and processor
-hours include phase 1, the validations, and the runs that a run started from. A run may have been
-stopped before the last of its epochs. The authors of the original script report {authors:.2%}
-top-5.
+hours include phase 1, the validations, and the runs that a run started from, but not the features
+of the CNN that phase 1 caches. A run may have been stopped before the last of its epochs. The
+authors of the original script report {authors:.2%} top-5.
 
 | run | phase | epoch | image passes | processor hours | images | CNN input | top-1 | top-5 |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |

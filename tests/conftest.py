@@ -152,10 +152,12 @@ def _trace_preprocessing_once(patch):
 
 
 def _leave_pipelines_as_written(patch):
-    """tf.data takes longer to optimize them than these short runs take to read them."""
+    """Input pipelines are not optimized: in such short runs that takes longer than it saves."""
     from cnnrnn.datasets import input_pipeline
 
-    def options(original=input_pipeline.options):
+    original = input_pipeline.options
+
+    def options():
         chosen = original()
         chosen.experimental_optimization.apply_default_optimizations = False
         return chosen

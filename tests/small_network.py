@@ -67,7 +67,10 @@ def measure(name, config, *arguments):
 
 
 def run_graphs_as_traced() -> None:
-    """Optimizing graphs takes longer than such short runs, and changes how they round."""
+    """Turns the optimization of graphs off: it takes longer than such short runs save by it.
+
+    It changes how graphs round, so that runs which are compared need the same setting.
+    """
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
