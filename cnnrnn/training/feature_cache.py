@@ -23,6 +23,7 @@ through memory maps: resident memory does not grow with the number of images.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -46,6 +47,7 @@ from cnnrnn.training import feature_rows, steps
 
 _FORMAT = 1
 _BATCH_PER_REPLICA = 32
+_OPEN_CHUNKS = 100  # of a split; a process may often have no more than 256 or 1,024 open files
 _ALTERNATIVES = "give another folder by --feature_cache=DIR, or disable it by --feature_cache=off."
 
 
@@ -68,8 +70,9 @@ class Features:
     """The cached features of a split; implements `input_pipeline.Features`."""
 
     def __init__(self, chunks: list[pathlib.Path], width: int):
-        self._chunks = [np.load(path, mmap_mode="r") for path in chunks]
+        self._chunks = chunks
         self._width = width
+        self._opened = functools.lru_cache(_OPEN_CHUNKS)(_opened)
 
     def of(self, indices: tf.Tensor) -> tf.Tensor:
         # Not stateful: deterministic op order would let only one of these calls run at a time.
@@ -78,7 +81,7 @@ class Features:
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
         size = feature_rows.CHUNK_SIZE
-        return np.stack([self._chunks[i // size][i % size] for i in indices])
+        return np.stack([self._opened(self._chunks[i // size])[i % size] for i in indices])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,12 +277,16 @@ def _chunk(folder: pathlib.Path, number: int) -> pathlib.Path:
     return folder / f"{number:05d}.npy"
 
 
+def _opened(path: pathlib.Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r")
+
+
 def _problem(path: pathlib.Path, shape: tuple[int, int]) -> str:
     """What is wrong with a written chunk; '' if it is intact."""
     try:
         if checksummed.file_digest(path) != path.with_suffix(".sha256").read_text().strip():
             return "is damaged"
-        features = np.load(path, mmap_mode="r")
+        features = _opened(path)
     except (OSError, ValueError) as error:
         return f"cannot be read ({error})"
     if features.shape != shape or features.dtype != np.float32:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -94,6 +95,15 @@ def test_features_are_the_cnns_outputs_in_any_order(make_cache, data, tmp_path, 
     assert "computing 18 images of train," in capsys.readouterr().out
     key = json.loads(next((tmp_path / "features").rglob("key.json")).read_text())
     assert key["precision"] == "float32" and key["resize_method"] == "bilinear"
+
+
+def test_any_number_of_chunks_needs_few_open_files(make_cache, data, monkeypatch):
+    monkeypatch.setattr(feature_cache, "_OPEN_CHUNKS", 1)
+    before = len(os.listdir("/proc/self/fd"))
+    features = make_cache().features(data.train, "train", passes=2)  # three chunks
+    rows = features.of(tf.constant([0, 17, 1, 8], tf.int64)).numpy()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    np.testing.assert_array_equal(features.of(tf.constant([8], tf.int64)).numpy(), rows[3:])
 
 
 def test_the_key_on_a_cpu_is_that_of_existing_caches(make_cache, data):
