@@ -91,7 +91,8 @@ def _run_together(command: Sequence[str], count: int) -> list[int | None]:
                 stopping = True
                 for worker in workers:
                     worker.send_signal(signal.SIGTERM)
-            if deadline is None and any(worker.poll() for worker in workers):
+            # One that was stopped is no failure: the others stop, too, and the chief saves first.
+            if deadline is None and any(w.poll() not in (None, 0, *_STOPPED) for w in workers):
                 deadline = time.monotonic() + _GRACE_SECONDS
             if deadline is not None and time.monotonic() > deadline:
                 break

@@ -95,10 +95,10 @@ def save(
 
 
 def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
-    """The best weights of a phase in a folder; None if it has none.
+    """The record of a phase's best weights in a folder; None if it has none.
 
     Raises:
-        RunError: their record is damaged, or their file is missing.
+        RunError: it is damaged.
     """
     path = directory / f"{phase.name}.json"
     if not path.exists():
@@ -107,16 +107,11 @@ def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
         record = checksummed.read_json(path)
         record["weights"] = directory / record["weights"]
         record["class_names"] = tuple(record["class_names"])
-        best = Best(**record | {"validation": metrics.Means(**record["validation"])})
+        return Best(**record | {"validation": metrics.Means(**record["validation"])})
     except (ValueError, KeyError, TypeError) as error:
         raise errors.RunError(
             f"{path} is damaged ({error}): restore it from a copy, or train the phase again."
         ) from error
-    if not best.weights.is_file():
-        raise errors.RunError(
-            f"{best.weights} is missing: restore it from a copy, or train the phase again."
-        )
-    return best
 
 
 def latest(directory: pathlib.Path) -> Best:
@@ -155,7 +150,7 @@ def load(best: Best, model: keras.Model, class_names: tuple[str, ...]) -> None:
 
     Raises:
         UsageError: they were trained on other classes than `class_names`.
-        RunError: the file is damaged, or of another network.
+        RunError: see `load_part`.
     """
     if best.class_names != class_names:
         before, now = text_lib.first_difference(best.class_names, class_names)
@@ -171,9 +166,17 @@ def load_part(best: Best, part: keras.Model) -> None:
     """Loads those of the best weights that belong to a part of the network, such as its RNN.
 
     Raises:
-        RunError: the file is damaged, or of another network.
+        RunError: the file is missing, damaged, or of another network.
     """
-    if checksummed.file_digest(best.weights) != best.sha256:
+    try:
+        digest = checksummed.file_digest(best.weights)
+    except OSError as error:
+        raise errors.RunError(
+            f"{best.weights} cannot be read ({error.strerror}). If the run is being trained and "
+            "has just found better weights, give the same command again. Otherwise restore the "
+            "file from a copy, or train the phase again."
+        ) from error
+    if digest != best.sha256:
         raise errors.RunError(
             f"{best.weights} is damaged: its content has changed since it was written. Restore it "
             "from a copy, or train the phase again."

@@ -39,12 +39,16 @@ class Requests:
     def receive(self, *sums: np.ndarray) -> None:
         """Takes what a training step returned for `to_sum`."""
         if sums:
-            (self._sums,) = sums
+            self._sums = np.array(sums[0])
 
     def check_stop(self) -> None:
         """Raises errors.Stopped if a worker has received a signal."""
         if self._current()[_STOP]:
             stop_signals.stop()
+
+    def saved(self) -> None:
+        """Takes note of a saved checkpoint: the workers asked for it before, and not again."""
+        self._sums[_SAVE] = 0
 
     @property
     def save(self) -> bool:

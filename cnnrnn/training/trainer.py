@@ -371,6 +371,7 @@ class PhaseTrainer:
         """
         self._count(self._train_step.drain())
         self._recorder.save()
+        self._requests.saved()
 
     def _speed_report(self) -> startup_report.SpeedReport:
         return startup_report.SpeedReport(

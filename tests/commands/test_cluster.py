@@ -85,6 +85,17 @@ def test_workers_that_were_stopped_do_not_start_again(tmp_path):
     assert starts(tmp_path) == [1, 1]
 
 
+def test_a_chief_that_saves_for_long_is_not_killed(tmp_path):
+    body = f"""
+if index == 0:
+    time.sleep(1.5)  # longer than after a failure
+    pathlib.Path({str(tmp_path / "saved")!r}).touch()
+sys.exit(143)"""
+    with pytest.raises(errors.Stopped):
+        run(tmp_path, body)
+    assert (tmp_path / "saved").exists()
+
+
 def test_a_signal_is_passed_on(tmp_path, monkeypatch):
     ready = tmp_path / "ready"
     monkeypatch.setattr(stop_signals, "requested", ready.exists)

@@ -54,6 +54,14 @@ def test_workers_act_on_the_sums_only(monkeypatch):
         chief.check_stop()
 
 
+def test_a_due_checkpoint_is_saved_once():
+    """Two steps are launched before the chief sees that the first one's results ask for it."""
+    worker = of(2, False)
+    worker.receive(np.array([0, 1, 1], np.float32))
+    worker.saved()
+    assert not worker.save and worker.out_of_time
+
+
 def test_only_the_chief_has_a_clock():
     (own,) = of(2, False, save=True, out_of_time=True).to_sum()
     np.testing.assert_array_equal(own, [0, 0, 0])

@@ -674,6 +674,8 @@ def test_phase2_reports_newer_weights_of_phase1(trained, monkeypatch, capsys):
     monkeypatch.setattr(phases.Phase, "is_better", lambda *_: True)
     phase1(trained.replace(epochs=(3, 1)))
     assert "has found better weights" not in capsys.readouterr().out
+    (weights,) = (trained.run_dir / "best").glob("phase1-epoch*.weights.h5")
+    weights.unlink()  # phase 2 has started and does not need it any more
     phase2(trained.replace(epochs=(3, 1)))  # it has nothing to train and reports them all the same
     assert "phase 1 has found better weights, phase1-epoch" in capsys.readouterr().out
 
