@@ -13,11 +13,11 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import cnn_branch, xception_weights
-from cnnrnn.runs import best_weights, manifest, recorded_run, run_folder
+from cnnrnn.runs import best_weights, checkpoints, manifest, recorded_run, run_folder
 from cnnrnn.system import child_process, console
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import class_weights
+from cnnrnn.training import class_weights, initial_weights, stopping
 
 
 def run(
@@ -54,6 +54,15 @@ def run(
             )
     settings = {phase: _settings(original, phase, reproduced.root) for phase in todo}
     for phase in todo:
+        _check_ended(original, phase, settings[phase])
+        _check_start(original, phase, settings[phase], manifests[phase])
+    was_begun = reproduced.root.exists()
+    if was_begun:
+        logging.info(
+            f"note: {reproduced.root} exists: it is continued, and phases that it has finished are "
+            "compared without training them again. To train all again, delete it first."
+        )
+    for phase in todo:
         differences = manifest.differences(
             manifests[phase], _today(original, phase, settings[phase])
         )
@@ -64,6 +73,8 @@ def run(
     if original.results.exists():
         _call(program, ["evaluate", *settings[todo[-1]].to_flags()])
     _compare(original, reproduced, todo)
+    earlier = f" (at least in part by an earlier call, in {reproduced.root})" if was_begun else ""
+    logging.info(f"verdict: {original.root} was reproduced bit for bit{earlier}")
 
 
 def _settings(
@@ -79,6 +90,38 @@ def _settings(
         )
     deterministic = recorded.run.deterministic or bool(tf.config.list_physical_devices("GPU"))
     return recorded.replace(runs_dir=str(root.parent), run=root.name, deterministic=deterministic)
+
+
+def _check_ended(
+    original: run_folder.RunFolder, phase: phases.Phase, recorded: config_lib.Config
+) -> None:
+    """Raises UsageError if the training of a phase has not ended: its best weights may change."""
+    position = checkpoints.Position(phase)
+    epochs = checkpoints.finished_epochs(original.checkpoints(phase))
+    if epochs is None:  # deleted to save space
+        return
+    position.epoch = epochs
+    if not stopping.Stopping(phase, recorded, original, position).reason:
+        raise errors.UsageError(
+            f"{phase.name} of {original.root} has been trained for {epochs} of "
+            f"{recorded.training.epochs[phase.index]} epochs: train it to its end first. The best "
+            "weights of a whole phase cannot be compared with those of a part of it."
+        )
+
+
+def _check_start(
+    original: run_folder.RunFolder,
+    phase: phases.Phase,
+    recorded: config_lib.Config,
+    described: dict[str, Any],
+) -> None:
+    """Raises UsageError if the trained weights that a phase started from have been replaced."""
+    best = initial_weights.trained(phase, recorded, original)
+    if best is not None and best.weights.name not in described["started_from"]:
+        raise errors.UsageError(
+            f"{phase.name} of {original.root} started from {described['started_from']}, which "
+            f"later training has replaced by {best.weights}: it cannot be reproduced."
+        )
 
 
 def _today(
@@ -128,4 +171,3 @@ def _compare(
             "of this machine are listed above; across processors and versions, expect small "
             "differences in the figures."
         )
-    logging.info(f"verdict: {original.root} was reproduced bit for bit")

@@ -28,6 +28,7 @@ from cnnrnn.system import text as text_lib
 
 _KEEP = 2
 _PREFIX = "variables"
+_EPOCH = "epoch/.ATTRIBUTES/VARIABLE_VALUE"  # the name by TensorFlow of the key "epoch"
 _PLAIN = ("seconds", "cpu_seconds", "validated")  # of a position, in a checkpoint's metadata
 
 
@@ -160,7 +161,7 @@ class Checkpoints:
             UsageError: the checkpoint is of another network or of other classes.
             RunError: there are checkpoints, but none can be restored.
         """
-        folders = self._folders()
+        folders = _folders(self._directory)
         damaged: dict[pathlib.Path, str] = {}
         for folder in reversed(folders):
             try:
@@ -252,7 +253,7 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= 60 * self._policy.minutes
 
     def _save(self) -> None:
-        earlier = self._folders()
+        earlier = _folders(self._directory)
         number = int(earlier[-1].name) + 1 if earlier else 1
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -268,12 +269,6 @@ class Checkpoints:
             raise atomic_files.write_error(self._directory, error) from error
         for old in earlier[: -_KEEP + 1]:
             shutil.rmtree(old, ignore_errors=True)
-
-    def _folders(self) -> list[pathlib.Path]:
-        """The checkpoints, oldest first."""
-        if not self._directory.exists():
-            return []
-        return sorted(path for path in self._directory.iterdir() if path.name.isdigit())
 
     def _metadata(self) -> dict[str, Any]:
         model = self._checkpoint.model
@@ -302,6 +297,31 @@ class Checkpoints:
         model, optimizer = self._checkpoint.model, self._checkpoint.optimizer
         variables = [*model.variables, *optimizer.variables, *self._extra]
         return 4 * sum(int(np.prod(variable.shape)) for variable in variables)
+
+
+def finished_epochs(directory: pathlib.Path) -> int | None:
+    """The finished epochs of the latest checkpoint in a folder; None if it has none.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    folders = _folders(directory)
+    if not folders:
+        return None
+    try:
+        return int(tf.train.load_variable(str(folders[-1] / _PREFIX), _EPOCH))
+    except (ValueError, tf.errors.OpError) as error:
+        raise errors.RunError(
+            f"the checkpoint {folders[-1]} is damaged ({text_lib.first_line(error)}): resume the "
+            "training first, which continues from the one before it."
+        ) from error
+
+
+def _folders(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints in a folder, oldest first."""
+    if not directory.exists():
+        return []
+    return sorted(path for path in directory.iterdir() if path.name.isdigit())
 
 
 def _unused(path: pathlib.Path) -> pathlib.Path:

@@ -102,14 +102,17 @@ def _described(best: best_weights.Best) -> str:
     return f"{best.weights} (epoch {best.epoch} of {best.phase})"
 
 
-def check_available(
+def trained(
     phase: phases.Phase, config: config_lib.Config, folder: run_folder.RunFolder
-) -> None:
-    """Raises UsageError if a phase has no trained weights to start from and needs them."""
+) -> best_weights.Best | None:
+    """The best weights of a run that a phase starts from; None if it starts from no run's.
+
+    Raises:
+        UsageError: it needs them, and there are none.
+    """
     if config.training.init_from or phase is phases.PHASE2:
-        _starting_point(config, folder)
-    elif config.training.rnn_weights:
-        trained_rnn(config)
+        return _starting_point(config, folder)
+    return trained_rnn(config) if config.training.rnn_weights else None
 
 
 def _starting_point(config: config_lib.Config, folder: run_folder.RunFolder) -> best_weights.Best:

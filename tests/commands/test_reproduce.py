@@ -29,6 +29,34 @@ def test_a_reproduced_run_has_the_same_weights_to_the_bit(small_config, small_ne
     assert "phase1, differences from the recorded environment: none" in output
     assert "phase1: the weights are identical" in output
     assert output.endswith(f"verdict: {small_config.run_dir} was reproduced bit for bit\n")
+    reproduce.run([small_config.run.name], small_config, ("true",))
+    output = capsys.readouterr().out
+    assert "compared without training them again" in output
+    assert "bit for bit (at least in part by an earlier call, in " in output
+
+
+def test_a_phase_that_has_not_ended_is_not_reproduced(trained):
+    path = trained.run_dir / "config.json"
+    record = json.loads(path.read_text())
+    record["phase1"]["epochs"] = [trained.training.epochs[0] + 3, 1]
+    path.write_text(json.dumps(record))
+    with pytest.raises(errors.UsageError, match="phase1 of .* has been trained for . of . epochs"):
+        reproduce.run([str(trained.run_dir)], trained, ("false",))
+
+
+def test_a_phase_whose_initial_weights_were_replaced_is_not_reproduced(trained):
+    path = trained.run_dir / "manifest.json"
+    record = json.loads(path.read_text())
+    record["phase2"] = record["phase1"] | {"started_from": "phase1-epoch0099.weights.h5 (epoch 99)"}
+    path.write_text(json.dumps(record))
+    best = trained.run_dir / "best"
+    record = checksummed.read_json(best / "phase1.json")
+    checksummed.write_json(best / "phase2.json", record)
+    path = trained.run_dir / "config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"phase2": record["phase1"]}))
+    with pytest.raises(errors.UsageError, match="phase2 of .* later training has replaced"):
+        reproduce.run([str(trained.run_dir)], trained, ("false",))
 
 
 @pytest.mark.parametrize("gpus, deterministic", [([], False), (["a GPU"], True)])
