@@ -1,6 +1,6 @@
 """The LSTM layer in another Keras model: the rows of handwritten digits as a sequence.
 
-    .venv/bin/python examples/lstm_layer.py
+    PYTHONPATH=. .venv/bin/python examples/lstm_layer.py
 
 It has the variables, values and gradients of keras.layers.LSTM, so the weights of one load into the
 other. Its kernel computes the products of all timesteps at once.

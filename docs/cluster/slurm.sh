@@ -3,7 +3,8 @@
 #
 #   sbatch slurm.sh
 #
-# srun sets the variables from which the workers find each other, on port 8888 of each node.
+# srun sets the variables from which the workers find each other, on port 8888 of each node. Run so
+# far on one node with two tasks and no GPU: docs/several_machines.md.
 #SBATCH --job-name=cnnrnn
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
