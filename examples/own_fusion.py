@@ -1,6 +1,6 @@
 """A fusion of one's own: the RNN's features gate the CNN's, instead of being multiplied with them.
 
-    PYTHONPATH=. .venv/bin/python examples/own_fusion.py path/to/images  # a folder for each class
+PYTHONPATH=. .venv/bin/python examples/own_fusion.py path/to/images  # a folder for each class
 """
 
 import pathlib

@@ -1,6 +1,6 @@
 """The network in a training loop of one's own.
 
-    PYTHONPATH=. .venv/bin/python examples/own_loop.py path/to/images  # a folder for each class
+PYTHONPATH=. .venv/bin/python examples/own_loop.py path/to/images  # a folder for each class
 """
 
 import pathlib
