@@ -1,6 +1,7 @@
 """The dry run of a phase, in this process."""
 
 import pathlib
+import time
 import types
 
 import pytest
@@ -102,6 +103,24 @@ def on_a_gpu():
     found = types.SimpleNamespace(**vars(devices))
     found.gpus = lambda: ["a GPU"]
     return found
+
+
+def test_the_rate_is_that_of_the_input_pipeline_if_it_is_slower(measure, small_config, monkeypatch):
+    """Batches wait while the first step compiles."""
+    training = dry_run.input_pipeline.training
+
+    def slow(*arguments, **settings):
+        def wait(batch):
+            waited = tf.py_function(lambda: time.sleep(0.05), [], [])
+            with tf.control_dependencies([waited]):
+                return tf.nest.map_structure(tf.identity, batch)
+
+        batches = training(*arguments, **settings)
+        return batches.map(wait).prefetch(2).with_options(dry_run.input_pipeline.options())
+
+    monkeypatch.setattr(dry_run.input_pipeline, "training", slow)
+    found = measure("phase2", small_config)
+    assert found.training.rate <= found.batch_size / 0.05
 
 
 def test_the_data_set_is_reported_for_phase1_only(measure, small_config, capsys):
