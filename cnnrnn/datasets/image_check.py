@@ -27,12 +27,18 @@ _DECODABLE = {
 # Formats that are identified to name them in the message. No others are opened: Pillow has readers
 # for dozens of formats, and the files may come from anyone.
 _NOT_DECODABLE = ("TIFF", "AVIF", "JPEG2000", "ICO", "PPM")
+DECODABLE_SUFFIXES = tuple(suffix for suffixes in _DECODABLE.values() for suffix in suffixes)
 # The suffixes of files that are listed as images. Those of formats that cannot be decoded are among
 # them: a folder with TIFFs must be refused, not trained on without them.
 SUFFIXES = frozenset(
-    [suffix for suffixes in _DECODABLE.values() for suffix in suffixes]
-    + [".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2"]
+    [*DECODABLE_SUFFIXES, ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl"]
+    + [".ppm", ".pgm", ".pbm", ".pnm"]
 )
+# Formats that Pillow does not know, by what their files hold at an offset.
+_UNKNOWN = {
+    "HEIC": (4, (b"ftyphei", b"ftyphev", b"ftypmif1")),
+    "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
+}
 _ORIENTATION = 0x0112  # EXIF tag
 
 # Decompression bombs are refused by `max_pixels`.
@@ -78,7 +84,7 @@ def examine(encoded: bytes, max_pixels: int) -> ImageInfo:
     try:
         info = _with_header(info, encoded)
     except PIL.UnidentifiedImageError:
-        return dataclasses.replace(info, problem="is not an image of a known format")
+        return dataclasses.replace(info, problem=_problem_of_unknown(encoded))
     except Exception as error:  # Pillow's readers raise anything on damaged bytes
         return dataclasses.replace(
             info, problem=f"is not a readable image ({text_lib.first_line(error)})"
@@ -110,10 +116,25 @@ def _orientation(image: PIL.Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def _problem_of_unknown(encoded: bytes) -> str:
+    """Why an image that Pillow does not identify cannot be trained on."""
+    for name, (offset, starts) in _UNKNOWN.items():
+        if encoded.startswith(starts, offset):
+            return _not_read(name)
+    return "is not an image of a known format"
+
+
+def _not_read(name: str) -> str:
+    return (
+        f"is {name}, which TensorFlow does not read: convert it to JPEG or PNG, e.g. with "
+        "ImageMagick (mogrify -format png)"
+    )
+
+
 def _problem(info: ImageInfo, encoded: bytes, max_pixels: int) -> str:
     """Why an image with a readable header cannot be trained on, '' if it can."""
     if info.format not in _DECODABLE:
-        return f"is {info.format}, which TensorFlow does not read: convert it to JPEG or PNG"
+        return _not_read(info.format)
     if info.format == "WEBP" and info.frames > 1:
         return "is an animated WebP, which TensorFlow does not read: convert it to JPEG or PNG"
     count_pixels, decode = _ops()
