@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ from cnnrnn.system import text as text_lib
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
+_TEST_NAMES = ("test", *VALIDATION_NAMES[:-1])  # of --test_dataset
 _SHOWN = 5  # folders in a message
 
 OnProblem = class_folders.OnProblem
@@ -102,7 +104,8 @@ def build(
         on_problem: called with each problem of one class or one folder, which is then skipped. By
             default the first is raised.
         separator: see `class_folders.read`.
-        is_test: whether these are images of --test_dataset, which may be of one class.
+        is_test: whether these are images of --test_dataset, which may be of one class, and whose
+            folder test/ comes before val/.
 
     Returns:
         A builder with the split 'train' and, if a folder has one, 'validation'.
@@ -113,8 +116,9 @@ def build(
     """
     on_problem = on_problem or raise_problem
     _check_folders(roots)
-    folders = [_read(root, separator, on_problem) for root in roots]
-    train = _merged([folder.train for folder in folders])
+    validation_names = _TEST_NAMES if is_test else VALIDATION_NAMES
+    folders = [_read(root, separator, on_problem, validation_names) for root in roots]
+    train = class_folders.merged([folder.train for folder in folders])
     if len(train) < (1 if is_test else 2):
         only = f" (only {text_lib.printable(next(iter(train)))!r})" if train else ""
         raise errors.UsageError(
@@ -125,7 +129,9 @@ def build(
     splits = {"train": _numbered(train, names)}
     validation = [folder.validation for folder in folders if folder.validation is not None]
     if validation:
-        splits["validation"] = _numbered(_validation(_merged(validation), names, on_problem), names)
+        splits["validation"] = _numbered(
+            _validation(class_folders.merged(validation), names, on_problem), names
+        )
     class_names = [
         next((folder.names[name] for folder in folders if name in folder.names), name)
         for name in names
@@ -156,7 +162,9 @@ def _check_folders(roots: Sequence[pathlib.Path]) -> None:
         raise errors.UsageError("--dataset names the same folder twice: give each folder once.")
 
 
-def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
+def _read(
+    root: pathlib.Path, separator: str, on_problem: OnProblem, validation_names: tuple[str, ...]
+) -> _Folder:
     """Lists the images of one folder."""
     shown = text_lib.printable(str(root))
     if original_layout.is_original_layout(root):
@@ -169,7 +177,7 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
             dict(zip(layout.wnids, layout.class_names, strict=True)),
         )
     train_dir = _first_split(root, TRAIN_NAMES)
-    validation_dir = _first_split(root, VALIDATION_NAMES) if train_dir else None
+    validation_dir = _first_split(root, validation_names) if train_dir else None
     others = [
         entry.name
         for entry in class_folders.subfolders(root)
@@ -189,6 +197,7 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem) -> _Folder:
             "the class."
         )
     if train_dir is None:
+        _check_not_splits(root)
         logging.info(f"{shown}: one folder per class")
     else:
         validation = f"{validation_dir.name}/" if validation_dir else "no validation folder"
@@ -228,6 +237,20 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | N
     return None
 
 
+def _check_not_splits(root: pathlib.Path) -> None:
+    """Raises UsageError if class folders are named like a training and another split."""
+    folders = [entry.name for entry in class_folders.subfolders(root)]
+    tests = (*VALIDATION_NAMES, "testing")
+    words = [set(re.split(r"[\W\d_]+", name.lower())) for name in folders]
+    if all(any(of_one & set(names) for of_one in words) for names in (TRAIN_NAMES, tests)):
+        names = text_lib.printable(", ".join(folders[:_SHOWN]))
+        raise errors.UsageError(
+            f"{text_lib.printable(str(root))} holds the folders {names}, which are named like "
+            "splits, but are not train/CLASS/* and val/CLASS/*: name them train and val, and put "
+            "the images of each class into a folder in them. If they are classes, rename them."
+        )
+
+
 def printable_and_distinct(names: Sequence[str]) -> list[str]:
     """Class names as valid UTF-8, numbered where two become the same."""
     texts = [os.fsencode(name).decode(errors="replace") for name in names]
@@ -244,22 +267,6 @@ def _by_wnid(
     return classes
 
 
-def _merged(parts: Sequence[class_folders.Classes]) -> class_folders.Classes:
-    """The images of each class in all parts, sorted by their paths below the class folder.
-
-    Images with the same path there keep the order of the parts.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    names = {name for part in parts for name in part}
-    return {
-        name: sorted(
-            (image for part in parts for image in part.get(name, ())), key=lambda image: image[0]
-        )
-        for name in names
-    }
-
-
 def _numbered(classes: class_folders.Classes, names: list[str]) -> Examples:
     labels = {name: label for label, name in enumerate(names)}
     return tuple((path, labels[name]) for name in names for _, path in classes.get(name, ()))
@@ -271,6 +278,7 @@ def _validation(
     """The validation images, checked against the training classes."""
     unknown = sorted(set(classes) - set(train_names))
     if unknown:
+        class_folders.report_similar({*unknown, *train_names})
         image = next((text_lib.printable(path) for _, path in classes[unknown[0]]), "")
         on_problem(
             f"the validation folder has the class {text_lib.printable(unknown[0])!r}, which the "

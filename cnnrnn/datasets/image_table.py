@@ -6,6 +6,7 @@ Columns of a CSV, which has a header, or keys of each JSON object; others are ig
     split    train, training or empty; val, valid, validation or test. May be missing.
 """
 
+import collections
 import concurrent.futures
 import csv
 import dataclasses
@@ -56,7 +57,7 @@ def build(
     keeps_missing: bool = False,
     is_test: bool = False,
 ) -> image_folder.FolderBuilder:
-    """Reads the file and lists its images by class, then by path, as in class folders.
+    """Lists the images of the file by class, then by path, as in class folders.
 
     Lines with the split 'test' validate if no line has one of the other names of validation, and
     are left out otherwise. Of test images these lines are listed, else those of validation, else
@@ -64,10 +65,8 @@ def build(
 
     Args:
         table: the .csv or .jsonl file.
-        on_problem: called with each problem of one line, which is then skipped. By default the
-            first is raised.
-        keeps_missing: whether images that do not exist are listed, too. The check of all images
-            then reports them.
+        on_problem: called with each problem of one line, which is then skipped. Default: raises.
+        keeps_missing: whether to list images that do not exist, which the check then reports.
         is_test: whether the file lists images of --test_dataset, which may be of one class.
 
     Returns:
@@ -103,8 +102,9 @@ def build(
         )
         for split, rows in splits.items()
     }
-    counts = " and ".join(f"{len(listed):,} {split}" for split, listed in examples.items())
-    logging.info(f"{_shown(table)}: {counts} images")
+    counts = collections.Counter(row.split for listed in splits.values() for row in listed)
+    shown = " and ".join(f"{count:,} {split}" for split, count in counts.items())
+    logging.info(f"{_shown(table)}: {shown or 'no'} images")
     return image_folder.FolderBuilder(
         table.parent, examples, image_folder.printable_and_distinct(names)
     )

@@ -68,6 +68,67 @@ def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsy
     assert "test contains no class folders, so it is not used as a split" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train", "test"),
+        ("Train", "VAL", "other"),
+        ("training_set/cats", "test_set/cats"),
+        ("seg_train/cats", "seg_test/cats", "seg_pred"),
+    ],
+)
+def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path, folders):
+    """train/ and test/ with images directly in them, and other names of splits."""
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").write_bytes(b"")
+    with pytest.raises(errors.UsageError, match="named like splits.*: name them train and val"):
+        image_folder.build([tmp_path])
+
+
+def test_a_validation_class_that_differs_in_letter_case_is_noted(images, capsys):
+    (images / "val" / "gray").rename(images / "val" / "Gray")
+    with pytest.raises(errors.UsageError, match="'Gray', which the training folder lacks"):
+        image_folder.build([images])
+    assert "differ only in letter case" in capsys.readouterr().out
+
+
+def test_of_test_images_the_test_folder_comes_first(images, capsys):
+    helpers.write_classes(images / "test", 2, seed=3)
+    builder = image_folder.build([images], is_test=True)
+    assert len(builder.examples("validation")) == 6
+    assert "class folders under train/ and test/" in capsys.readouterr().out
+    assert len(image_folder.build([images]).examples("validation")) == 9
+
+
+def test_what_is_beside_the_class_folders_is_counted(images, capsys):
+    train = images / "train"
+    shutil.copy(next((train / "black").iterdir()), train / "1.png")
+    (train / "more").symlink_to(images / "nowhere")
+    (train / "README.txt").write_text("x")
+    image_folder.build([images])
+    out = capsys.readouterr().out
+    assert "2 file(s)" in out and "1 image(s) outside the class folders" in out
+    assert "1 broken link(s)" in out and "README" not in out
+
+
+def test_folders_that_a_system_adds_are_skipped(images, capsys):
+    image = next((images / "train" / "black").iterdir())
+    for folder in ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "black/@eaDir"):
+        (images / "train" / folder).mkdir()
+        shutil.copy(image, images / "train" / folder / "thumbnail.png")
+    assert len(examples(images)) == 18
+    assert "2 @eaDir, 1 __MACOSX" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("separator", ["", "/"])
+def test_the_files_of_a_class_without_images_are_named(images, separator):
+    for path in (images / "train" / "gray").iterdir():
+        path.rename(path.with_suffix(".dng"))
+    with pytest.raises(errors.UsageError, match=r"gray holds no images but 6 .dng: .*\.jpg, .jpeg"):
+        image_folder.build([images], separator=separator)
+
+
 def test_a_class_added_to_train_shifts_the_labels(images, capsys):
     shutil.copytree(images / "train" / "black", images / "train" / "aaa")
     assert sorted(set(labels(images, "validation"))) == [1, 2, 3]
