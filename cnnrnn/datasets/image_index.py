@@ -115,14 +115,15 @@ def _connect(path: pathlib.Path | str) -> sqlite3.Connection:
 def _read(
     database: sqlite3.Connection, identities: list[tuple[bytes, str]]
 ) -> dict[int, tuple[int, ImageInfo]]:
-    """The stored (label, info) by index, without stale ones."""
+    """The stored (label, info) by index, without stale and damaged ones."""
     known = {}
     for index, (name, stamp) in enumerate(identities):
-        entry = database.execute(
-            "SELECT label, info FROM info WHERE name = ? AND stamp = ?", (name, stamp)
-        ).fetchone()
-        if stamp and entry:
-            known[index] = entry[0], ImageInfo(**json.loads(entry[1]))
+        with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
+            entry = database.execute(
+                "SELECT label, info FROM info WHERE name = ? AND stamp = ?", (name, stamp)
+            ).fetchone()
+            if stamp and entry:
+                known[index] = entry[0], ImageInfo(**json.loads(entry[1]))
     return known
 
 

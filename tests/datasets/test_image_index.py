@@ -1,7 +1,9 @@
 """Each image is checked once, until it changes; a damaged index is created again."""
 
+import contextlib
 import errno
 import os
+import sqlite3
 
 import pytest
 
@@ -82,6 +84,22 @@ def test_a_damaged_index_is_created_again(images, content, capsys):
     assert index.stat().st_size > 4096
     out = capsys.readouterr().out
     assert out.count("warning: cannot use earlier checks") == bool(content)
+
+
+def test_a_damaged_entry_is_checked_again(images, checked):
+    load(images)
+    checked.clear()
+    index = paths.cache_dir() / "images.sqlite"
+    with contextlib.closing(sqlite3.connect(index)) as database, database:
+        for info in ("{", '["a"]', '{"no": 1}'):
+            database.execute(
+                "UPDATE info SET info = ? WHERE name = (SELECT name FROM info WHERE info LIKE ?)",
+                (info, '{"sha256%'),
+            )
+    load(images)
+    assert len(checked) == 3
+    load(images)
+    assert len(checked) == 3
 
 
 def test_missing_and_unreadable_files_are_reported(images):
