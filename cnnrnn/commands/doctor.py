@@ -27,6 +27,7 @@ _BAD = "bad image"
 _FEW = 10  # training images of a class
 _SPLITS = ("training", "validation")
 _SHOWN = 5  # findings of each kind that are printed
+_SHOWN_LENGTH = 400  # of a finding that is printed: it may list thousands of duplicates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     problems: list[str] = []
     with console.captured() as messages:
-        examined = dataset_lib.used(config, dataset_lib.examine(config, problems.append))
+        examined = dataset_lib.examine(config, problems.append)
         splits = {"training": examined.train}
         if examined.validation is not None:
             splits["validation"] = examined.validation
@@ -184,7 +185,8 @@ def _lines(findings: Iterable[Finding], images: int) -> Iterator[str]:
     for kind, of_kind in by_kind.items():
         yield f"\n{kind}: {len(of_kind):,}"
         for finding in of_kind[:_SHOWN]:
-            yield f"  {_text(finding)}"
+            text = _text(finding)
+            yield f"  {text[:_SHOWN_LENGTH]}{' ...' * (len(text) > _SHOWN_LENGTH)}"
         if len(of_kind) > _SHOWN:
             yield f"  and {len(of_kind) - _SHOWN:,} more"
     yield ""

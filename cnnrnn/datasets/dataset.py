@@ -44,8 +44,7 @@ class Dataset:
     @functools.cached_property
     def validation_in_training(self) -> int:
         """How many validation images are training images, too, byte for byte."""
-        trained = set(map(bytes, self.train.digests))
-        return sum(bytes(digest) in trained for digest in self.validation.digests)
+        return self.validation.count_in(self.train)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,8 @@ class Examined:
     Attributes:
         class_names: by label.
         train: the training images.
-        validation: the validation images; None if the data set has none with labels.
+        validation: the validation images, of --test_dataset rather its test images; None if the
+            data set has none with labels, or with --fold.
     """
 
     class_names: tuple[str, ...]
@@ -84,14 +84,20 @@ def examine(
     name = config.data.dataset
     builder = tfds_builders.build(config, on_problem, is_test)
     image, label = tfds_builders.image_and_label(builder, name)
+    others = tfds_builders.validation_names(builder, name, is_test)
     train = _examine_split(config, builder, "train", image, label)
-    validation_name = tfds_builders.validation_name(builder, name)
-    validation = None
-    if validation_name is not None:
-        validation = _examine_split(config, builder, validation_name, image, label)
-    class_names = tuple(builder.info.features[label].names)
-    # The test split of many TFDS data sets has no labels.
-    return Examined(class_names, train, validation or None)
+    if others and config.data.fold and not is_test:
+        logging.info("note: --fold is given, so the validation split of the data set is not used")
+        others = []
+    scored, validation = "train", None
+    for other in others:
+        # The test split of many TFDS data sets has no labels.
+        if found := _examine_split(config, builder, other, image, label):
+            scored, validation = other, found
+            break
+    if is_test and config.data.is_built:
+        logging.info(f"{name}: its split {scored!r} is evaluated")
+    return Examined(tuple(builder.info.features[label].names), train, validation)
 
 
 def _examine_split(
@@ -122,7 +128,7 @@ def load(config: config_lib.Config) -> Dataset:
         UsageError: the data set cannot be trained on as it is.
         RunError: downloading or reading failed.
     """
-    examined = used(config, examine(config))
+    examined = examine(config)
     class_names = examined.class_names
     if not examined.train:
         raise errors.UsageError(
@@ -150,14 +156,6 @@ def load(config: config_lib.Config) -> Dataset:
             f"images, too, byte for byte. `{text_lib.program()} doctor` lists them"
         )
     return dataset
-
-
-def used(config: config_lib.Config, examined: Examined) -> Examined:
-    """The images that --fold leaves: it takes the validation images from the training images."""
-    if not config.data.fold or examined.validation is None:
-        return examined
-    logging.info("note: --fold is given, so the validation split of the data set is not used")
-    return dataclasses.replace(examined, validation=None)
 
 
 def divide(config: config_lib.Config, examined: Examined) -> tuple[splits.Split, splits.Split]:
@@ -224,7 +222,8 @@ def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
     )
     logging.info(
         f"test images: {dataset.name}, {len(test):,} images, {dataset.validation_in_training:,} of "
-        "them also among the training images"
+        f"them also among the training images, {test.count_in(trained.validation):,} among the "
+        "validation images, by which the best epoch was chosen"
     )
     return dataset
 

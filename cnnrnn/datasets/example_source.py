@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from cnnrnn import errors
 from cnnrnn.datasets import image_folder
 from cnnrnn.system import text as text_lib
 
@@ -111,7 +112,7 @@ class RecordSource:
         return self._parse(tf.ensure_shape(record, ()))[self._image]
 
     def describe(self, index: int) -> str:
-        example = self._parse(tf.constant(self._records[index]))
+        example = self._parse(tf.constant(self._record(index)))
         label = self._features[self._label].int2str(int(example[self._label]))
         names = [
             value.numpy().decode(errors="replace")
@@ -123,7 +124,7 @@ class RecordSource:
 
     def read(self, index: int) -> tuple[bytes, int]:
         example = self._features.deserialize_example_np(
-            self._records[index], decoders={self._image: tfds.decode.SkipDecoding()}
+            self._record(index), decoders={self._image: tfds.decode.SkipDecoding()}
         )
         return bytes(example[self._image]), int(example[self._label])
 
@@ -138,10 +139,24 @@ class RecordSource:
         name = f"{self._directory}#{self._name}"
         return [(os.fsencode(f"{name}#{index}"), stamp) for index in range(len(self))]
 
+    def _record(self, index: int) -> bytes:
+        try:
+            return self._records[index]
+        except RuntimeError as error:
+            raise damaged(self._directory, error) from error
+
     def _parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._features.deserialize_example(
             record, decoders={self._image: tfds.decode.SkipDecoding()}
         )
+
+
+def damaged(folder: pathlib.Path, reason: object) -> errors.RunError:
+    """The error of a prepared data set that cannot be read."""
+    return errors.RunError(
+        f"the prepared data set in {text_lib.printable(str(folder))} is damaged "
+        f"({text_lib.one_line(reason)}): remove this folder, and the next start prepares it again."
+    )
 
 
 def read_file(path: str) -> bytes:

@@ -48,6 +48,11 @@ class Split:
         """The split of the examples at `indices`."""
         return Split(self.source, self.indices[indices], self.labels[indices], self.infos[indices])
 
+    def count_in(self, other: "Split") -> int:
+        """How many of the images another split has, too, byte for byte."""
+        digests = set(map(bytes, other.digests))
+        return sum(bytes(digest) in digests for digest in self.digests)
+
     @property
     def problems(self) -> np.ndarray:
         """(N,) bool: which examples cannot be trained on."""

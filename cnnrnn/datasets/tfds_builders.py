@@ -7,6 +7,7 @@ from collections.abc import Callable
 import requests
 import tensorflow_datasets as tfds
 from absl import logging
+from google.protobuf import json_format
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
@@ -14,13 +15,14 @@ from cnnrnn.data.digit_stacks import digit_stacks_dataset_builder
 from cnnrnn.data.digits import digits_dataset_builder
 from cnnrnn.data.photos import photos_dataset_builder
 from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
-from cnnrnn.datasets import image_folder, image_table
+from cnnrnn.datasets import class_folders, example_source, image_folder, image_table
 from cnnrnn.settings import data as data_settings
 from cnnrnn.system import console
 from cnnrnn.system import text as text_lib
 
 _QUICK = ("digits", "digit_stacks", "photos")  # prepared in a second
 _VALIDATION_SPLITS = ("validation", "val", "test")
+_TEST_SPLITS = ("test", "validation", "val")  # of --test_dataset
 
 Builder = tfds.core.DatasetBuilder
 
@@ -33,6 +35,8 @@ def build(
     if not config.data.is_built:
         return _of_files(config.data, on_problem, is_test)
     _check_separator(config.data)
+    if pathlib.Path(name).is_dir():
+        logging.info(f"note: {name} is built in. To read the folder of this name, give ./{name}")
     archive = pathlib.Path(config.data.archive).expanduser() if config.data.archive else None
     if archive is not None and not archive.is_file():
         raise errors.UsageError(f"--archive={text_lib.printable(str(archive))} is not a file.")
@@ -48,6 +52,9 @@ def build(
             builder = tiny_imagenet_100_dataset_builder.Builder(archive=archive, **storage)
         else:
             builder = tfds.builder(name.removeprefix("tfds:"), **storage)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        folder = data_dir / name.removeprefix("tfds:")
+        raise example_source.damaged(folder, error) from error
     except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
         if "File format is already set" in str(error):
             raise errors.UsageError(
@@ -67,11 +74,14 @@ def _of_files(
 ) -> image_folder.FolderBuilder:
     """The builder of folders of images, or of a file that lists them."""
     if data.table is None:
-        return image_folder.build(data.locations, on_problem, data.class_separator, is_test)
-    _check_separator(data)
-    return image_table.build(
-        data.table, on_problem, keeps_missing=data.bad_images == "skip", is_test=is_test
-    )
+        builder = image_folder.build(data.locations, on_problem, data.class_separator, is_test)
+    else:
+        _check_separator(data)
+        builder = image_table.build(
+            data.table, on_problem, keeps_missing=data.bad_images == "skip", is_test=is_test
+        )
+    class_folders.report_similar(builder.info.features["label"].names)
+    return builder
 
 
 def _check_separator(data: data_settings.DataSettings) -> None:
@@ -161,15 +171,20 @@ def image_and_label(builder: Builder, name: str) -> tuple[str, str]:
     return keys[0], keys[1]
 
 
-def validation_name(builder: Builder, name: str) -> str | None:
-    """The name of the validation split, None if there is none.
+def validation_names(builder: Builder, name: str, is_test: bool) -> list[str]:
+    """The validation split, if there is one; of --test_dataset, all splits that may be scored.
 
     Raises:
         UsageError: there is no split 'train'.
+        RunError: there are no splits.
     """
     splits = list(builder.info.splits)
+    if not splits:
+        raise example_source.damaged(builder.data_path, "it lists no splits")
     if "train" not in splits:
         raise errors.UsageError(
             f"--dataset={name} has no split 'train'. Its splits are {', '.join(splits)}."
         )
-    return next((split for split in _VALIDATION_SPLITS if split in splits), None)
+    if is_test:
+        return [split for split in _TEST_SPLITS if split in splits]
+    return [split for split in _VALIDATION_SPLITS if split in splits][:1]

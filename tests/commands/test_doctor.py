@@ -159,3 +159,13 @@ def test_the_other_images_can_be_trained_on(folder, capsys):
     assert len(data.train) == 18 + good
     count = len(bad_images.BAD) + len(bad_images.NO_FILES)
     assert f"{count} of {27 + good + count} images" in capsys.readouterr().out
+
+
+def test_a_printed_finding_is_of_bounded_length_and_the_report_complete(images, tmp_path):
+    one = next((images / "train" / "black").iterdir())
+    for number in range(99):
+        shutil.copy(one, one.with_name(f"copy_{number}.png"))
+    findings, printed = examine(images, tmp_path)
+    (duplicates,) = of_kind(findings, "duplicate")
+    assert "99 more: " in duplicates and "copy_98.png" in duplicates
+    assert max(map(len, printed.splitlines())) < 420

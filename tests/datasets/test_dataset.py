@@ -1,7 +1,9 @@
 """Splits, slices, fingerprints and bad images of a data set."""
 
+import contextlib
 import dataclasses
 import shutil
+import sqlite3
 import zipfile
 
 import numpy as np
@@ -13,6 +15,7 @@ from cnnrnn import errors
 from cnnrnn.data.tiny_imagenet_100 import dummy, tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import image_folder, tiny_imagenet_folders
+from cnnrnn.settings import paths
 from tests import helpers
 
 
@@ -269,6 +272,9 @@ def test_classes_of_fewer_images_than_folds(tmp_path):
 def test_a_fold_does_not_read_the_validation_split(images, capsys):
     damage(images / "val")
     assert len(load(images, fold="1/2").validation) == 9
+    index = paths.cache_dir() / "images.sqlite"
+    with contextlib.closing(sqlite3.connect(index)) as database:
+        assert database.execute("SELECT count(*) FROM info").fetchone() == (18,)
     assert "note: --fold is given" in capsys.readouterr().out
 
 
@@ -297,6 +303,17 @@ def test_the_validation_split_of_a_test_set_is_taken(images):
     config = config_lib.Config.of(dataset=str(images), fold="1/3", test_dataset=str(images))
     data = dataset_lib.load_test(config, trained)
     assert len(data.validation) == 9 and data.validation.path(0).startswith(str(images / "val"))
+
+
+def test_the_runs_own_folder_as_test_set_says_what_is_scored(images, capsys):
+    trained = load(images)
+    config = config_lib.Config.of(dataset=str(images), test_dataset=str(images))
+    dataset_lib.load_test(config, trained)
+    assert "9 among the validation images, by which" in capsys.readouterr().out
+    helpers.write_classes(images / "test", 1, seed=3)
+    data = dataset_lib.load_test(config, trained)
+    assert data.validation.path(0).startswith(str(images / "test"))
+    assert "0 among the validation images, by which" in capsys.readouterr().out
 
 
 def table_of(path, folder, splits):

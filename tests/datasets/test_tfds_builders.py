@@ -11,6 +11,7 @@ from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import tfds_builders
 from cnnrnn.preprocessing import views as views_lib
+from tests import helpers
 
 
 def load(dataset, **settings):
@@ -60,6 +61,61 @@ def test_a_tfds_data_set_is_read_by_index(tmp_path, capsys):
     again = load("tfds:plain_shapes", data_dir=str(tmp_path))
     assert again.fingerprint == data.fingerprint
     assert "preparing" not in capsys.readouterr().out
+
+
+def test_of_test_images_the_test_split_is_evaluated(tmp_path, capsys):
+    class Splits(PlainShapes):
+        name = "splits"
+
+        def _split_generators(self, dl_manager):
+            names = ("train", "validation", "test")
+            return {name: self._generate_examples(6 + len(name)) for name in names}
+
+    settings = {"dataset": "tfds:splits", "data_dir": str(tmp_path)}
+    config = config_lib.Config.of(**settings, test_dataset="tfds:splits")
+    trained = dataset_lib.load(config)
+    assert len(trained.validation) == 16
+    assert len(dataset_lib.load_test(config, trained).validation) == 10
+    assert "tfds:splits: its split 'test' is evaluated" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("plain_shapes-train.array_record-00000-of-00001", lambda content: content[:70_000]),
+        ("plain_shapes-test.array_record-00000-of-00001", None),
+        ("dataset_info.json", lambda content: content[:100]),
+        ("dataset_info.json", None),
+    ],
+)
+def test_a_damaged_data_set_is_named(tmp_path, name, damage):
+    PlainShapes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    (path,) = tmp_path.rglob(name)
+    content = path.read_bytes()
+    path.unlink()
+    if damage:
+        path.write_bytes(damage(content))
+    with pytest.raises(errors.RunError, match=f"{tmp_path}/plain_shapes.* is damaged .*: remove"):
+        load("tfds:plain_shapes", data_dir=str(tmp_path))
+
+
+def test_a_folder_named_like_a_built_in_data_set_is_noted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tfds_builders, "_prepared", lambda builder, *_: builder)
+    helpers.write_classes(tmp_path / "digits", 1)
+    for name, noted in (("digits", True), ("./digits", False)):
+        tfds_builders.build(config_lib.Config.of(dataset=name), None, False)
+        out = capsys.readouterr().out
+        assert ("note: digits is built in. To read the folder" in out) == noted
+
+
+def test_class_names_that_look_the_same_are_noted(tmp_path, capsys):
+    root = helpers.write_classes(tmp_path / "tree", 10)
+    (root / "gray").rename(root / "été")
+    (root / "white").rename(root / "Été")
+    load(str(root))
+    out = capsys.readouterr().out
+    assert "note: 1 class name(s) differ only in letter case" in out and "'été'" in out
 
 
 def test_a_data_set_prepared_without_random_access_is_refused(tmp_path):
