@@ -11,7 +11,7 @@ class EpochResult:
 
     Attributes:
         means: over the whole epoch.
-        images_per_second: of this process.
+        images_per_second: of this process; 0 if an earlier process did all of it.
         waiting: fraction of the time spent waiting for the input pipeline, 0 to 1.
     """
 
@@ -20,6 +20,8 @@ class EpochResult:
     waiting: float
 
     def __str__(self) -> str:
+        if not self.images_per_second:
+            return str(self.means)
         waiting = f", {self.waiting:.0%} of the time waiting for images"
         return (
             f"{self.means}  ({self.images_per_second:.1f} images/s"

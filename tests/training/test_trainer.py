@@ -19,6 +19,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import console, memory, stop_signals
 from cnnrnn.training import steps, tensorboard
@@ -662,6 +663,20 @@ def test_a_non_finite_validation_loss_stops_the_run(small_config):
     with pytest.raises(errors.RunError, match="validation loss after epoch 1 of phase1"):
         phase1(config)
     assert not list(small_config.run_dir.rglob("*.index"))
+
+
+def test_an_epoch_that_an_earlier_process_trained_is_shown_without_a_rate(
+    small_config, monkeypatch, capsys
+):
+    def stopped(*_, **__):
+        raise errors.Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(errors.Stopped):
+        patch.setattr(predictions_lib.Evaluator, "predict", stopped)
+        phase1(small_config)
+    phase1(small_config.replace(epochs=(1, 1)))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "train loss" in line]
+    assert len(lines) == 1 and "images/s" not in lines[0]
 
 
 def test_wildcards_in_the_run_folders_path_are_refused(small_config, tmp_path):
