@@ -38,4 +38,6 @@ def main(root: pathlib.Path, epochs: int = 2, xception: str = "imagenet") -> lis
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(pathlib.Path(sys.argv[1]))
