@@ -40,9 +40,10 @@ def writing(folder: pathlib.Path, metadata: dict[str, Any]) -> Iterator[pathlib.
     folder or the new one; `clean_up` restores its name where that is necessary.
 
     Args:
-        folder: replaced if it exists.
+        folder: replaced if it exists. Of a symbolic link, the folder that it points to.
         metadata: JSON, stored with the checksums.
     """
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f"{atomic_files.temporary_prefix()}{folder.name}")
     replaced = folder.with_name(f"{_REPLACED}{folder.name}")

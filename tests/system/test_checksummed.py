@@ -110,6 +110,19 @@ def test_a_folder_left_under_its_replaced_name_can_be_written(tmp_path):
     assert read(tmp_path / "folder") == "new" and names(tmp_path) == ["folder"]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_the_target_of_a_symbolic_link_is_replaced(tmp_path, exists):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "folder"
+    link.symlink_to(tmp_path / "disk" / "target")
+    if exists:
+        write(tmp_path / "disk" / "target", "old")
+    for text in ("new", "newer"):
+        write(link, text)
+        assert link.is_symlink() and read(link) == text
+    assert names(tmp_path) == ["disk", "folder"] and names(tmp_path / "disk") == ["target"]
+
+
 def test_clean_up_removes_temporary_files_and_folders_only(tmp_path):
     write(tmp_path / "folder", "kept")
     (tmp_path / ".partial-123-folder").mkdir()
