@@ -25,14 +25,15 @@ from cnnrnn.models import network as network_lib
 def small_build(
     classes: int,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     synchronized_batchnorm: bool = False,
     precision: str = "float32",
     lstm_kernel: str = "ours",
     variant: network_lib.Variant = network_lib.ORIGINAL,
 ) -> network_lib.Network:
     """Like `models.network.build`: the same inputs and parts, about 90,000 parameters."""
-    keras.utils.set_random_seed(seed)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
     with network_lib.policy(precision):
         image = keras.Input((None, None, shapes.CHANNELS), name="image", dtype="float32")
         sequence = keras.Input(
@@ -52,7 +53,7 @@ def small_build(
         rnn_features = lstm.LSTM(6, name="rnn_features", **kernel)(x)
         if variant.rnn_layer_norm:
             rnn_features = rnn_branch.normalized(rnn_features)
-        logits = fusion.build(cnn.output, rnn_features, classes, seed, variant.fusion)
+        logits = fusion.build(cnn.output, rnn_features, classes, seed or 0, variant.fusion)
     # Weight files contain the model's name; Keras numbers models without one.
     inputs = {"image": image, network_lib.SEQUENCE_INPUT: sequence}
     model = keras.Model(inputs, logits, name="small")

@@ -127,7 +127,7 @@ Build = Callable[..., "Network"]  # the signature of `build`
 def build(
     classes: int,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     synchronized_batchnorm: bool = False,
     precision: str = "float32",
     lstm_kernel: str = "ours",
@@ -137,7 +137,8 @@ def build(
 
     Args:
         classes: number of classes.
-        seed: seed of the initial weights.
+        seed: seed of the initial weights; also sets the seeds of Python, NumPy, TensorFlow and
+            Keras. None: does not, for a network whose weights are loaded.
         synchronized_batchnorm: compute batch statistics over all replicas. With several replicas
             it makes training equivalent to training on one: the statistics are those of the
             global batch, and the moving averages of the replicas stay equal.
@@ -153,9 +154,10 @@ def build(
     # The user's keras.json may have other values, which would change the network.
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
-    keras.utils.set_random_seed(seed)  # Xception's initializers have no seed of their own
+    if seed is not None:
+        keras.utils.set_random_seed(seed)  # Xception's initializers have no seed of their own
     with policy(precision):
-        return _build(classes, seed, synchronized_batchnorm, precision, lstm_kernel, variant)
+        return _build(classes, seed or 0, synchronized_batchnorm, precision, lstm_kernel, variant)
 
 
 @contextlib.contextmanager

@@ -89,6 +89,7 @@ def load(
         ) from error
     network = network_lib.build(
         len(best.class_names),
+        seed=None,
         precision=precision,
         lstm_kernel=lstm.choose(lstm_kernel, precision),
         variant=folder.variant(best.phase),

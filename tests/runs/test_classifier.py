@@ -1,9 +1,12 @@
 """Classifier of a trained run: what it needs, its answers, damaged records."""
 
 import json
+import random
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnnrnn import errors, metrics, phases
 from cnnrnn.preprocessing import views
@@ -32,6 +35,19 @@ def test_a_run_is_loaded_with_its_preprocessing_and_precision(run):
     assert loaded.preprocessing == views.Preprocessing("area")
     assert loaded.network.precision == "float32"
     assert classifier.load(str(run), precision="bfloat16").network.precision == "bfloat16"
+
+
+def test_loading_leaves_the_random_generators_of_the_process_alone(run):
+    keras.utils.set_random_seed(5)
+    undisturbed = np.random.uniform(), float(tf.random.uniform(()))
+    keras.utils.set_random_seed(5)
+    classifier.load(run)
+    assert (np.random.uniform(), float(tf.random.uniform(()))) == undisturbed
+    random.seed(5)
+    classifier.load(run)
+    first = random.random()
+    classifier.load(run)
+    assert random.random() != first
 
 
 def test_the_lstm_kernel_follows_the_devices_of_the_process(run, monkeypatch):
