@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+import shlex
 import subprocess
 import sys
 
@@ -54,16 +56,24 @@ def test_the_lstm_layer_reads_digits_in_another_model(example):
     assert example("lstm_layer").main(units=32, epochs=5) > 0.5  # by chance a tenth
 
 
-def test_the_notebook_runs(small_network, images, tmp_path, monkeypatch):
+def test_the_notebook_runs(small_network, in_process, images, tmp_path, monkeypatch):
+    def system(command):
+        """Runs a line that starts with '!', but with the small network."""
+        words = shlex.split(command)
+        assert words[:3] == [sys.executable, "-m", "cnnrnn.main"]
+        code, _, report = in_process(*words[3:])
+        assert code == 0, report
+
     matplotlib.use("agg")
     monkeypatch.chdir(tmp_path)
-    notebook = json.loads((EXAMPLES / "pictures_to_predictions.ipynb").read_text())
-    names = {}
+    notebook = json.loads((EXAMPLES / "images_to_predictions.ipynb").read_text())
+    names = {"system": system}
     for i, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), f"cell {i}", "exec"), names)
+            source = re.sub("^!(.*)$", r"system(f'''\1''')", "".join(cell["source"]), flags=re.M)
+            exec(compile(source, f"cell {i}", "exec"), names)
         if i == 1:  # the settings
             names["IMAGES"] = str(images / "train")
-            names["FLAGS"] = ["--xception_weights=none", "--epochs=1", "--batch_size=4"]
+            names["FLAGS"] = "--xception_weights=none --epochs=1 --batch_size=4"
     assert names["probabilities"].shape == (4, 3)
     assert (tmp_path / "runs" / "notebook" / "evaluation" / "report.html").exists()
