@@ -26,14 +26,15 @@ import tensorflow as tf
 
 from cnnrnn import config as config_lib
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import classifier as classifier_lib
-from cnnrnn.runs import run_folder
+from cnnrnn.runs import identity, run_folder
 
 _TOP = 5
 _BATCH = 16
 # The settings that determine the validation split. How many images of it the run used does not
 # matter here.
-_SPLIT = ("validation_fraction", "split_seed")
+_SPLIT = ("validation_fraction", "split_seed", "fold", "class_separator")
 # Each program reads its working folder and writes labels and probabilities there, (N, 5) each.
 _COMMON = """
 import sys, time, pathlib
@@ -132,13 +133,14 @@ def measure(
         (folder / "images").mkdir()
         for number, content in enumerate(contents):
             (folder / "images" / f"{number:06d}").write_bytes(content)
-        views = [classifier.views(tf.constant(content)) for content in contents]
-        np.save(folder / "views.npy", np.stack([view["image"] for view in views]))
+        images = [classifier.preprocessing.rgb(views_lib.decode(content)) for content in contents]
+        np.save(folder / "views.npy", np.stack(images))  # the files scale them for the CNN
+        views = [classifier.preprocessing.inputs_of(image) for image in images]
         classify = tf.function(classifier.probabilities)
         reference = np.concatenate(
             [classify(_batch(views[at : at + _BATCH])) for at in range(0, len(views), _BATCH)]
         )
-        del views
+        del images, views
         hits = _hits(np.argsort(-reference)[:, :_TOP], labels)
         rows = [Row("this program", 0.0, *hits, 0.0, float("nan"))]
         for name in names:
@@ -173,6 +175,13 @@ def _size(path: pathlib.Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def _data_config(run: pathlib.Path, dataset: str, archive: str) -> config_lib.Config:
+    """The settings of a data set with the validation split of a run."""
+    recorded = identity.ADDED | run_folder.RunFolder(run).config()["data"]
+    split = {name: recorded[name] for name in _SPLIT}
+    return config_lib.Config.of(dataset=dataset, archive=archive, **split)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, type=pathlib.Path, help="folder of a trained run")
@@ -183,11 +192,7 @@ def main() -> None:
     if importlib.util.find_spec("ai_edge_litert") is None:
         parser.error("ai-edge-litert is not installed: pip install -r requirements-dev.txt")
     classifier = classifier_lib.load(options.run, precision="float32")
-    recorded = run_folder.RunFolder(options.run).config()["data"]
-    split = {name: recorded[name] for name in _SPLIT}
-    data = dataset_lib.load(
-        config_lib.Config.of(dataset=options.dataset, archive=options.archive, **split)
-    )
+    data = dataset_lib.load(_data_config(options.run, options.dataset, options.archive))
     if data.class_names != classifier.class_names:
         parser.error(f"{options.run} was trained on other classes than those of {options.dataset}")
     count = min(options.count, len(data.validation))
