@@ -38,9 +38,10 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     classifier = classifier_lib.load(
         root, config.data.eval_image_size, lstm_kernel="ours"
     )  # see `attribution.Explainer`
-    if min(config.prediction.top, len(classifier.class_names)) > _MOST_CLASSES:
+    top = config.prediction.top_of_run
+    if min(top, len(classifier.class_names)) > _MOST_CLASSES:
         raise errors.UsageError(
-            f"--top={config.prediction.top}: a figure has room for {_MOST_CLASSES} classes. Use "
+            f"--top={top}: a figure has room for {_MOST_CLASSES} classes. Use "
             f"--top={_MOST_CLASSES} or less."
         )
     explainer = attribution.Explainer(classifier.network)
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             bad += 1
             print(f"{name}: {problem}")
             continue
-        png, predictions = _explain(classifier, explainer, encoded, config.prediction.top)
+        png, predictions = _explain(classifier, explainer, encoded, top)
         stem = os.fsencode(pathlib.Path(path).stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
         target = root / _FOLDER / f"{number:04d}-{stem}.png"
         try:

@@ -7,6 +7,7 @@ it does not affect the others.
 
 import csv
 import json
+import math
 import os
 import pathlib
 import sys
@@ -74,7 +75,7 @@ def predictions(
     """
     folder = config.model_dir
     load = _load_export if loader.is_export(folder) else _load_run
-    prepare, classify = load(folder, config)
+    prepare, classify, max_pixels = load(folder, config)
     # Regular files only: reading a pipe or a device could block forever.
     indices = [index for index, path in enumerate(paths) if os.path.isfile(path)]
     files = [os.fsencode(os.path.abspath(paths[index])) for index in indices]
@@ -95,41 +96,44 @@ def predictions(
     for batch_indices, batch in batches:
         for index, classes in zip(batch_indices.numpy(), classify(batch), strict=True):
             for path in paths[following:index]:
-                yield path, _problem(path, config)
-            yield paths[index], classes or _problem(paths[index], config)
+                yield path, _problem(path, max_pixels)
+            yield paths[index], classes or _problem(paths[index], max_pixels)
             following = index + 1
     for path in paths[following:]:
-        yield path, _problem(path, config)
+        yield path, _problem(path, max_pixels)
 
 
-def _load_run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
-    """Functions that classify with the best weights of a run."""
+def _load_run(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify, int]:
+    """Functions that classify with the best weights of a run, and the most pixels of an image."""
     classifier = classifier_lib.load(folder, config.data.eval_image_size)
     batch = {
         name: tf.TensorSpec((None, *view.shape)) for name, view in classifier.view_specs.items()
     }
     probabilities = tf.function(classifier.probabilities, input_signature=[batch])
+    top, max_pixels = config.prediction.top_of_run, config.data.max_pixels
 
     def prepare(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        return classifier.views(image_header.limited(encoded, config.data.max_pixels))
+        return classifier.views(image_header.limited(encoded, max_pixels))
 
     def classify(views: dict[str, tf.Tensor]) -> Iterator[Classes]:
-        return (classifier.top(row, config.prediction.top) for row in probabilities(views).numpy())
+        return (classifier.top(row, top) for row in probabilities(views).numpy())
 
-    return prepare, classify
+    return prepare, classify, max_pixels
 
 
-def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify]:
-    """Functions that classify with an export, which decodes images itself."""
+def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepare, Classify, int]:
+    """Likewise with an export, which decodes images itself, up to a size of its own."""
     logging.warning(f"loading the export {folder}. {loader.WARNING}")
     export = loader.load(folder, trusted=config.prediction.trust_export)
     loader.check_image_size(export, folder, config.data.eval_image_size)
-    exported, top = export.metadata["top"], config.prediction.top
-    if top > exported and export.metadata["classes"] > exported:
-        raise errors.UsageError(
-            f"--top={top}: the export {folder} returns {exported} classes per image. Run "
-            f"{text_lib.program()} export with --top={top}, or predict with the run."
-        )
+    top = loader.check_top(export, folder, config.prediction.top)
+    megapixels = float(export.metadata.get("max_megapixels", math.inf))
+    if megapixels < config.data.max_megapixels:
+        logging.warning(f"the export was made with --max_megapixels={megapixels:g}.")
+    max_pixels = int(min(megapixels, config.data.max_megapixels) * 1e6)
+
+    def prepare(encoded: tf.Tensor) -> tf.Tensor:
+        return image_header.limited(encoded, max_pixels)
 
     def classify(files: tf.Tensor) -> Iterator[Classes]:
         outputs = export.signatures["serving_default"](image_bytes=files)
@@ -138,12 +142,12 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
             pairs = zip(classes[:top], probabilities, strict=False)
             yield [] if error else [(name.decode(), float(value)) for name, value in pairs]
 
-    return tf.identity, classify
+    return prepare, classify, max_pixels
 
 
-def _problem(path: str, config: config_lib.Config) -> str:
+def _problem(path: str, max_pixels: int) -> str:
     """The problem with an image that was not classified."""
-    _, problem = image_paths.read(path, config.data.max_pixels)
+    _, problem = image_paths.read(path, max_pixels)
     return problem or "could not be classified"
 
 

@@ -1,7 +1,10 @@
 """`serve`: an export over HTTP."""
 
 import base64
+import errno
 import functools
+import itertools
+import pathlib
 import socket
 from collections.abc import Sequence
 
@@ -14,9 +17,11 @@ from cnnrnn import errors
 from cnnrnn.evaluation import charts
 from cnnrnn.export import loader, saved_model
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.serving import batcher
 from cnnrnn.settings import serving as serving_settings
 from cnnrnn.system import devices
+from cnnrnn.system import text as text_lib
 
 _NAME = "cnnrnn"
 _BATCH_SIZE, _QUEUE_SIZE = 32, 256
@@ -32,11 +37,11 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
 
     Args:
         arguments: none.
-        config: `model`, `trust_export`, `eval_image_size` and the serving group are used.
+        config: `model`, `trust_export`, `top`, `eval_image_size` and the serving group are used.
 
     Raises:
-        UsageError: if there is no export, or one for another image size, the port is in use, or the
-            web server is not installed.
+        UsageError: if there is no export, or one for another image size, fewer classes or earlier
+            weights, the port is in use, or the web server is not installed.
         RunError: if the export is damaged.
     """
     try:  # here, because these packages are an extra
@@ -49,46 +54,77 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             '"cnnrnn[serve]", or use ./run.sh serve, which installs it.'
         ) from error
 
+    with _listen(config.serving) as listener:  # before loading, which takes long
+        predict, explain = _load(config)
+        application = app.application(
+            _NAME,
+            batcher.Batcher(predict, _BATCH_SIZE, _QUEUE_SIZE),
+            batcher.Batcher(explain, batch_size=1, queue_size=_EXPLANATIONS_QUEUE_SIZE),
+            max_body_bytes=int(config.serving.max_body_megabytes * 1e6),
+            allowed_hosts=_allowed_hosts(config.serving.host, listener.getsockname()[0]),
+        )
+        url = f"http://{config.serving.host}:{listener.getsockname()[1]}"
+        logging.info(f"  page     {url}/\n  predict  {url}/v1/models/{_NAME}:predict")
+        settings = uvicorn.Config(
+            application,
+            log_level="warning",
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _load(config: config_lib.Config) -> tuple[batcher.Function, batcher.Function]:
+    """Loads the export; returns the functions that classify and explain, compiled."""
     root = config.model_dir
     folder = root / "export" if (root / "export").is_dir() else root
     logging.info(f"serve: loading {folder}. {loader.WARNING}")
     export = loader.load(folder, trusted=config.prediction.trust_export)
     loader.check_image_size(export, folder, config.data.eval_image_size)
-    predict = functools.partial(_predict, export.signatures)
+    if folder != root:
+        _check_weights(export, folder)
+    top = loader.check_top(export, folder, config.prediction.top)
+    predict = functools.partial(_predict, export.signatures, top)
     preprocessing = views_lib.Preprocessing(export.metadata["resize_method"])
-    explain = functools.partial(_explain, export.signatures, preprocessing)
+    explain = functools.partial(_explain, export.signatures, preprocessing, top)
     logging.info("serve: processing one image, to compile the signatures")
     image = tf.io.encode_png(np.zeros((1, 1, 3), np.uint8)).numpy()
     predict([image])
     explain([image])
-
-    listener = _listen(config.serving)
-    application = app.application(
-        _NAME,
-        batcher.Batcher(predict, _BATCH_SIZE, _QUEUE_SIZE),
-        batcher.Batcher(explain, batch_size=1, queue_size=_EXPLANATIONS_QUEUE_SIZE),
-        max_body_bytes=int(config.serving.max_body_megabytes * 1e6),
-        allowed_hosts=_allowed_hosts(config.serving.host, listener.getsockname()[0]),
-    )
-    url = f"http://{config.serving.host}:{listener.getsockname()[1]}"
-    logging.info(f"  page     {url}/\n  predict  {url}/v1/models/{_NAME}:predict")
-    settings = uvicorn.Config(
-        application,
-        log_level="warning",
-        limit_concurrency=_MAX_CONNECTIONS,
-        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
-    )
-    uvicorn.Server(settings).run(sockets=[listener])
+    return predict, explain
 
 
 def _listen(settings: serving_settings.ServingSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port))
-    except OSError as error:
+    except (OSError, TypeError, UnicodeError) as error:  # the last two: no host has such a name
+        reason = getattr(error, "strerror", None) or "this is not the name of a host"
+        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
+            fix = "Use another --port; 0 takes any free one."
+        else:
+            fix = f"Give --host a name or an address of this machine, or {_ALL_ADDRESSES} for all."
         raise errors.UsageError(
-            f"cannot listen on --host={settings.host} --port={settings.port}: {error.strerror}. "
-            "Use another --port; 0 takes any free one."
+            f"cannot listen on --host={settings.host} --port={settings.port}: {reason}. {fix}"
         ) from error
+
+
+def _check_weights(export: loader.Export, folder: pathlib.Path) -> None:
+    """Checks that the export in a run's folder has the best weights of the run.
+
+    Raises:
+        UsageError: the run has found better weights since, or has been replaced.
+    """
+    try:
+        best = best_weights.latest(run_folder.RunFolder(folder.parent).best)
+    except errors.UsageError:  # the export was copied without its run
+        return
+    exported = export.metadata
+    if exported.get("weights_sha256", best.sha256) != best.sha256:
+        raise errors.UsageError(
+            f"{folder} has the weights of {exported['phase']}, epoch {exported['epoch']}, and the "
+            f"run's best ones are now of {best.phase}, epoch {best.epoch}: run "
+            f"{text_lib.program()} export again, or give --model={folder} to serve it as it is."
+        )
 
 
 def _allowed_hosts(host: str, address: str) -> list[str]:
@@ -115,14 +151,14 @@ def _allowed_hosts(host: str, address: str) -> list[str]:
     return ["*"]
 
 
-def _predict(signatures, images: list[bytes]) -> list[batcher.Result]:
-    """The predictions for images, as JSON values."""
+def _predict(signatures, top: int, images: list[bytes]) -> list[batcher.Result]:
+    """The `top` predictions for each image, as JSON values."""
     outputs = signatures["serving_default"](image_bytes=tf.constant(images, tf.string))
     columns = (outputs[name].numpy() for name in ("classes", "probabilities", "error"))
     return [
         {
-            "classes": [name.decode() for name in classes],
-            "probabilities": probabilities.tolist(),
+            "classes": [name.decode() for name in classes[:top]],
+            "probabilities": probabilities[:top].tolist(),
             "error": error.decode(),
         }
         for classes, probabilities, error in zip(*columns, strict=True)
@@ -130,22 +166,25 @@ def _predict(signatures, images: list[bytes]) -> list[batcher.Result]:
 
 
 def _explain(
-    signatures, preprocessing: views_lib.Preprocessing, images: list[bytes]
+    signatures, preprocessing: views_lib.Preprocessing, top: int, images: list[bytes]
 ) -> list[batcher.Result]:
-    """The classes of images, each with a figure of the attribution maps as a data URL."""
-    return [_explain_image(signatures, preprocessing, image) for image in images]
+    """The `top` classes of images, each with a figure of the attribution maps as a data URL."""
+    return [_explain_image(signatures, preprocessing, top, image) for image in images]
 
 
 def _explain_image(
-    signatures, preprocessing: views_lib.Preprocessing, image: bytes
+    signatures, preprocessing: views_lib.Preprocessing, top: int, image: bytes
 ) -> batcher.Result:
     outputs = signatures["explained"](image_bytes=tf.constant([image]))
     outputs = {name: values.numpy()[0] for name, values in outputs.items()}
     if outputs["error"]:
         return {"error": outputs["error"].decode()}
-    names = [name.decode() for name in outputs["classes"]]
-    probabilities = outputs["probabilities"].tolist()
-    maps = (outputs[name][: saved_model.EXPLAINED] for name in ("cam", "timesteps"))
+    names = [name.decode() for name in outputs["classes"][:top]]
+    probabilities = outputs["probabilities"][:top].tolist()
+    maps = (  # None: of a branch that the network lacks
+        outputs[name][: saved_model.EXPLAINED] if name in outputs else itertools.repeat(None)
+        for name in ("cam", "timesteps")
+    )
     classes = list(zip(names, probabilities, *maps, strict=False))  # the first ones have maps
     with devices.on_cpu():
         view = preprocessing.rgb(views_lib.decode(tf.constant(image)))

@@ -60,6 +60,29 @@ def check_image_size(export: Export, folder: pathlib.Path, asked: int) -> None:
         )
 
 
+def check_top(export: Export, folder: pathlib.Path, asked: int) -> int:
+    """Checks that an export returns as many classes per image as were asked for.
+
+    Args:
+        export: loaded from `folder`.
+        folder: for the message.
+        asked: --top, 0 if it was not given.
+
+    Returns:
+        The number of classes to report for each image.
+
+    Raises:
+        UsageError: it returns fewer, although it knows more.
+    """
+    exported = export.metadata["top"]
+    if asked > exported and export.metadata["classes"] > exported:
+        raise errors.UsageError(
+            f"--top={asked}: the export {folder} returns {exported} classes per image. Run "
+            f"{text_lib.program()} export with --top={asked}, or give a smaller --top."
+        )
+    return asked or exported
+
+
 def is_export(folder: pathlib.Path) -> bool:
     """Whether a folder has the layout of an export (and not that of a run)."""
     return (folder / _SAVED_MODEL).is_dir()

@@ -19,9 +19,18 @@ class PredictionSettings:
         "predict and serve: load an export without checking its manifest. An export runs as a "
         "program, which can read and write your files.",
     )
-    top: int = fields.setting(5, "Number of classes reported for each image.", fields.POSITIVE)
+    top: int = fields.setting(
+        0,
+        "Number of classes reported for each image. 0: 5, or as many as an export returns.",
+        fields.NOT_NEGATIVE,
+    )
     format: str = fields.setting(
         "text",
         "Output of predict: 'text', 'csv', or 'jsonl' (one JSON object per line).",
         fields.one_of("text", "csv", "jsonl"),
     )
+
+    @property
+    def top_of_run(self) -> int:
+        """`top` for a run, which can report any number of classes."""
+        return self.top or 5

@@ -19,6 +19,7 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.export import keras_and_litert
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import classifier as classifier_lib
+from cnnrnn.system import checksummed
 from cnnrnn.training import steps
 from tests import bad_images, helpers
 
@@ -151,6 +152,9 @@ def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, m
         for one, two in zip(mine.get("classes", ()), other.get("classes", ()), strict=True):
             assert one["class"] == two["class"]
             assert one["probability"] == pytest.approx(two["probability"], abs=1e-6)
+    assert predicted(*paths, format="jsonl", model=folder)[0] == exported  # all that it returns
+    few, _ = predicted(*paths, format="jsonl", model=folder, max_megapixels=1e-5)
+    assert few.count("more than --max_megapixels=1e-05 allows") == 9
     with pytest.raises(errors.UsageError, match="returns 2 classes"):
         predict.run(["x.jpg"], trained.replace(model=folder, top=3))
     with pytest.raises(errors.UsageError, match="size=160: the export .* was made for 299"):
@@ -165,6 +169,23 @@ def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, m
         predict.run(["x.jpg"], settings)
     assert "runs as a program" in capsys.readouterr().err
     assert predicted(*paths, format="jsonl", top=2, model=folder, trust_export=True)[0] == exported
+
+
+def test_an_image_with_more_pixels_than_an_export_takes_is_named(
+    trained, predicted, images, shared_export, tmp_path, capsys
+):
+    folder = shutil.copytree(shared_export, tmp_path / "export")
+    manifest = checksummed.read_json(folder / "seal.json")
+    notes = manifest["notes"] | {"max_megapixels": "1"}
+    checksummed.write_json(folder / "seal.json", manifest | {"notes": notes})
+    (tmp_path / "large.png").write_bytes(bad_images.FILES["bomb.png"][0])
+    good = next((images / "val" / "white").iterdir())
+    with pytest.raises(errors.RunError, match="1 of 2"):
+        predict.run([str(tmp_path / "large.png"), str(good)], trained.replace(model=str(folder)))
+    captured = capsys.readouterr()
+    assert "large.png: has 1,600.0 million pixels" in captured.out
+    assert "more than --max_megapixels=1 allows" in captured.out
+    assert "the export was made with --max_megapixels=1." in captured.err
 
 
 def test_missing_images_or_weights_are_reported(trained, tmp_path):

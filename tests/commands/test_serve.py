@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import urllib.request
 import numpy as np
 import pytest
 import tensorflow as tf
+import uvicorn
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -24,6 +26,8 @@ from cnnrnn.commands import serve
 from cnnrnn.evaluation import charts
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.runs import best_weights
+from cnnrnn.system import checksummed
 from tests import bad_images, helpers, pages
 from tests.export import small_export
 
@@ -109,7 +113,7 @@ def test_host_names_that_are_allowed(host, address, allowed, capsys):
 def test_predictions_match_the_export(signatures):
     contents = [bad_images.JPEG, b"no image", bad_images.PNG]
     outputs = signatures["serving_default"](image_bytes=tf.constant(contents))
-    predictions = serve._predict(signatures, contents)
+    predictions = serve._predict(signatures, 2, contents)
     assert [bool(prediction["error"]) for prediction in predictions] == [False, True, False]
     for prediction, classes, probabilities in zip(
         predictions, outputs["classes"].numpy(), outputs["probabilities"].numpy(), strict=True
@@ -120,7 +124,7 @@ def test_predictions_match_the_export(signatures):
 
 def test_explanations_have_classes_and_a_figure(signatures):
     contents = [bad_images.JPEG, bad_images.FILES["bomb.png"][0]]
-    good, bad = serve._explain(signatures, views_lib.Preprocessing(), contents)
+    good, bad = serve._explain(signatures, views_lib.Preprocessing(), 2, contents)
     assert {prediction["class"] for prediction in good["classes"]} <= set(NAMES)
     png = base64.b64decode(good["figure"].removeprefix("data:image/png;base64,"))
     assert tf.io.decode_png(png).shape[1] > 500
@@ -139,9 +143,33 @@ def test_all_classes_are_named_and_those_with_maps_drawn(signatures, monkeypatch
         lambda image, classes: drawn.append(len(classes)) or figure(image, classes),
     )
     (result,) = serve._explain(
-        {"explained": explained}, views_lib.Preprocessing(), [bad_images.JPEG]
+        {"explained": explained}, views_lib.Preprocessing(), 2, [bad_images.JPEG]
     )
     assert len(result["classes"]) == 2 and drawn == [1]
+
+
+def test_top_limits_the_classes_of_both_addresses(signatures):
+    (predicted,) = serve._predict(signatures, 1, [bad_images.JPEG])
+    (explained,) = serve._explain(signatures, views_lib.Preprocessing(), 1, [bad_images.JPEG])
+    assert predicted["classes"] == [explained["classes"][0]["class"]]
+    assert len(predicted["probabilities"]) == len(explained["classes"]) == 1
+
+
+@pytest.mark.parametrize("lacking", ["cam", "timesteps"])
+def test_a_branch_that_the_network_lacks_has_no_map(signatures, monkeypatch, lacking):
+    def explained(image_bytes):
+        outputs = signatures["explained"](image_bytes=image_bytes)
+        return {name: values for name, values in outputs.items() if name != lacking}
+
+    drawn = []
+    monkeypatch.setattr(
+        charts, "explanation_figure", lambda _, classes: drawn.append(classes) or b""
+    )
+    serve._explain({"explained": explained}, views_lib.Preprocessing(), 2, [bad_images.JPEG])
+    (classes,) = drawn
+    assert [(cam is None, saliency is None) for *_, cam, saliency in classes] == [
+        (lacking == "cam", lacking == "timesteps")
+    ] * 2
 
 
 def test_the_page_shows_the_classes_of_an_image(address, browser, tmp_path):
@@ -166,13 +194,66 @@ def test_the_page_shows_the_classes_of_an_image(address, browser, tmp_path):
     file.send_keys(str(bad))
     wait.until(lambda _: state.get_attribute("class") == "bad")
     assert "not an image" in state.text and not figure.is_displayed()
+    bad.write_bytes(bad_images.JPEG)
+    file.send_keys(str(bad))  # the same name again
+    wait.until(lambda _: state.text == "bad.jpg" and figure.is_displayed())
 
 
-def test_another_image_size_than_that_of_the_export_is_refused(shared_export, monkeypatch):
-    monkeypatch.setattr(serve, "_listen", lambda _: pytest.fail("it serves"))
-    settings = config_lib.Config.of(model=str(shared_export), eval_image_size=160)
-    with pytest.raises(errors.UsageError, match="size=160: the export .* was made for 299"):
-        serve.run((), settings)
+@pytest.fixture
+def never_serving(monkeypatch):
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: pytest.fail("it serves"))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"eval_image_size": 160}, "size=160: the export .* was made for 299"),
+        ({"top": 3}, "--top=3: the export .* returns 2 classes per image"),
+    ],
+)
+def test_what_the_export_cannot_do_is_refused(shared_export, never_serving, flags, message):
+    with pytest.raises(errors.UsageError, match=message):
+        serve.run((), config_lib.Config.of(model=str(shared_export), port=0, **flags))
+
+
+def test_an_export_of_earlier_weights_is_served_only_by_its_own_name(
+    shared_export, trained, never_serving, monkeypatch
+):
+    folder = shutil.copytree(shared_export, trained.run_dir / "export")
+    manifest = checksummed.read_json(folder / "seal.json")
+    notes = {"weights_sha256": "old", "phase": "phase1", "epoch": 9}
+    checksummed.write_json(folder / "seal.json", manifest | {"notes": manifest["notes"] | notes})
+    best = best_weights.latest(trained.run_dir / "best")
+    message = f"weights of phase1, epoch 9, .* now of phase1, epoch {best.epoch}: run .* export"
+    with pytest.raises(errors.UsageError, match=message):
+        serve.run((), trained.replace(port=0))
+    for name in ("_predict", "_explain"):
+        monkeypatch.setattr(serve, name, lambda *_: [])
+    serve._load(trained.replace(model=str(folder)))
+    notes["weights_sha256"] = best.sha256
+    checksummed.write_json(folder / "seal.json", manifest | {"notes": manifest["notes"] | notes})
+    serve._load(trained)
+    shutil.rmtree(trained.run_dir / "best")  # the export was copied without the run
+    serve._load(trained)
+
+
+@pytest.fixture
+def never_loading(monkeypatch):
+    monkeypatch.setattr(loader, "load", lambda *_, **__: pytest.fail("it loads"))
+
+
+def test_a_port_in_use_is_reported_before_loading(never_loading):
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        with pytest.raises(errors.UsageError, match=f"port={port}: .*in use.* another --port"):
+            serve.run((), config_lib.Config.of(port=port))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "192.0.2.1"])
+def test_a_host_that_is_not_of_this_machine_is_one_sentence(never_loading, host):
+    with pytest.raises(errors.UsageError, match=f"--host={host} .*Give --host a name or") as caught:
+        serve.run((), config_lib.Config.of(host=host, port=0))
+    assert "--port;" not in str(caught.value)
 
 
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
@@ -188,5 +269,5 @@ def test_a_missing_web_server_is_reported_in_one_sentence(in_process, monkeypatc
 
 def test_a_folder_without_an_export_is_refused(tmp_path, capsys):
     with pytest.raises(errors.UsageError, match="is not an export: run ./run.sh export"):
-        serve.run((), config_lib.Config.of(model=str(tmp_path)))
+        serve.run((), config_lib.Config.of(model=str(tmp_path), port=0))
     assert "An export runs as a program" in capsys.readouterr().out
