@@ -254,31 +254,31 @@ def training_figure(image: np.ndarray, sequence: np.ndarray, titles: list[str]) 
 
 
 def explanation_figure(
-    image: np.ndarray, classes: list[tuple[str, float, np.ndarray, np.ndarray]]
+    image: np.ndarray, classes: list[tuple[str, float, np.ndarray | None, np.ndarray | None]]
 ) -> bytes:
     """Draws an image and, for each class, Grad-CAM of the CNN and saliency of the RNN.
 
     Args:
         image: (299, 299, 3) in [-1, 1].
-        classes: name, probability, Grad-CAM (h, w) and saliency (23,), both from 0 to 1.
+        classes: name, probability, Grad-CAM (h, w) and saliency (23,), both from 0 to 1, or None.
 
     Returns:
         A PNG, one line per class.
     """
-    pixels = rgb_images(image)
+    pixels, size = rgb_images(image), shapes.IMAGE_SIZE
     gray = pixels.mean(axis=-1)
-    size = shapes.IMAGE_SIZE
     extent = (0, size, size, 0)
-    chart = figure.Figure(figsize=(9, 3.3 * len(classes)), layout="constrained")
-    grid = chart.subplots(len(classes), 3, squeeze=False, width_ratios=(3, 3, 3))
+    columns = 1 + sum(heat is not None for heat in classes[0][2:])
+    chart = figure.Figure(figsize=(3 * columns, 3.3 * len(classes)), layout="constrained")
+    grid = chart.subplots(len(classes), columns, squeeze=False)
     for line, (name, probability, cam, saliency) in zip(grid, classes, strict=True):
-        original, cnn, rnn = line
+        original, *others = line
         original.imshow(pixels, extent=extent)
         original.set_title(f"{_short(name, 30)} ({probability:.1%})", fontsize=10)
-        for axes, heat, interpolation, title in (
-            (cnn, cam, "bilinear", "CNN: Grad-CAM"),
-            (rnn, saliency[:, np.newaxis], "nearest", "RNN: saliency of its 23 timesteps"),
-        ):
+        drawn = [(cam, "bilinear", "CNN: Grad-CAM")] if cam is not None else []
+        if saliency is not None:
+            drawn += [(saliency[:, np.newaxis], "nearest", "RNN: saliency of its 23 timesteps")]
+        for axes, (heat, interpolation, title) in zip(others, drawn, strict=True):
             axes.imshow(gray, cmap="gray", vmin=0, vmax=1, extent=extent)
             axes.imshow(
                 heat, cmap="inferno", alpha=OVERLAY_OPACITY, vmin=0, vmax=1, extent=extent,

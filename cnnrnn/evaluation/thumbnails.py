@@ -20,15 +20,15 @@ def thumbnail(image: np.ndarray, side: int = 112) -> bytes:
 
 
 def explained_thumbnail(
-    image: np.ndarray, cam: np.ndarray, saliency: np.ndarray, side: int = 112
+    image: np.ndarray, cam: np.ndarray | None, saliency: np.ndarray | None, side: int = 112
 ) -> bytes:
     """Makes a thumbnail of the image, its Grad-CAM overlay and its saliency overlay, side by side.
 
     Args:
         image: (299, 299, 3) in [-1, 1].
-        cam: Grad-CAM of the CNN, (h, w) from 0 to 1.
-        saliency: of the RNN's timesteps, (23,) from 0 to 1.
-        side: height and width in pixels of each of the three.
+        cam: Grad-CAM of the CNN, (h, w) from 0 to 1; None if there is no CNN.
+        saliency: of the RNN's timesteps, (23,) from 0 to 1; None if there is no RNN.
+        side: height and width in pixels of each.
     """
     pixels = _resized(charts.rgb_images(image), side, PIL.Image.Resampling.BICUBIC)
     gray = pixels.mean(axis=-1, keepdims=True)
@@ -38,8 +38,9 @@ def explained_thumbnail(
         * _resized(matplotlib.colormaps["inferno"](heat)[..., :3], side, resampling)
         for heat, resampling in (
             (cam, PIL.Image.Resampling.BILINEAR),
-            (saliency[:, np.newaxis], PIL.Image.Resampling.NEAREST),
+            (None if saliency is None else saliency[:, np.newaxis], PIL.Image.Resampling.NEAREST),
         )
+        if heat is not None
     ]
     return _jpeg(np.concatenate([pixels, *overlays], axis=1))
 

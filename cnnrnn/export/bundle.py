@@ -20,6 +20,7 @@ import tensorflow as tf
 from cnnrnn import config as config_lib
 from cnnrnn import shapes
 from cnnrnn.export import keras_and_litert, saved_model
+from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, manifest, run_folder
 from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.system import text as text_lib
@@ -61,7 +62,7 @@ def write(
     saved_model.write(
         classifier,
         folder / "saved_model",
-        top=config.prediction.top,
+        top=config.prediction.top_of_run,
         max_pixels=config.data.max_pixels,
         metadata=metadata,
     )
@@ -71,8 +72,23 @@ def write(
         (folder / name).write_bytes(keras_and_litert.litert(model, quantized))
     names = "".join(f"{text_lib.one_line(name)}\n" for name in classifier.class_names)
     (folder / "classes.txt").write_text(names, encoding="utf-8")
-    card = string.Template(_CARD.read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(card.substitute(metadata), encoding="utf-8")
+    (folder / "README.md").write_text(_card(metadata, classifier.network), encoding="utf-8")
+
+
+def _card(metadata: dict[str, Any], network: network_lib.Network) -> str:
+    """The model card; says nothing of a branch that the network lacks."""
+    cnn_row = cnn_input = ""
+    maps = []
+    if network.uses_cnn:
+        cnn_row = (
+            f"| image size of the CNN branch | {metadata['cnn_image_size']}, scaled inside |\n"
+        )
+        cnn_input = ", CNN input {0}x{0}".format(metadata["validation_image_size"])
+        maps.append(f"`cam` (B, {metadata['explained']}, h, w), Grad-CAM of the CNN")
+    if network.uses_rnn:
+        maps.append(f"`timesteps` (B, {metadata['explained']}, 23), the saliency of the timesteps")
+    parts = {"cnn_row": cnn_row, "cnn_input": cnn_input, "maps": ", and ".join(maps)}
+    return string.Template(_CARD.read_text(encoding="utf-8")).substitute(metadata | parts)
 
 
 def _network(fusion: str) -> str:
@@ -96,7 +112,7 @@ def describe(
         the number of all classes.
     """
     best = classifier.best
-    top = min(config.prediction.top, len(classifier.class_names))
+    top = min(config.prediction.top_of_run, len(classifier.class_names))
     recorded = folder.manifest()
     trained = recorded.get(best.phase, {})
     dataset = trained.get("dataset", {})

@@ -12,9 +12,9 @@ The first three return the k most likely classes, most likely first: "classes" (
 "probabilities" (B, k) float32. Those that take files also return "error" (B,) string, empty if the
 image was decoded; an image that cannot be decoded has empty classes and probabilities of 0, and
 does not affect the others. B may be 0. "explained" also returns attribution maps of the first e =
-min(k, 3) classes (see `models.attribution`), from 0 to 1: "cam" (B, e, h, w) and "timesteps"
-(B, e, 23). "about" returns all "class_names" (classes,) string, by label, and "metadata" () string,
-a JSON object (see `bundle.describe`).
+min(k, 3) classes (see `models.attribution`), from 0 to 1: "cam" (B, e, h, w) and "timesteps" (B, e,
+23). A network with one branch has the maps of that branch only. "about" returns all "class_names"
+(classes,) string, by label, and "metadata" () string, a JSON object (see `bundle.describe`).
 """
 
 import json
@@ -103,12 +103,10 @@ class _Predictor:
     def _explain(self, views: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         probabilities, labels = self._most_likely(views)
         explained = tf.unstack(labels[:, :EXPLAINED], axis=1)
-        cams, timesteps = self._explainer.maps(views, explained)
         return {
             "classes": tf.gather(self._names, labels),
             "probabilities": probabilities,
-            "cam": cams,
-            "timesteps": timesteps,
+            **self._explainer.maps(views, explained),
         }
 
     def _most_likely(self, views: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,6 +7,7 @@ one branch is weighted by the output of the other.
 """
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -17,15 +18,15 @@ from cnnrnn.models import network as network_lib
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """The maps of one image and one class.
+    """The maps of one image and one class; None for a branch that the network lacks.
 
     Attributes:
         cam: Grad-CAM of the CNN, (h, w) from 0 to 1. The maximum is 1, unless all values are 0.
         timesteps: saliency of the RNN's timesteps, (23,), scaled likewise.
     """
 
-    cam: np.ndarray
-    timesteps: np.ndarray
+    cam: np.ndarray | None = None
+    timesteps: np.ndarray | None = None
 
 
 class Explainer:
@@ -54,15 +55,17 @@ class Explainer:
             A list of k explanations for each image.
         """
         columns = [tf.constant(column, tf.int32) for column in np.transpose(labels)]
-        cams, timesteps = self._compiled(batch, columns)
+        maps = {name: values.numpy() for name, values in self._compiled(batch, columns).items()}
+        images, classes = np.shape(labels)
         return [
-            [Explanation(*maps) for maps in zip(*image_maps, strict=True)]
-            for image_maps in zip(cams.numpy(), timesteps.numpy(), strict=True)
+            [
+                Explanation(**{name: values[image, rank] for name, values in maps.items()})
+                for rank in range(classes)
+            ]
+            for image in range(images)
         ]
 
-    def maps(
-        self, batch: dict[str, tf.Tensor], labels: list[tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def maps(self, batch: dict[str, tf.Tensor], labels: list[tf.Tensor]) -> dict[str, tf.Tensor]:
         """The maps as tensors.
 
         Args:
@@ -70,7 +73,8 @@ class Explainer:
             labels: k tensors (B,) int32.
 
         Returns:
-            Grad-CAM (B, k, h, w) and saliency (B, k, 23).
+            "cam", Grad-CAM (B, k, h, w), and "timesteps", saliency (B, k, 23); without that of a
+            branch that the network lacks.
 
         Raises:
             ValueError: k > 1 with cuDNN's LSTM kernel.
@@ -82,22 +86,22 @@ class Explainer:
             )
         convolutions = self._convolutions(batch["image"], training=False)  # (B, h, w, 2048)
         sequence = batch["sequence"]
+        sources = {}
+        if self._network.uses_cnn:
+            sources["cam"] = convolutions
+        if self._network.uses_rnn:
+            sources["timesteps"] = sequence
         with tf.GradientTape(persistent=True) as tape:
-            tape.watch([convolutions, sequence])
+            tape.watch(sources)
             features = [self._pooling(convolutions), self._network.rnn(sequence, training=False)]
             logits = self._network.fusion(features, training=False)
             log_odds = [_log_odds(logits, label) for label in labels]
-        zero = tf.UnconnectedGradients.ZERO  # of a branch that the network does not use
-        gradients = [
-            tape.gradient(of_class, [convolutions, sequence], unconnected_gradients=zero)
-            for of_class in log_odds
-        ]
-        cams = [_cam(convolutions, in_convolutions) for in_convolutions, _ in gradients]
-        timesteps = [
-            _scale_to_one(tf.reduce_mean(tf.abs(in_sequence), axis=-1))
-            for _, in_sequence in gradients
-        ]
-        return tf.stack(cams, axis=1), tf.stack(timesteps, axis=1)
+        gradients = [tape.gradient(of_class, sources) for of_class in log_odds]
+        compute = {"cam": functools.partial(_cam, convolutions), "timesteps": _saliency}
+        return {
+            name: tf.stack([compute[name](of_class[name]) for of_class in gradients], axis=1)
+            for name in sources
+        }
 
 
 def _log_odds(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
@@ -115,6 +119,11 @@ def _cam(convolutions: tf.Tensor, gradients: tf.Tensor) -> tf.Tensor:
     weights = tf.reduce_mean(tf.cast(gradients, tf.float32), axis=(1, 2), keepdims=True)
     values = tf.cast(convolutions, tf.float32)
     return _scale_to_one(tf.nn.relu(tf.reduce_sum(weights * values, axis=-1)))
+
+
+def _saliency(gradients: tf.Tensor) -> tf.Tensor:
+    """Saliency (B, 23) of timesteps, from the gradients in them, (B, 23, 3887)."""
+    return _scale_to_one(tf.reduce_mean(tf.abs(gradients), axis=-1))
 
 
 def _scale_to_one(values: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import errno
 import pathlib
 import re
+import string
 import subprocess
 import sys
 import zipfile
@@ -23,6 +24,14 @@ from cnnrnn.runs import run_folder
 from cnnrnn.system import checksummed
 from tests import cudnn, helpers, small_network
 from tests.export import small_export
+
+# The values in a model card.
+CARD = dict.fromkeys(string.Template(bundle._CARD.read_text()).get_identifiers(), "?") | {
+    "explained": 2,
+    "cnn_image_size": 299,
+    "validation_image_size": 299,
+    "image_size": 299,
+}
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +195,34 @@ def test_full_size_exports_match_the_classifier_on_real_images(tmp_path):
     )
     for row in exported:
         assert row.difference < 1e-6 and row.megabytes < 420, row
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(40, 60, 3), (320, 310, 3)])
+def test_the_code_of_the_model_card_prepares_an_image_as_training_does(
+    network, tmp_path, monkeypatch, method, shape
+):
+    card = bundle._card(CARD | {"resize_method": method}, network)
+    code = [line.strip() for line in card.splitlines() if line.startswith("    ")]
+    code = "\n".join(line for line in code if line.startswith(("image =", "pixels =")))
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    (tmp_path / "photo.jpg").write_bytes(helpers.png(image))
+    monkeypatch.chdir(tmp_path)
+    names = {"tf": tf}
+    exec(code, names)
+    pixels = names["pixels"]
+    assert pixels.dtype == tf.float32 and pixels.shape == (1, 299, 299, 3)
+    expected = views_lib.Preprocessing(method).rgb(tf.constant(image))
+    np.testing.assert_allclose((pixels / 127.5 - 1)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion, has_cnn, has_rnn", [("cnn", 1, 0), ("rnn", 0, 1), ("sum", 1, 1)])
+def test_the_model_card_says_nothing_of_a_branch_that_the_network_lacks(fusion, has_cnn, has_rnn):
+    network = small_network.small_build(3, variant=network_lib.Variant(fusion))
+    card = bundle._card(CARD, network)
+    for text in ("Grad-CAM", "size of the CNN", "CNN input 299x299"):
+        assert (text in card) == has_cnn
+    assert ("`timesteps` (B, 2, 23)" in card) == has_rnn and "\n\n| validation" not in card
 
 
 @pytest.mark.parametrize(

@@ -64,3 +64,14 @@ def test_an_explained_thumbnail_is_the_image_and_the_two_maps():
     assert np.ptp(brightness[:, :90]) < 5
     assert brightness[:, 170:190].mean() > brightness[:, 110:130].mean() + 50  # right half
     assert brightness[:40, 210:290].mean() > brightness[60:, 210:290].mean() + 50  # upper half
+
+
+def test_explanations_have_no_panel_for_a_branch_that_the_network_lacks():
+    image, cam, saliency = np.zeros((299, 299, 3)), np.zeros((10, 10)), np.zeros(23)
+    widths = {}
+    for maps in ((cam, saliency), (cam, None), (None, saliency)):
+        thumbnail = pixels_of(thumbnails.explained_thumbnail(image, *maps, side=100))
+        figure = pixels_of(charts.explanation_figure(image, [("a", 0.5, *maps)]))
+        widths[tuple(heat is not None for heat in maps)] = thumbnail.shape[1], figure.shape[1]
+    both, one = (300, 990), (200, 660)
+    assert widths == {(True, True): both, (True, False): one, (False, True): one}

@@ -43,6 +43,17 @@ def test_the_verdict_distinguishes_an_unused_branch_from_a_used_one():
     assert "10 images are too few to tell whether the network uses its RNN branch" in few
 
 
+def test_the_page_says_nothing_of_a_branch_that_the_network_lacks():
+    content = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
+    both = html_report.render(content)
+    assert "class Grad-CAM of the CNN and saliency of the RNN's 23" in both.replace("&#39;", "'")
+    assert "branches are multiplied" in both and " ablate</code>" in both
+    for lacking, other in (({"rnn": None}, "Grad-CAM of"), ({"cnn": None}, "saliency of")):
+        text = html_report.render(dataclasses.replace(content, **lacking))
+        assert ("Grad-CAM of" in text) != ("saliency of" in text) and other in text
+        assert "branches are multiplied" not in text and " ablate</code>" not in text
+
+
 def test_a_number_that_is_not_finite_is_a_dash():
     content = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
     infinite = confidence_intervals.mean(np.array([1.5]))

@@ -87,6 +87,22 @@ def test_several_classes_are_explained_like_single_ones(network):
             np.testing.assert_allclose(several[rank].timesteps, one.timesteps, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "fusion_name, maps", [("cnn", {"cam"}), ("gain", {"cam"}), ("rnn", {"timesteps"})]
+)
+def test_a_branch_that_the_network_lacks_has_no_map(fusion_name, maps):
+    variant = network_lib.Variant(fusion_name)
+    explainer = attribution.Explainer(small_network.small_build(3, variant=variant))
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": tf.constant(rng.uniform(-1, 1, (1, 299, 299, 3)), tf.float32),
+        "sequence": tf.constant(rng.uniform(-1, 1, (1, 23, 3887)), tf.float32),
+    }
+    ((first, _),) = explainer.explain(batch, np.array([[0, 1]]))
+    found = {name for name, values in vars(first).items() if values is not None}
+    assert found == maps and all(vars(first)[name].any() for name in maps)
+
+
 def test_with_cudnn_only_one_class_is_explained(monkeypatch):
     """Its gradient can be computed once. The report of a run explains one class of each image."""
     cudnn.pretend_gpu(monkeypatch)
