@@ -196,5 +196,5 @@ environment requirements-dev.txt "pytest and ruff: a few seconds"
 cd "$here"
 if [ "$word" = check ]; then "$py" -m ruff check .; "$py" -m ruff format --check .; fi
 # Slow tests have the full size: two at a time would not fit into memory.
-if [ "${1:-}" = --all ]; then shift; else set -- -m "not slow" --numprocesses=2 --dist=worksteal "$@"; fi
+if [ "${1:-}" = --all ]; then shift; else set -- -m "not slow" --numprocesses=3 --dist=worksteal "$@"; fi
 exec "$py" -m pytest "$@"

@@ -299,7 +299,9 @@ def shared_export(tmp_path_factory) -> pathlib.Path:
     return small_export.write(tmp_path_factory.mktemp("shared_export") / "export")
 
 
-@pytest.fixture(params=[1280, 390], ids=["laptop", "phone"])
+@pytest.fixture(
+    params=[pytest.param(1280, id="laptop", marks=pytest.mark.slow), pytest.param(390, id="phone")]
+)
 def browser(request, tmp_path):
     """Chromium, as wide as on a laptop and on a phone."""
     from selenium import webdriver

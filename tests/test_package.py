@@ -118,18 +118,15 @@ def test_the_recipe_runs_from_an_empty_folder(call, tmp_path):
         "--epochs=1",
         "--batch_size=4",
     ]
-    output = call("cnnrnn", "train", *flags, CNNRNN_SMALL_NETWORK="1")
+    output = call("cnnrnn", "phase1", *flags, CNNRNN_SMALL_NETWORK="1")
     assert "103,256,716" not in output and "phase1" in output
     run = tmp_path / "empty" / "runs" / "installed"
     for name in (
         "config.json",
         "manifest.json",
         "best/phase1.json",
-        "best/phase2.json",
         "checkpoints",
         "events",
-        "results.json",
-        "evaluation/report.html",
     ):
         assert (run / name).exists(), name
     assert json.loads((run / "config.json").read_text())["data"]["dataset"] == "digits"

@@ -296,7 +296,7 @@ def test_dev_requirements_only_for_the_tests(installed):
     project, tools, _ = installed
     result = run(project, tools, "test", "-k", "a b", cwd="/")
     assert "installing pytest" in result.stderr
-    quick = ["-m", "not slow", "--numprocesses=2", "--dist=worksteal"]
+    quick = ["-m", "not slow", "--numprocesses=3", "--dist=worksteal"]
     assert result.stdout == f"{project} {[*quick, '-k', 'a b']}\n"
     result = run(project, tools, "test", "--all")
     assert (result.stderr, result.stdout) == ("", f"{project} []\n")

@@ -36,6 +36,7 @@ def test_all_fusions_are_tried_with_the_remedies_that_apply():
         assert source in names[: max(number, 1)]
 
 
+@pytest.mark.slow
 def test_each_network_is_trained_scored_and_recorded_once(
     small_config, small_network, in_process, monkeypatch, tmp_path
 ):

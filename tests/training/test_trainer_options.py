@@ -280,7 +280,10 @@ def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
 
 
 @pytest.mark.usefixtures("small_network")
-@pytest.mark.parametrize("settings", [{}, {"mixup": 0.4, "augmentation": "flip"}])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param({}, marks=pytest.mark.slow), {"mixup": 0.4, "augmentation": "flip"}],
+)
 def test_nothing_of_a_cnn_that_the_network_lacks_is_computed(
     small_config, tmp_path, monkeypatch, settings
 ):
