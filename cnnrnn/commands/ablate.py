@@ -103,7 +103,7 @@ def _check(config: config_lib.Config) -> None:
             f"--init_from does not go with ablate: the weights of {config.training.init_from} fit "
             "one of the networks only, and all must start alike. Leave it out."
         )
-    initial_weights.trained(phases.PHASE1, config, run_folder.RunFolder(config.run_dir))
+    initial_weights.require_trained(phases.PHASE1, config, run_folder.RunFolder(config.run_dir))
 
 
 def _networks(config: config_lib.Config, root: pathlib.Path) -> list[config_lib.Config]:

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     phase = phases.BY_NAME[config.rate_search.phase]
     folder = run_folder.RunFolder(config.run_dir)
-    initial_weights.trained(phase, config, folder)
+    initial_weights.require_trained(phase, config, folder)
     target = folder.root.with_name(f"{folder.root.name}.find-lr") / phase.name
     strategy = devices_lib.strategy(config.run.logical_cpus)
     planned = config

@@ -129,7 +129,9 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
     top = loader.check_top(export, folder, config.prediction.top)
     megapixels = float(export.metadata.get("max_megapixels", math.inf))
     if megapixels < config.data.max_megapixels:
-        logging.warning(f"the export was made with --max_megapixels={megapixels:g}.")
+        logging.warning(
+            f"the export was made with --max_megapixels={megapixels:g}. It reads no larger images."
+        )
     max_pixels = int(min(megapixels, config.data.max_megapixels) * 1e6)
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:

@@ -116,7 +116,7 @@ def _check_start(
     described: dict[str, Any],
 ) -> None:
     """Raises UsageError if the trained weights that a phase started from have been replaced."""
-    best = initial_weights.trained(phase, recorded, original)
+    best = initial_weights.require_trained(phase, recorded, original)
     if best is not None and best.weights.name not in described["started_from"]:
         raise errors.UsageError(
             f"{phase.name} of {original.root} started from {described['started_from']}, which "

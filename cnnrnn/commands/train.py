@@ -118,7 +118,7 @@ def _check_folder(
         if not folder.has_checkpoint(phase):
             initial_weights.check_nothing_is_lost(folder, phase)
     if not folder.has_checkpoint(todo[0]):
-        initial_weights.trained(todo[0], config, folder)
+        initial_weights.require_trained(todo[0], config, folder)
 
 
 def _strategy(

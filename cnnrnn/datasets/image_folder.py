@@ -241,8 +241,8 @@ def _check_not_splits(root: pathlib.Path) -> None:
     """Raises UsageError if class folders are named like a training and another split."""
     folders = [entry.name for entry in class_folders.subfolders(root)]
     tests = (*VALIDATION_NAMES, "testing")
-    words = [set(re.split(r"[\W\d_]+", name.lower())) for name in folders]
-    if all(any(of_one & set(names) for of_one in words) for names in (TRAIN_NAMES, tests)):
+    words = {word for name in folders for word in re.split(r"[\W\d_]+", name.lower())}
+    if words.intersection(TRAIN_NAMES) and words.intersection(tests):
         names = text_lib.printable(", ".join(folders[:_SHOWN]))
         raise errors.UsageError(
             f"{text_lib.printable(str(root))} holds the folders {names}, which are named like "

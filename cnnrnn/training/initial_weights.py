@@ -102,10 +102,10 @@ def _described(best: best_weights.Best) -> str:
     return f"{best.weights} (epoch {best.epoch} of {best.phase})"
 
 
-def trained(
+def require_trained(
     phase: phases.Phase, config: config_lib.Config, folder: run_folder.RunFolder
 ) -> best_weights.Best | None:
-    """The best weights of a run that a phase starts from; None if it starts from no run's.
+    """The best weights of the run that a phase starts from; None if it starts from none.
 
     Raises:
         UsageError: it needs them, and there are none.
