@@ -3,10 +3,12 @@
 On a terminal the line is erased at the end, and before a message is printed.
 """
 
+import contextlib
 import math
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 _TERMINAL_SECONDS = 0.2
@@ -46,6 +48,7 @@ class Progress:
         unit: plural noun of what is counted.
         initial: units finished before the start; they do not count towards the rate.
         later: units of later displays at the same rate, e.g. of the following epochs.
+        limit: seconds after which all this work is ended, finished or not.
         stream: where it is shown, by default standard output.
     """
 
@@ -56,11 +59,12 @@ class Progress:
         unit: str,
         initial: int = 0,
         later: int = 0,
+        limit: float = math.inf,
         stream: TextIO | None = None,
     ):
         self._stream = stream or sys.stdout
         self._label, self._total, self._unit, self._initial = label, total, unit, initial
-        self._later = later
+        self._later, self._limit = later, limit
         self._terminal = self._stream.isatty()
         self._start = time.monotonic()
         self._shown_at = self._start if not self._terminal else -math.inf
@@ -76,10 +80,23 @@ class Progress:
         self.clear()
 
     @property
+    def seconds(self) -> float:
+        """Seconds since the start, without pauses."""
+        return time.monotonic() - self._start
+
+    @property
     def rate(self) -> float:
-        """Units per second since the start."""
-        seconds = time.monotonic() - self._start
+        """Units per second."""
+        seconds = self.seconds
         return (self._done - self._initial) / seconds if seconds > 0 else 0.0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A context whose time does not count towards the rate, with displays of its own."""
+        self.clear()
+        start = time.monotonic()
+        yield
+        self._start += time.monotonic() - start
 
     def update(self, done: int, detail: str = "") -> None:
         """Sets the number of finished units; refreshes the display if it is due."""
@@ -106,8 +123,10 @@ class Progress:
             )
             left = self._total - self._done
             if left + self._later > 0:
-                overall = f" of {duration((left + self._later) / rate)}" if self._later else ""
-                parts.append(f"{duration(left / rate)}{overall} left")
+                limit = max(self._limit - self.seconds, 0.0)
+                overall = duration(min((left + self._later) / rate, limit))
+                of_all = f" of {overall}" if self._later else ""
+                parts.append(f"{duration(min(left / rate, limit))}{of_all} left")
         self._write("  ".join(parts), end)
 
     def _write(self, line: str, end: str) -> None:

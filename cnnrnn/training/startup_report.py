@@ -74,6 +74,7 @@ class SpeedReport:
         sizes: image sizes of the CNN over its steps.
         steps_done: steps of the phase done by earlier processes.
         validation_images: images evaluated after each epoch.
+        limit: seconds after which the phase is ended, finished or not.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class SpeedReport:
         *,
         steps_done: int,
         validation_images: int,
+        limit: float = math.inf,
     ):
         self._phase, self._schedule, self._sizes = phase, schedule, sizes
         self._steps_done, self._validation_images = steps_done, validation_images
+        self._limit = limit
         self._timed = -1  # steps since `_since`; -1: the clock has not been started
         self._since = 0.0
         self._gpu_memory = gpu_memory.total()  # asks another program: before the first step
@@ -114,7 +117,7 @@ class SpeedReport:
         steps_left = self._sizes.cost(done, schedule.epochs * schedule.steps_per_epoch, done)
         epochs_left = schedule.epochs - (self._steps_done - 1) // schedule.steps_per_epoch
         validation = epochs_left * self._validation_images * _VALIDATION_COST
-        left = (steps_left * schedule.batch_size + validation) / rate
+        left = min((steps_left * schedule.batch_size + validation) / rate, self._limit)
         return (
             f"{self._phase.name}: {rate:.1f} images/s, {self._peak_memory()}, "
             f"about {progress.duration(left)} left"

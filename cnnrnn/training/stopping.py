@@ -1,6 +1,9 @@
 """Stopping criteria of a phase: epochs, patience, time."""
 
+import contextlib
+import math
 import time
+from collections.abc import Iterator
 
 from cnnrnn import config as config_lib
 from cnnrnn import phases
@@ -39,9 +42,22 @@ class Stopping:
             self._position.cpu_seconds += now[1] - self._measured[1]
         self._measured = now
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A context whose time is not counted as the phase's."""
+        self.measure()
+        yield
+        self._measured = None
+        self.measure()
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until --max_minutes ends the phase; infinity without a limit."""
+        return 60 * self._minutes - self._position.seconds if self._minutes else math.inf
+
     @property
     def is_out_of_time(self) -> bool:
-        return self._minutes > 0 and self._position.seconds >= 60 * self._minutes
+        return self.seconds_left <= 0
 
     @property
     def reason(self) -> str:

@@ -264,18 +264,20 @@ class PhaseTrainer:
         images = schedule.steps_per_epoch * schedule.batch_size
         following = (position.epoch + 1) * schedule.steps_per_epoch
         later = self._sizes.cost(following, schedule.total_steps, self._steps_done)
-        waited, start = 0.0, time.monotonic()
+        waited = 0.0
         with progress.Progress(
             self._label,
             images,
             "images",
             initial=position.step * schedule.batch_size,
             later=round(later * schedule.batch_size),
+            limit=self._stopping.seconds_left,
         ) as bar:
             while position.step + self._train_step.pending < schedule.steps_per_epoch:
-                if batches.begins_a_part:  # which can take long
+                if batches.begins_a_part:  # which may compute features
                     self._save()
-                    batches.begin_part()
+                    with bar.paused(), self._stopping.paused():
+                        batches.begin_part()
                     self._speed = self._speed_report()
                 self._profiler.before_step()
                 asked = time.monotonic()
@@ -293,9 +295,8 @@ class PhaseTrainer:
                     break
             self._count(self._train_step.drain())
             self._show(bar)
-        seconds = max(time.monotonic() - start, 1e-9)
         return epoch_result.EpochResult(
-            metrics.Means.of_sums(position.totals), bar.rate, waited / seconds
+            metrics.Means.of_sums(position.totals), bar.rate, waited / max(bar.seconds, 1e-9)
         )
 
     def _count(self, results: tuple[np.ndarray, ...] | None) -> None:
@@ -380,4 +381,5 @@ class PhaseTrainer:
             self._sizes,
             steps_done=self._steps_done,
             validation_images=len(self._data.validation),
+            limit=self._stopping.seconds_left,
         )

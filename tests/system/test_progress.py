@@ -39,6 +39,23 @@ def test_a_log_gets_one_line_per_minute(monkeypatch, capsys):
     )
 
 
+def test_the_time_left_ends_at_the_limit_and_pauses_count_for_nothing(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with progress.Progress("work", 300, "images", later=300, limit=150) as bar:
+        clock.now = 30.0
+        with bar.paused():
+            clock.now = 1000.0
+        clock.now += 40.0
+        bar.update(70)
+        assert (bar.seconds, bar.rate) == (70, 1)
+        clock.now += 100.0
+        bar.update(170)
+    assert [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        "1.0 images/s  1 min 20 s of 1 min 20 s left",
+        "1.0 images/s  0 s of 0 s left",
+    ]
+
+
 def test_a_terminal_gets_one_updating_line(monkeypatch):
     clock, terminal = Clock(monkeypatch), Terminal()
     with progress.Progress("work", 10, "images", initial=5, stream=terminal) as bar:

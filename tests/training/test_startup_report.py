@@ -1,5 +1,6 @@
 """The lines at a phase's start: speed, memory, whether phase 2 will fit."""
 
+import math
 import types
 
 import pytest
@@ -24,13 +25,14 @@ def clock(monkeypatch):
 def report(clock, capsys):
     """Runs steps of given durations, with 1000 s between epochs, and returns what is printed."""
 
-    def run(seconds, *, epochs, steps_per_epoch, steps_done=0):
+    def run(seconds, *, epochs, steps_per_epoch, steps_done=0, limit=math.inf):
         speed = startup_report.SpeedReport(
             phases.PHASE1,
             phases.Schedule(epochs, 10, 1e-3, steps_per_epoch),
             size_schedule.SizeSchedule(image_sizes.parse("299")[0], epochs * steps_per_epoch),
             steps_done=steps_done,
             validation_images=30,
+            limit=limit,
         )
         for number, duration in enumerate(seconds, start=steps_done + 1):
             clock[0] += duration
@@ -49,6 +51,8 @@ def test_the_speed_is_that_of_the_steps_after_compilation(report):
     assert " GB of " in lines[0]
     # 24 steps of 10, and 2 times 30 images of validation that cost a third each: 260 / 5 s.
     assert lines[0].endswith("about 52 s left")
+    (line,) = report([60, 1, 2, 3], epochs=2, steps_per_epoch=14, limit=40)  # --max_minutes
+    assert line.endswith("about 40 s left")
 
 
 def test_the_pause_between_epochs_is_not_timed(report):

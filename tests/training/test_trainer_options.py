@@ -19,7 +19,7 @@ from cnnrnn.evaluation import predictions
 from cnnrnn.export import loader
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, classifier, run_folder
-from cnnrnn.training import steps, stopping, trainer
+from cnnrnn.training import steps, stopping, trainer, training_batches
 from tests import (
     conftest,
     small_network,
@@ -321,6 +321,23 @@ def test_a_phase_out_of_time_is_saved_and_evaluated_and_resumes(trained, monkeyp
     for key in expected:
         if key.startswith(("model", "optimizer")):
             np.testing.assert_array_equal(continued[key], expected[key], err_msg=key)
+
+
+def test_the_time_of_features_is_not_that_of_the_phase(trained, monkeypatch):
+    config = trained.replace(run="timed", cnn_image_size="80:0.5,100:0.5", max_minutes=(1.0, 1.0))
+    clock = [0.0]
+    times = types.SimpleNamespace(monotonic=lambda: clock[0], process_time=lambda: clock[0])
+    monkeypatch.setattr(stopping, "time", times)
+    begin_part, begun = training_batches.TrainingBatches.begin_part, []
+
+    def computes_features(self):
+        clock[0] += 3600.0
+        begun.append(clock[0])
+        begin_part(self)
+
+    monkeypatch.setattr(training_batches.TrainingBatches, "begin_part", computes_features)
+    run(phases.PHASE1, config)
+    assert len(begun) == 2 and last_position(config) == (2, 0)
 
 
 def last_position(config, phase=phases.PHASE1):
