@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # isort: split
 import contextlib
+import fcntl
 import functools
 import gc
 import pathlib
@@ -259,21 +260,40 @@ def fast_runs(cache: pathlib.Path, *, optimized_graphs: bool = False):
         yield
 
 
+def _made_once(tmp_path_factory, name: str, make: Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """A folder that the first process that needs it fills, for all processes of pytest-xdist."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, made = root / name, root / f"{name}.made"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared_run(tmp_path_factory, one_replica) -> config.Config:
     """The settings of a run with phase 1, and its evaluation. Tests change copies of its folder."""
     from cnnrnn import phases
     from cnnrnn.commands import evaluate, train
 
-    root = tmp_path_factory.mktemp("shared_run")
-    helpers.write_classes(root / "images" / "train", 6, seed=1)
-    helpers.write_classes(root / "images" / "val", 3, seed=2)
-    settings = _small_config(root / "images", root / "runs")
-    with fast_runs(root / "cache"):
-        train.train((phases.PHASE1,), settings)
-        shutil.copytree(settings.run_dir, root / "evaluated" / settings.run.name)
-        evaluate.run((), settings.replace(runs_dir=str(root / "evaluated")))
-    return settings
+    def settings_in(root):
+        return _small_config(root / "images", root / "runs")
+
+    def make(root):
+        helpers.write_classes(root / "images" / "train", 6, seed=1)
+        helpers.write_classes(root / "images" / "val", 3, seed=2)
+        settings = settings_in(root)
+        with fast_runs(root / "cache"):
+            train.train((phases.PHASE1,), settings)
+            shutil.copytree(settings.run_dir, root / "evaluated" / settings.run.name)
+            evaluate.run((), settings.replace(runs_dir=str(root / "evaluated")))
+
+    return settings_in(_made_once(tmp_path_factory, "shared_run", make))
 
 
 @pytest.fixture
@@ -296,7 +316,7 @@ def shared_export(tmp_path_factory) -> pathlib.Path:
     """The folder of an export of the small network. Tests change copies of it."""
     from tests.export import small_export
 
-    return small_export.write(tmp_path_factory.mktemp("shared_export") / "export")
+    return _made_once(tmp_path_factory, "shared_export", small_export.write)
 
 
 @pytest.fixture(

@@ -108,6 +108,7 @@ def test_import_and_help(call, environment):
     assert "--epochs" in call("cnnrnn", "phase1", "--help")
 
 
+@pytest.mark.slow  # the tests above cover what is installed
 def test_the_recipe_runs_from_an_empty_folder(call, tmp_path):
     """The digits, so that their builder and its metadata come from the wheel."""
     flags = [

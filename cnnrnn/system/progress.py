@@ -48,7 +48,6 @@ class Progress:
         unit: plural noun of what is counted.
         initial: units finished before the start; they do not count towards the rate.
         later: units of later displays at the same rate, e.g. of the following epochs.
-        limit: seconds after which all this work is ended, finished or not.
         stream: where it is shown, by default standard output.
     """
 
@@ -59,12 +58,11 @@ class Progress:
         unit: str,
         initial: int = 0,
         later: int = 0,
-        limit: float = math.inf,
         stream: TextIO | None = None,
     ):
         self._stream = stream or sys.stdout
         self._label, self._total, self._unit, self._initial = label, total, unit, initial
-        self._later, self._limit = later, limit
+        self._later, self._limit = later, math.inf
         self._terminal = self._stream.isatty()
         self._start = time.monotonic()
         self._shown_at = self._start if not self._terminal else -math.inf
@@ -78,6 +76,10 @@ class Progress:
 
     def __exit__(self, *exception) -> None:
         self.clear()
+
+    def end_after(self, seconds: float) -> None:
+        """Sets after how many seconds all this work is ended, finished or not."""
+        self._limit = self.seconds + seconds
 
     @property
     def seconds(self) -> float:

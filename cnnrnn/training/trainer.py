@@ -271,8 +271,8 @@ class PhaseTrainer:
             "images",
             initial=position.step * schedule.batch_size,
             later=round(later * schedule.batch_size),
-            limit=self._stopping.seconds_left,
         ) as bar:
+            bar.end_after(self._stopping.seconds_left)
             while position.step + self._train_step.pending < schedule.steps_per_epoch:
                 if batches.begins_a_part:  # which may compute features
                     self._save()

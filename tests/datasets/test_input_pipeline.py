@@ -89,7 +89,7 @@ def test_repeated_evaluation_passes_over_every_example_again(data):
         np.testing.assert_array_equal(passes[0], passes[2])
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_the_shares_of_workers_are_the_batches(count, data):
     """Of training from any position, of evaluation with padding, and of numbered views."""
     augmented = dataclasses.replace(

@@ -41,7 +41,7 @@ def settings(images, small_network, two_replicas, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("phase", ["phase1", "phase2"])
+@pytest.mark.parametrize("phase", ["phase1", pytest.param("phase2", marks=pytest.mark.slow)])
 def test_training_steps(settings, phase):
     found = training_steps.measure(settings, phase)
     figures = found.figures

@@ -41,7 +41,8 @@ def test_a_log_gets_one_line_per_minute(monkeypatch, capsys):
 
 def test_the_time_left_ends_at_the_limit_and_pauses_count_for_nothing(monkeypatch, capsys):
     clock = Clock(monkeypatch)
-    with progress.Progress("work", 300, "images", later=300, limit=150) as bar:
+    with progress.Progress("work", 300, "images", later=300) as bar:
+        bar.end_after(150)
         clock.now = 30.0
         with bar.paused():
             clock.now = 1000.0

@@ -82,6 +82,7 @@ def test_there_is_no_suggestion_if_the_loss_never_falls(losses):
     assert rate_search.suggestion(search(losses)[0]) is None
 
 
+@pytest.mark.slow  # as in training
 def test_two_replicas_equal_one(one_replica, two_replicas, monkeypatch):
     monkeypatch.setattr(rate_search, "STEPS", 24)
     curves = []

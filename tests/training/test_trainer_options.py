@@ -158,6 +158,7 @@ def test_two_replicas_with_all_options_equal_one(options, whole_run, small_confi
         np.testing.assert_allclose(one, two, atol=2e-5)
 
 
+@pytest.mark.slow  # the default options are covered by tests of exports
 def test_an_export_with_all_options_equals_the_evaluated_network(
     whole_run, small_config, small_network, monkeypatch
 ):

@@ -25,7 +25,7 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.slow), 2])
 def strategy(request, one_replica, two_replicas):
     return {1: one_replica, 2: two_replicas}[request.param]
 
