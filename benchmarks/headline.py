@@ -5,9 +5,9 @@
 
 `add` copies what a run reached into results/tiny_imagenet_100/NAME; `--after` is the run that it
 started from, whose images and minutes count, too. Its figures on the 5,000 validation images come
-from `evaluate --test_dataset=tiny_imagenet_100`; each such evaluation is a line of looks.csv, and
-stays there. `--control_of` is a run with the same recipe that it is compared with, image by image.
-`table` writes README.md and curves.png there.
+from `evaluate --test_dataset=tiny_imagenet_100`; each such evaluation is a line of evaluations.csv,
+and stays there. `--control_of` is a run with the same recipe that it is compared with, image by
+image. `table` writes README.md and curves.png there.
 """
 
 import argparse

@@ -58,7 +58,7 @@ class Point:
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class Evaluation:
     """An evaluation on the validation split of the data set, which chooses nothing.
 
     Attributes:
@@ -111,7 +111,7 @@ def curve(folder: run_folder.RunFolder) -> Iterator[Point]:
             )
 
 
-def look(folder: run_folder.RunFolder, name: str) -> Look | None:
+def evaluation(folder: run_folder.RunFolder, name: str) -> Evaluation | None:
     """The evaluation of a run on the data set's validation split, if there is one."""
     path = folder.root / TEST_SET / "results.json"
     if not path.exists():
@@ -126,7 +126,7 @@ def look(folder: run_folder.RunFolder, name: str) -> Look | None:
             f"{figure_name}_low": low,
             f"{figure_name}_high": high,
         }
-    return Look(
+    return Evaluation(
         date=modified.strftime("%Y-%m-%dT%H:%M:%SZ"),
         run=name,
         phase=results["phase"],
@@ -204,15 +204,15 @@ def add(
         to / "record.json", record(folder, **{key: other or "" for key, other in others.items()})
     )
     write_rows(to / "curve.csv", Point, curve(folder))
-    looked = look(folder, name)
-    if looked is None:
+    found = evaluation(folder, name)
+    if found is None:
         return
     for file in ("results.json", PREDICTIONS, "report.html"):
         content = (folder.root / TEST_SET / file).read_text(encoding="utf-8")
         atomic_files.write_text(to / file, without_paths(content))
-    before = list(read_rows(results / "looks.csv", Look))
-    if looked not in before:
-        write_rows(results / "looks.csv", Look, [*before, looked])
+    before = list(read_rows(results / "evaluations.csv", Evaluation))
+    if found not in before:
+        write_rows(results / "evaluations.csv", Evaluation, [*before, found])
 
 
 def without_paths(text: str) -> str:

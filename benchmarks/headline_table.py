@@ -37,10 +37,10 @@ The differences are those of the run minus the control, in percentage points.
 _HEADING = """# Accuracy on tiny-imagenet-100
 
 Made by `python -m benchmarks.headline table`. Each line is an evaluation on the validation images
-of the data set, by date (looks.csv); 95 % intervals are in brackets. Image passes and processor
-hours include phase 1, the validations, and the runs that a run started from, but not the features
-of the CNN that phase 1 caches. A run may have been stopped before the last of its epochs. The
-authors of the original script report {authors:.2%} top-5.
+of the data set, by date (evaluations.csv); 95 % intervals are in brackets. Image passes and
+processor hours include phase 1, the validations, and the runs that a run started from, but not the
+features of the CNN that phase 1 caches. A run may have been stopped before the last of its epochs.
+The authors of the original script report {authors:.2%} top-5.
 
 | run | phase | epoch | image passes | processor hours | images | CNN input | top-1 | top-5 |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |
@@ -67,18 +67,22 @@ def totals(name: str, results: pathlib.Path) -> Points:
 
 def table(results: pathlib.Path = headline_record.RESULTS) -> None:
     """Writes README.md and curves.png into the results."""
-    looks = list(headline_record.read_rows(results / "looks.csv", headline_record.Look))
+    evaluations = list(
+        headline_record.read_rows(results / "evaluations.csv", headline_record.Evaluation)
+    )
     records = {
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(results.glob("*/record.json"))
     }
     runs = {name: totals(name, results) for name in records}
     started_from = {recorded["after"] for recorded in records.values()}
-    chart = _chart({name: runs[name] for name in runs if name not in started_from}, looks, runs)
+    chart = _chart(
+        {name: runs[name] for name in runs if name not in started_from}, evaluations, runs
+    )
     with atomic_files.replacing(results / "curves.png") as temporary:
         temporary.write_bytes(chart)
     lines = [*_HEADING.format(authors=AUTHORS_TOP5).splitlines()]
-    lines += [_line(look, _reached(look, runs)) for look in looks]
+    lines += [_line(evaluation, _reached(evaluation, runs)) for evaluation in evaluations]
     lines += _CURVES.splitlines()
     controls = [_control(name, records[name]["control_of"], results) for name in records]
     if any(controls):
@@ -128,28 +132,30 @@ def _control(name: str, control_of: str, results: pathlib.Path) -> str:
     )
 
 
-def _reached(look: headline_record.Look, runs: dict[str, Points]) -> headline_record.Point:
+def _reached(
+    evaluation: headline_record.Evaluation, runs: dict[str, Points]
+) -> headline_record.Point:
     """The validation in training of the weights that were evaluated."""
-    return runs[look.run][look.run, look.phase, look.epoch]
+    return runs[evaluation.run][evaluation.run, evaluation.phase, evaluation.epoch]
 
 
-def _line(look: headline_record.Look, point: headline_record.Point) -> str:
+def _line(evaluation: headline_record.Evaluation, point: headline_record.Point) -> str:
     return (
-        f"| {look.run} | {look.phase} | {look.epoch} | {point.images:,} "
-        f"| {point.cpu_minutes / 60:.1f} | {look.images:,} | {look.image_size} "
-        f"| {look.top1:.2%} [{look.top1_low:.2%}, {look.top1_high:.2%}] "
-        f"| {look.top5:.2%} [{look.top5_low:.2%}, {look.top5_high:.2%}] |"
+        f"| {evaluation.run} | {evaluation.phase} | {evaluation.epoch} | {point.images:,} "
+        f"| {point.cpu_minutes / 60:.1f} | {evaluation.images:,} | {evaluation.image_size} "
+        f"| {evaluation.top1:.2%} [{evaluation.top1_low:.2%}, {evaluation.top1_high:.2%}] "
+        f"| {evaluation.top5:.2%} [{evaluation.top5_low:.2%}, {evaluation.top5_high:.2%}] |"
     )
 
 
 def _chart(
-    drawn: dict[str, Points], looks: list[headline_record.Look], runs: dict[str, Points]
+    drawn: dict[str, Points], evaluations: list[headline_record.Evaluation], runs: dict[str, Points]
 ) -> bytes:
     """Draws top-5 over image passes and over processor hours, as a PNG.
 
     Args:
         drawn: the validations of each run that no other one started from.
-        looks: evaluations; each is drawn beside the run that it leads to.
+        evaluations: each is drawn beside the run that it leads to.
         runs: the validations of all runs.
     """
     chart = figure.Figure(figsize=(11, 4.5), layout="constrained")
@@ -171,13 +177,17 @@ def _chart(
                 alpha=0.15,
                 linewidth=0,
             )
-            own = [look for look in looks if (look.run, look.phase, look.epoch) in points]
+            own = [
+                evaluation
+                for evaluation in evaluations
+                if (evaluation.run, evaluation.phase, evaluation.epoch) in points
+            ]
             axes.errorbar(
-                [cost(_reached(look, runs)) for look in own],
-                [look.top5 for look in own],
+                [cost(_reached(evaluation, runs)) for evaluation in own],
+                [evaluation.top5 for evaluation in own],
                 [
-                    [look.top5 - look.top5_low for look in own],
-                    [look.top5_high - look.top5 for look in own],
+                    [evaluation.top5 - evaluation.top5_low for evaluation in own],
+                    [evaluation.top5_high - evaluation.top5 for evaluation in own],
                 ],
                 fmt="D",
                 color=line.get_color(),

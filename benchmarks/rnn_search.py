@@ -128,6 +128,7 @@ class Row:
         minus_cnn: top-1 minus that of the CNN alone, paired by image; NaN until it is computed.
         images_per_second: of training.
         flags: that differ from their default, without paths of the machine.
+        precision: of training; '' until it is read from the manifest.
     """
 
     fusion: str
@@ -148,6 +149,7 @@ class Row:
     minus_cnn: float = math.nan
     minus_cnn_low: float = math.nan
     minus_cnn_high: float = math.nan
+    precision: str = ""
 
 
 def search(
@@ -182,6 +184,7 @@ def search(
     for number, (trial, own) in enumerate(networks, start=1):
         print(f"\nnetwork {number} of {len(TRIALS)}: {trial.run}", flush=True)
         row = _row(trial, own, program)
+        manifests.append(run_folder.RunFolder(own.run_dir).manifest()[phases.PHASE1.name])
         difference = _minus_cnn(root, trial)
         rows.append(
             dataclasses.replace(
@@ -189,9 +192,9 @@ def search(
                 minus_cnn=difference.value,
                 minus_cnn_low=difference.low,
                 minus_cnn_high=difference.high,
+                precision=manifests[-1]["precision"],
             )
         )
-        manifests.append(run_folder.RunFolder(own.run_dir).manifest()[phases.PHASE1.name])
         different = manifest.mixed(manifests)
         if any(text.startswith(("dataset", "precision")) for text in different):
             raise errors.UsageError(
@@ -283,7 +286,7 @@ def _page(results: pathlib.Path) -> str:
         common = [flag for flag in given[0] if all(flag in others for others in given)]
         page += f"\n## {path.stem}\n\n{rows[0].images:,} held-out images; "
         page += f"{len(rows)} of {len(TRIALS)} networks so far; " * (len(rows) < len(TRIALS))
-        page += "all with\n"
+        page += f"all in {rows[0].precision}, with\n"
         page += f"\n    {shlex.join(common)}\n{_COLUMNS}"
         for row, own in zip(rows, given, strict=True):
             page += _line(row, [flag for flag in own if flag not in common])

