@@ -118,6 +118,9 @@ def _check_weights(export: loader.Export, folder: pathlib.Path) -> None:
         best = best_weights.latest(run_folder.RunFolder(folder.parent).best)
     except errors.UsageError:  # the export was copied without its run
         return
+    except errors.RunError as error:
+        logging.warning(f"whether the export has the run's best weights is not known: {error}")
+        return
     exported = export.metadata
     if exported.get("weights_sha256", best.sha256) != best.sha256:
         raise errors.UsageError(

@@ -53,9 +53,9 @@ class Examined:
 
     Attributes:
         class_names: by label.
-        train: the training images.
-        validation: the validation images, of --test_dataset rather its test images; None if the
-            data set has none with labels, or with --fold.
+        train: the training images; of --test_dataset those that are scored.
+        validation: the validation images; None if the data set has none with labels, with --fold,
+            and of --test_dataset.
     """
 
     class_names: tuple[str, ...]
@@ -85,18 +85,23 @@ def examine(
     builder = tfds_builders.build(config, on_problem, is_test)
     image, label = tfds_builders.image_and_label(builder, name)
     others = tfds_builders.validation_names(builder, name, is_test)
+    if is_test:
+        # The test split of many TFDS data sets has no labels.
+        for scored in others:
+            test = _examine_split(config, builder, scored, image, label)
+            if test:
+                break
+        if config.data.is_built:
+            logging.info(f"{name}: its split {scored!r} is evaluated")
+        return Examined(tuple(builder.info.features[label].names), test, None)
     train = _examine_split(config, builder, "train", image, label)
-    if others and config.data.fold and not is_test:
+    if others and config.data.fold:
         logging.info("note: --fold is given, so the validation split of the data set is not used")
         others = []
-    scored, validation = "train", None
-    for other in others:
-        # The test split of many TFDS data sets has no labels.
-        if found := _examine_split(config, builder, other, image, label):
-            scored, validation = other, found
-            break
-    if is_test and config.data.is_built:
-        logging.info(f"{name}: its split {scored!r} is evaluated")
+    validation = None
+    if others:
+        # Without labels, a part of the training images is held out.
+        validation = _examine_split(config, builder, others[0], image, label) or None
     return Examined(tuple(builder.info.features[label].names), train, validation)
 
 
@@ -196,8 +201,6 @@ def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
         config = config.replace(class_separator="")  # of the run's folders
     try:
         examined = examine(config, is_test=True)
-        if examined.validation is not None:
-            examined = dataclasses.replace(examined, train=examined.validation, validation=None)
         _report_bad_images(config, examined)
         test = _without_bad_images(config, examined.train, "test")
     except errors.UsageError as error:

@@ -11,7 +11,6 @@ import collections
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -25,8 +24,8 @@ from cnnrnn.datasets import class_folders
 from cnnrnn.system import text as text_lib
 
 TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("val", "valid", "validation", "test")
-_TEST_NAMES = ("test", *VALIDATION_NAMES[:-1])  # of --test_dataset
+VALIDATION_NAMES = ("val", "valid", "validation")
+TEST_NAMES = ("test", "testing")  # they validate where no other folder does
 _SHOWN = 5  # folders in a message
 
 OnProblem = class_folders.OnProblem
@@ -104,11 +103,12 @@ def build(
         on_problem: called with each problem of one class or one folder, which is then skipped. By
             default the first is raised.
         separator: see `class_folders.read`.
-        is_test: whether these are images of --test_dataset, which may be of one class, and whose
-            folder test/ comes before val/.
+        is_test: whether these are images of --test_dataset. They may be of one class, and beside
+            train/ only those of test/ are listed, or else of val/.
 
     Returns:
-        A builder with the split 'train' and, if a folder has one, 'validation'.
+        A builder with the split 'train' and, if a folder has one and `is_test` is False,
+        'validation'.
 
     Raises:
         UsageError: no such folder, no class folders, an empty class, a single class, or a class in
@@ -116,8 +116,7 @@ def build(
     """
     on_problem = on_problem or raise_problem
     _check_folders(roots)
-    validation_names = _TEST_NAMES if is_test else VALIDATION_NAMES
-    folders = [_read(root, separator, on_problem, validation_names) for root in roots]
+    folders = [_read(root, separator, on_problem, is_test) for root in roots]
     train = class_folders.merged([folder.train for folder in folders])
     if len(train) < (1 if is_test else 2):
         only = f" (only {text_lib.printable(next(iter(train)))!r})" if train else ""
@@ -162,28 +161,29 @@ def _check_folders(roots: Sequence[pathlib.Path]) -> None:
         raise errors.UsageError("--dataset names the same folder twice: give each folder once.")
 
 
-def _read(
-    root: pathlib.Path, separator: str, on_problem: OnProblem, validation_names: tuple[str, ...]
-) -> _Folder:
+def _read(root: pathlib.Path, separator: str, on_problem: OnProblem, is_test: bool) -> _Folder:
     """Lists the images of one folder."""
     shown = text_lib.printable(str(root))
     if original_layout.is_original_layout(root):
         logging.info(f"{shown}: the original tiny-imagenet layout")
         layout = original_layout.read(root)
-        return _Folder(
-            shown,
-            _by_wnid(layout.wnids, layout.train),
-            _by_wnid(layout.wnids, layout.validation),
-            dict(zip(layout.wnids, layout.class_names, strict=True)),
-        )
-    train_dir = _first_split(root, TRAIN_NAMES)
-    validation_dir = _first_split(root, validation_names) if train_dir else None
+        names = dict(zip(layout.wnids, layout.class_names, strict=True))
+        validation = _by_wnid(layout.wnids, layout.validation)
+        if is_test:
+            return _Folder(shown, validation, None, names)
+        return _Folder(shown, _by_wnid(layout.wnids, layout.train), validation, names)
+    train_dir, validation_dir = _first_split(root, TRAIN_NAMES), None
+    if train_dir is not None and is_test:
+        train_dir = _first_split(root, (*TEST_NAMES, *VALIDATION_NAMES)) or train_dir
+    elif train_dir is not None:
+        validation_dir = _first_split(root, (*VALIDATION_NAMES, *TEST_NAMES))
+    split_names = (*VALIDATION_NAMES, *TEST_NAMES)
     others = [
         entry.name
         for entry in class_folders.subfolders(root)
         if train_dir
         and pathlib.Path(entry.path) not in (train_dir, validation_dir)
-        and (entry.name.lower() not in VALIDATION_NAMES or class_folders.subfolders(entry.path))
+        and (entry.name.lower() not in split_names or class_folders.subfolders(entry.path))
     ]  # without class folders, one that is named like a split is reported already
     if others:
         names = text_lib.printable(", ".join(others[:_SHOWN]))
@@ -201,8 +201,9 @@ def _read(
         logging.info(f"{shown}: one folder per class")
     else:
         validation = f"{validation_dir.name}/" if validation_dir else "no validation folder"
-        logging.info(f"{shown}: class folders under {train_dir.name}/ and {validation}")
-    train = class_folders.read(train_dir or root, separator, on_problem)
+        beside = "" if is_test else f" and {validation}"
+        logging.info(f"{shown}: class folders under {train_dir.name}/{beside}")
+    train = class_folders.read(train_dir or root, separator, on_problem, may_be_empty=is_test)
     validation = None
     if validation_dir is not None:
         validation = class_folders.read(validation_dir, separator, on_problem, may_be_empty=True)
@@ -240,15 +241,19 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | N
 def _check_not_splits(root: pathlib.Path) -> None:
     """Raises UsageError if class folders are named like a training and another split."""
     folders = [entry.name for entry in class_folders.subfolders(root)]
-    tests = (*VALIDATION_NAMES, "testing")
-    words = {word for name in folders for word in re.split(r"[\W\d_]+", name.lower())}
-    if words.intersection(TRAIN_NAMES) and words.intersection(tests):
+    if _without(TRAIN_NAMES, folders) & _without((*VALIDATION_NAMES, *TEST_NAMES), folders):
         names = text_lib.printable(", ".join(folders[:_SHOWN]))
         raise errors.UsageError(
             f"{text_lib.printable(str(root))} holds the folders {names}, which are named like "
             "splits, but are not train/CLASS/* and val/CLASS/*: name them train and val, and put "
             "the images of each class into a folder in them. If they are classes, rename them."
         )
+
+
+def _without(words: Sequence[str], names: Sequence[str]) -> set[str]:
+    """What is left of names that contain one of the words: of train_images, _images."""
+    lower = [name.lower() for name in names]
+    return {name.replace(word, "", 1) for name in lower for word in words if word in name}
 
 
 def printable_and_distinct(names: Sequence[str]) -> list[str]:

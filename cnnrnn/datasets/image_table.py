@@ -30,7 +30,7 @@ _SPLITS = {
     "": _TRAIN,
     **dict.fromkeys(image_folder.TRAIN_NAMES, _TRAIN),
     **dict.fromkeys(image_folder.VALIDATION_NAMES, _VALIDATION),
-    "test": _TEST,
+    **dict.fromkeys(image_folder.TEST_NAMES, _TEST),
 }
 
 

@@ -8,6 +8,7 @@ import requests
 import tensorflow_datasets as tfds
 from absl import logging
 from google.protobuf import json_format
+from tensorflow_datasets.core import dataset_info
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
@@ -52,8 +53,12 @@ def build(
             builder = tiny_imagenet_100_dataset_builder.Builder(archive=archive, **storage)
         else:
             builder = tfds.builder(name.removeprefix("tfds:"), **storage)
-    except (json_format.ParseError, UnicodeDecodeError) as error:
-        folder = data_dir / name.removeprefix("tfds:")
+    except (
+        json_format.ParseError,
+        UnicodeDecodeError,
+        dataset_info.DatasetInfoFileError,
+    ) as error:
+        folder = data_dir / name.removeprefix("tfds:").partition(":")[0]  # NAME or NAME:VERSION
         raise example_source.damaged(folder, error) from error
     except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
         if "File format is already set" in str(error):
@@ -172,7 +177,7 @@ def image_and_label(builder: Builder, name: str) -> tuple[str, str]:
 
 
 def validation_names(builder: Builder, name: str, is_test: bool) -> list[str]:
-    """The validation split, if there is one; of --test_dataset, all splits that may be scored.
+    """The validation split, if there is one; of --test_dataset, what may be scored, in order.
 
     Raises:
         UsageError: there is no split 'train'.
@@ -186,5 +191,5 @@ def validation_names(builder: Builder, name: str, is_test: bool) -> list[str]:
             f"--dataset={name} has no split 'train'. Its splits are {', '.join(splits)}."
         )
     if is_test:
-        return [split for split in _TEST_SPLITS if split in splits]
+        return [split for split in (*_TEST_SPLITS, "train") if split in splits]
     return [split for split in _VALIDATION_SPLITS if split in splits][:1]

@@ -310,7 +310,7 @@ def finished_epochs(directory: pathlib.Path) -> int | None:
         return None
     try:
         return int(tf.train.load_variable(str(folders[-1] / _PREFIX), _EPOCH))
-    except (ValueError, tf.errors.OpError) as error:
+    except (IndexError, ValueError, tf.errors.OpError) as error:
         raise errors.RunError(
             f"the checkpoint {folders[-1]} is damaged ({text_lib.first_line(error)}): resume the "
             "training first, which continues from the one before it."

@@ -36,15 +36,20 @@ def file_digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
 def writing(folder: pathlib.Path, metadata: dict[str, Any]) -> Iterator[pathlib.Path]:
     """Yields a temporary folder that becomes `folder` when the block succeeds.
 
-    If the block raises, `folder` stays as it was. A process that is killed leaves either the old
-    folder or the new one; `clean_up` restores its name where that is necessary.
+    The caller must hold the run's lock. If the block raises, `folder` stays as it was. A process
+    that is killed leaves either the old folder or the new one; `clean_up` restores its name where
+    that is necessary.
 
     Args:
         folder: replaced if it exists. Of a symbolic link, the folder that it points to.
         metadata: JSON, stored with the checksums.
     """
-    folder = folder.resolve()
+    is_link, folder = folder.is_symlink(), folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if is_link:  # `clean_up` does not know where it points to
+        for path in folder.parent.glob(f"{atomic_files.TEMPORARY}*"):
+            if path.name.removeprefix(atomic_files.TEMPORARY).partition("-")[2] == folder.name:
+                shutil.rmtree(path, ignore_errors=True)
     temporary = folder.with_name(f"{atomic_files.temporary_prefix()}{folder.name}")
     replaced = folder.with_name(f"{_REPLACED}{folder.name}")
     _finish_replacing(replaced)

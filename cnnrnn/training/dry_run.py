@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 
@@ -27,8 +28,16 @@ from cnnrnn.training import (
 )
 
 _TIMED_STEPS = 2  # after the first, in which TensorFlow compiles
-_AHEAD = 4  # at most so many batches have been read when they are asked for
 _TIMED_BATCHES = 4
+
+
+def _batches_ahead(batch_size: int) -> int:
+    """How many batches the input pipeline may have read ahead when one is asked for.
+
+    Two wait in it, one is being put together from the images that are decoded in parallel, and a
+    distributed iterator reads about three more.
+    """
+    return 7 + os.cpu_count() // batch_size
 
 
 def measure(
@@ -180,13 +189,15 @@ class _DryRun:
         )
         iterator = input_pipeline.distribute(batches, self.strategy)
 
+        ahead = _batches_ahead(batch_size)
+
         def next_batch() -> steps.Batch:
             try:
                 return next(iterator)
             except tf.errors.ResourceExhaustedError:
                 raise
             except tf.errors.OpError as error:
-                count = (1 + _TIMED_STEPS + _AHEAD + _TIMED_BATCHES) * batch_size
+                count = (1 + _TIMED_STEPS + ahead + _TIMED_BATCHES) * batch_size
                 indices = samples.order.indices_at(0, count)
                 raise input_pipeline.decoding_error(train, indices, error) from error
 
@@ -195,7 +206,7 @@ class _DryRun:
         for _ in range(_TIMED_STEPS):
             pipelined.read(step(next_batch()))
         step_seconds = (time.monotonic() - start) / _TIMED_STEPS
-        for _ in range(_AHEAD):
+        for _ in range(ahead):
             next_batch()
         start = time.monotonic()
         for _ in range(_TIMED_BATCHES):

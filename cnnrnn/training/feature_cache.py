@@ -81,7 +81,10 @@ class Features:
 
     def _gather(self, indices: np.ndarray) -> np.ndarray:
         size = feature_rows.CHUNK_SIZE
-        return np.stack([self._opened(self._chunks[i // size])[i % size] for i in indices])
+        features = np.empty((len(indices), self._width), np.float32)
+        for row, i in zip(features, indices, strict=True):
+            row[:] = self._opened(self._chunks[i // size])[i % size]  # a view would keep the file
+        return features
 
 
 @dataclasses.dataclass(frozen=True)

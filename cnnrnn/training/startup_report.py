@@ -89,7 +89,7 @@ class SpeedReport:
     ):
         self._phase, self._schedule, self._sizes = phase, schedule, sizes
         self._steps_done, self._validation_images = steps_done, validation_images
-        self._limit = limit
+        self._end = time.monotonic() + limit
         self._timed = -1  # steps since `_since`; -1: the clock has not been started
         self._since = 0.0
         self._gpu_memory = gpu_memory.total()  # asks another program: before the first step
@@ -117,7 +117,8 @@ class SpeedReport:
         steps_left = self._sizes.cost(done, schedule.epochs * schedule.steps_per_epoch, done)
         epochs_left = schedule.epochs - (self._steps_done - 1) // schedule.steps_per_epoch
         validation = epochs_left * self._validation_images * _VALIDATION_COST
-        left = min((steps_left * schedule.batch_size + validation) / rate, self._limit)
+        left = (steps_left * schedule.batch_size + validation) / rate
+        left = min(left, max(self._end - time.monotonic(), 0.0))
         return (
             f"{self._phase.name}: {rate:.1f} images/s, {self._peak_memory()}, "
             f"about {progress.duration(left)} left"

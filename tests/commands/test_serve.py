@@ -217,7 +217,7 @@ def test_what_the_export_cannot_do_is_refused(shared_export, never_serving, flag
 
 
 def test_an_export_of_earlier_weights_is_served_only_by_its_own_name(
-    shared_export, trained, never_serving, monkeypatch
+    shared_export, trained, never_serving, monkeypatch, capsys
 ):
     folder = shutil.copytree(shared_export, trained.run_dir / "export")
     manifest = checksummed.read_json(folder / "seal.json")
@@ -233,6 +233,9 @@ def test_an_export_of_earlier_weights_is_served_only_by_its_own_name(
     notes["weights_sha256"] = best.sha256
     checksummed.write_json(folder / "seal.json", manifest | {"notes": manifest["notes"] | notes})
     serve._load(trained)
+    (trained.run_dir / "best" / "phase1.json").write_text("damaged")
+    serve._load(trained)
+    assert "has the run's best weights is not known: " in capsys.readouterr().out
     shutil.rmtree(trained.run_dir / "best")  # the export was copied without the run
     serve._load(trained)
 

@@ -316,6 +316,17 @@ def test_the_runs_own_folder_as_test_set_says_what_is_scored(images, capsys):
     assert "0 among the validation images, by which" in capsys.readouterr().out
 
 
+def test_the_training_images_of_a_test_set_do_not_matter(images, tmp_path):
+    trained = load(images)
+    other = tmp_path / "other"
+    shutil.copytree(images / "val", other / "test")
+    (other / "train" / "empty").mkdir(parents=True)
+    shutil.copytree(images / "train" / "white", other / "train" / "white")
+    next((other / "train" / "white").iterdir()).write_bytes(b"no image")
+    config = config_lib.Config.of(dataset=str(images), test_dataset=str(other))
+    assert len(dataset_lib.load_test(config, trained).validation) == 9
+
+
 def table_of(path, folder, splits):
     """A list of the images of a folder; the classes' splits follow in turn."""
     images = sorted(folder.rglob("*.png"))

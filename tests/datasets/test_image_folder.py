@@ -75,6 +75,8 @@ def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsy
         ("Train", "VAL", "other"),
         ("training_set/cats", "test_set/cats"),
         ("seg_train/cats", "seg_test/cats", "seg_pred"),
+        ("trainset/cats", "testset/cats"),
+        ("trainA", "trainB", "testA", "testB"),
     ],
 )
 def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path, folders):
@@ -84,6 +86,26 @@ def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path, folders):
         (tmp_path / folder / "1.png").write_bytes(b"")
     with pytest.raises(errors.UsageError, match="named like splits.*: name them train and val"):
         image_folder.build([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("bullet_train", "test_tube"), ("train", "bus", "crash_test_dummy")],
+)
+def test_classes_whose_names_contain_those_of_splits_are_classes(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(b"")
+    builder = image_folder.build([tmp_path])
+    assert builder.info.features["label"].names == sorted(names)
+
+
+def test_testing_beside_training_is_a_split(images, capsys):
+    (images / "train").rename(images / "Training")
+    (images / "val").rename(images / "Testing")
+    assert len(image_folder.build([images]).examples("validation")) == 9
+    assert "class folders under Training/ and Testing/" in capsys.readouterr().out
+    assert len(image_folder.build([images], is_test=True).examples("train")) == 9
 
 
 def test_a_validation_class_that_differs_in_letter_case_is_noted(images, capsys):
@@ -96,8 +118,9 @@ def test_a_validation_class_that_differs_in_letter_case_is_noted(images, capsys)
 def test_of_test_images_the_test_folder_comes_first(images, capsys):
     helpers.write_classes(images / "test", 2, seed=3)
     builder = image_folder.build([images], is_test=True)
-    assert len(builder.examples("validation")) == 6
-    assert "class folders under train/ and test/" in capsys.readouterr().out
+    assert len(builder.examples("train")) == 6
+    output = capsys.readouterr().out
+    assert "class folders under test/\n" in output and "are ignored: train, val" in output
     assert len(image_folder.build([images]).examples("validation")) == 9
 
 

@@ -97,6 +97,8 @@ def test_a_damaged_data_set_is_named(tmp_path, name, damage):
         path.write_bytes(damage(content))
     with pytest.raises(errors.RunError, match=f"{tmp_path}/plain_shapes.* is damaged .*: remove"):
         load("tfds:plain_shapes", data_dir=str(tmp_path))
+    with pytest.raises(errors.RunError, match=f"{tmp_path}/plain_shapes(/1.0.0)? is damaged"):
+        load("tfds:plain_shapes:1.0.0", data_dir=str(tmp_path))
 
 
 def test_a_folder_named_like_a_built_in_data_set_is_noted(tmp_path, monkeypatch, capsys):

@@ -150,6 +150,15 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_previous_one_restored(
     assert names(tmp_path) == ["00000002", "00000003", "damaged-00000002"]
 
 
+def test_the_epochs_of_a_truncated_checkpoint_are_not_known(tmp_path):
+    Saved(tmp_path).save_epochs(2)
+    assert checkpoints.finished_epochs(tmp_path) == 2
+    (path,) = (tmp_path / "00000002").glob("variables.data*")
+    path.write_bytes(b"")
+    with pytest.raises(errors.RunError, match="00000002 is damaged .*: resume the training first"):
+        checkpoints.finished_epochs(tmp_path)
+
+
 def test_damaged_checkpoints_of_one_number_are_all_kept(tmp_path):
     saved = Saved(tmp_path).save_epochs(1)
     for _ in range(3):

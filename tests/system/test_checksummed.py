@@ -117,10 +117,14 @@ def test_the_target_of_a_symbolic_link_is_replaced(tmp_path, exists):
     link.symlink_to(tmp_path / "disk" / "target")
     if exists:
         write(tmp_path / "disk" / "target", "old")
+    for name in ("target", "other-target"):
+        (tmp_path / "disk" / f".partial-1-{name}").mkdir()  # of a killed process
     for text in ("new", "newer"):
         write(link, text)
         assert link.is_symlink() and read(link) == text
-    assert names(tmp_path) == ["disk", "folder"] and names(tmp_path / "disk") == ["target"]
+    assert names(tmp_path) == ["disk", "folder"] and names(tmp_path / "disk") == [
+        ".partial-1-other-target", "target"
+    ]  # fmt: skip
 
 
 def test_clean_up_removes_temporary_files_and_folders_only(tmp_path):
