@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from matplotlib import figure
@@ -104,18 +105,35 @@ def table(results: pathlib.Path = headline_record.RESULTS) -> None:
     atomic_files.write_text(results / "README.md", "\n".join(lines))
 
 
+def _recipe(folder: pathlib.Path) -> dict[str, Any]:
+    """What a run and its control must have in common."""
+    evaluated, recorded = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("results.json", "record.json")
+    )
+    found = {key: evaluated[key] for key in _ALIKE}
+    for phase, described in recorded["phases"].items():
+        flags = described["flags"]
+        # At a constant rate, how many epochs were planned does not matter to the one compared.
+        is_constant = not any(flag.startswith("--schedule=") for flag in flags)
+        free = ("--run=", "--fusion=", *(["--epochs="] if is_constant else []))
+        found[phase] = {
+            "images": described["dataset"]["fingerprint"],
+            "precision": described["precision"],
+            "flags": [flag for flag in flags if not flag.startswith(free)],
+        }
+    return found
+
+
 def _control(name: str, control_of: str, results: pathlib.Path) -> str:
     """A line of the table of controls; '' for a run that is none, or has not been evaluated.
 
     Raises:
-        ValueError: the evaluations of run and control are not comparable.
+        ValueError: run and control were not trained by one recipe, or not evaluated alike.
     """
     if not control_of or not (results / name / headline_record.PREDICTIONS).exists():
         return ""
-    made = []
-    for each in (control_of, name):
-        found = json.loads((results / each / "results.json").read_text(encoding="utf-8"))
-        made.append({key: found[key] for key in _ALIKE})
+    made = [_recipe(results / each) for each in (control_of, name)]
     if made[0] != made[1]:
         raise ValueError(f"{name} is no control of {control_of}: {made[1]} instead of {made[0]}.")
     run, control = (

@@ -56,8 +56,9 @@ _HEADING = """# Does the RNN earn its place?
 Made by `python -m benchmarks.rnn_search`. Phase 1 of each network, scored on training images that
 were held out; 95 % intervals are in brackets. These images chose the epoch of each network, too,
 and many networks are compared on few images, so the highest figure is optimistic. `cnn` and `gain`
-have no RNN. Minus `cnn`: the difference in top-1 from the CNN alone, in points, paired by image
-(Agresti and Min 2005); each network was trained once.
+have no RNN. A `pretrained` RNN was trained before on the same images, for as many epochs, so these
+networks have had more training than the others. Minus `cnn`: the difference in top-1 from the CNN
+alone, in points, paired by image (Agresti and Min 2005); each network was trained once.
 
 RNN output: its mean absolute value, and its standard deviation across images. Where that is near 0,
 the output does not depend on the image. Lost: points of top-1, if the RNN's outputs are permuted

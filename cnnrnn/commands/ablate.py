@@ -5,6 +5,7 @@ the RNN. All see the same images in the same order, by the same flags, with each
 that is complete is not repeated, and one that was interrupted resumes.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -76,6 +77,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         trainings=trained,
         notes=tuple(notes),
     )
+    if improving := ablation_report.still_improving(comparison):
+        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, improving))
     ablation_report.write(root, comparison)
     print(
         f"\n{ablation_report.table(comparison)}\n\n{ablation_report.verdict(comparison)}\n"
@@ -168,6 +171,7 @@ def _trained(
         parameters=result["parameters"],
         images_per_second=result["images_per_second"] or math.nan,
         curve=[(step, value) for tag, step, value in points if tag == "top1"],
+        best_is_last=result["epoch"] == config.training.epochs[phase.index],
     )
 
 

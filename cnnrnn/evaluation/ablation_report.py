@@ -16,6 +16,7 @@ from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files
 
 NAMES = {"cnn": "CNN alone", "gain": "CNN x constant gain", "rnn": "RNN alone"}
+_WITH_GAIN = ("product", "gated")  # values of --fusion with which a constant RNN is a gain
 _METRICS = ("top1", "top5")
 _COLORS = ("#3b6fb6", "#b4690e", "#1a7f37", "#8250df")
 
@@ -30,6 +31,7 @@ class Training:
         parameters: trained in the last phase.
         images_per_second: of the fastest epoch of the last phase; NaN if unknown.
         curve: (step, validation top-1) of the last phase.
+        best_is_last: whether the last epoch was the best.
     """
 
     top1: np.ndarray
@@ -37,6 +39,7 @@ class Training:
     parameters: int
     images_per_second: float
     curve: list[tuple[int, float]]
+    best_is_last: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,21 @@ class Comparison:
         }
 
 
+def still_improving(comparison: Comparison) -> str:
+    """Names the networks of which the last epoch was the best; '' if there are none."""
+    found = []
+    for fusion, trainings in comparison.trainings.items():
+        count = sum(training.best_is_last for training in trainings)
+        if count:
+            found.append(f"{comparison.name(fusion)} with {count} of {len(trainings)} seeds")
+    if not found:
+        return ""
+    return (
+        f"The last epoch was the best of {'; '.join(found)}: with more --epochs the differences "
+        "may be others."
+    )
+
+
 def verdict(comparison: Comparison) -> str:
     """One sentence: whether the network is better with its RNN than without."""
     found = {
@@ -100,8 +118,11 @@ def verdict(comparison: Comparison) -> str:
         for control, each in found.items()
     )
     one_seed = comparison.seeds == 1
+    # Joined in other ways, a constant RNN is no gain but an offset, which the dense layer has.
+    decisive = list(found) if comparison.whole in _WITH_GAIN else ["cnn"]
+    signs = [_sign(found[control]) for control in decisive]
     return (
-        f"{_claim(list(map(_sign, found.values())), one_seed)}: on {comparison.data}, after "
+        f"{_claim(signs, one_seed)}: on {comparison.data}, after "
         f"{comparison.trained_phases}, with {comparison.seeds} seed{'' if one_seed else 's'}, the "
         f"difference in top-1 of the whole network is {differences}, in percentage points (95% "
         f"intervals over images{'' if one_seed else ' and seeds'}, for {len(comparison.controls)} "
@@ -125,9 +146,15 @@ def _claim(signs: list[int], one_seed: bool) -> str:
     if set(signs) == {-1}:
         return "The RNN does harm"
     if signs[0] > 0:
-        return "Better than the CNN alone, but a constant in place of the RNN gives as much"
+        return (
+            "Better than the CNN alone, but not measurably better than with a constant in place of "
+            "the RNN"
+        )
     if signs[0] < 0:
-        return "Worse than the CNN alone, but a constant in place of the RNN does as much harm"
+        return (
+            "Worse than the CNN alone, but not measurably worse than with a constant in place of "
+            "the RNN"
+        )
     return "No benefit of the RNN over the CNN alone is measurable"
 
 
@@ -150,7 +177,7 @@ def rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
         for metric in _METRICS:
             row[metric] = float(comparison.hits(fusion, metric).mean())
             found = comparison.differences.get((fusion, metric))
-            ends = ("", "", "") if found is None else dataclasses.astuple(found.interval)
+            ends = (None, None, None) if found is None else dataclasses.astuple(found.interval)
             columns = (f"{metric}_difference{end}" for end in ("", "_low", "_high"))
             row |= zip(columns, ends, strict=True)
         yield row

@@ -60,6 +60,11 @@ class Ablation:
         """Whether the interval of either drop lies above 0."""
         return self.top1_drop.low > 0 or self.top5_drop.low > 0
 
+    @property
+    def is_gain(self) -> bool:
+        """Whether the interval of either drop lies below 0."""
+        return self.top1_drop.high < 0 or self.top5_drop.high < 0
+
 
 def statistics(outputs: np.ndarray) -> OutputStatistics:
     """Computes the statistics of outputs (N, 2048)."""

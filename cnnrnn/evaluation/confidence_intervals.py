@@ -68,7 +68,7 @@ def paired_difference(differences: np.ndarray) -> Interval:
     center = float(np.sum(differences, dtype=np.float64)) / count
     squares = float(np.sum(np.square(differences, dtype=np.float64))) + 1
     half_width = _Z * math.sqrt((squares / count - center**2) / count)
-    return Interval(value, center - half_width, center + half_width)
+    return Interval(value, max(center - half_width, -1.0), min(center + half_width, 1.0))
 
 
 def mean(values: np.ndarray) -> Interval:

@@ -108,6 +108,8 @@ def _branch_verdict(
         claim = f"{images} images are too few to tell whether the network uses its {name} branch"
     elif permuted.is_significant:
         claim = f"The network uses its {name} branch"
+    elif permuted.is_gain:
+        claim = f"The network depends on its {name} branch, whose outputs lower its accuracy"
     else:
         claim = f"No use of the {name} branch is measurable on {images:,} images"
     variation = outputs.std / max(outputs.mean_abs, 1e-12)

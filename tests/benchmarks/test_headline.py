@@ -73,10 +73,17 @@ def test_a_run_is_compared_with_its_control_image_by_image(looked_at, tmp_path):
     found = re.search(r"\| first \| control \| phase1, \d \| 9 \| (\S+) \[.*\| (\S+) \[", page)
     top1, top5 = map(float, found.groups())
     assert top1 == pytest.approx(100 / 9 if was_right else -100 / 9, abs=0.005) and top5 == 0
-    other = json.loads((results / "control" / "results.json").read_text()) | {"epoch": 9}
-    (results / "control" / "results.json").write_text(json.dumps(other))
-    with pytest.raises(ValueError, match="control is no control of first"):
-        headline_table.table(results)
+    for name, old, new in (
+        ("results.json", '"epoch": ', '"epoch": 1'),
+        ("record.json", '"--xception_weights=none"', '"--label_smoothing=0.1"'),
+    ):
+        path = results / "control" / name
+        content = path.read_text()
+        assert old in content
+        path.write_text(content.replace(old, new))
+        with pytest.raises(ValueError, match="control is no control of first"):
+            headline_table.table(results)
+        path.write_text(content)
     with pytest.raises(ValueError, match="--after=nobody: .* has no such results"):
         headline_record.add(looked_at.run_dir, "first", "nobody", results=results)
 

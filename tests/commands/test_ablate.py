@@ -42,9 +42,9 @@ def comparison(whole, cnn, gain=None, images=400):
     "whole, cnn, gain, claim",
     [
         ([0.9, 0.9], [0.5, 0.5], None, "The RNN helps: "),
-        ([0.9, 0.9], [0.5, 0.5], [0.9, 0.89], "Better than the CNN alone, but a constant"),
+        ([0.9, 0.9], [0.5, 0.5], [0.9, 0.89], "Better than the CNN alone, but not"),
         ([0.5, 0.5], [0.9, 0.9], None, "The RNN does harm: "),
-        ([0.5, 0.5], [0.9, 0.9], [0.5, 0.49], "Worse than the CNN alone, but a constant"),
+        ([0.5, 0.5], [0.9, 0.9], [0.5, 0.49], "Worse than the CNN alone, but not"),
         ([0.75, 0.74], [0.74, 0.75], None, "No benefit of the RNN is measurable: "),
         ([0.9, 0.9], [0.9, 0.89], [0.5, 0.5], "No benefit of the RNN over the CNN alone"),
         ([0.9], [0.5], None, "The networks differ, but one seed does not show"),
@@ -58,6 +58,24 @@ def test_the_verdict(whole, cnn, gain, claim):
     assert ") against the CNN alone, and " in found
 
 
+def test_in_a_sum_a_constant_is_no_gain_and_does_not_matter_for_the_verdict():
+    product = comparison([0.9, 0.9], [0.5, 0.5], [0.9, 0.89])
+    trainings = {"sum": product.trainings["product"]} | {
+        control: product.trainings[control] for control in product.controls
+    }
+    found = ablation_report.verdict(dataclasses.replace(product, trainings=trainings))
+    assert found.startswith("The RNN helps: ") and "against the CNN x constant gain" in found
+
+
+def test_networks_that_were_still_improving_are_named():
+    found = comparison([0.9, 0.9], [0.5, 0.5])
+    assert ablation_report.still_improving(found) == ""
+    improving = dataclasses.replace(found.trainings["cnn"][0], best_is_last=True)
+    found.trainings["cnn"][0] = improving
+    note = ablation_report.still_improving(found)
+    assert note.startswith("The last epoch was the best of CNN alone with 1 of 2 seeds: with more")
+
+
 def test_the_table_has_each_network_and_its_difference():
     lines = ablation_report.table(comparison([0.9, 0.9], [0.5, 0.5])).splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == [
@@ -67,7 +85,7 @@ def test_the_table_has_each_network_and_its_difference():
 
 
 def test_the_page_renders(browser, tmp_path):
-    ablation_report.write(tmp_path, comparison([0.9, 0.88], [0.5, 0.52]))
+    ablation_report.write(tmp_path, comparison([0.9, 0.9], [0.5, 0.5]))
     browser.get((tmp_path / "ablation.html").as_uri())
     pages.assert_renders(browser, tmp_path / "page.png")
     assert "The RNN helps" in browser.page_source

@@ -49,6 +49,11 @@ def test_intervals_of_paired_differences_cover_the_truth_where_few_images_differ
     assert covered / 1000 > 0.92
 
 
+def test_no_difference_is_larger_than_one():
+    interval = confidence_intervals.paired_difference(np.ones(100))
+    assert interval.high == 1 and 0.9 < interval.low < 1
+
+
 def test_the_mean_of_one_value_has_an_infinite_interval():
     interval = confidence_intervals.mean(np.array([1.5]))
     assert (interval.value, interval.low, interval.high) == (1.5, -np.inf, np.inf)

@@ -39,6 +39,9 @@ def test_the_verdict_distinguishes_an_unused_branch_from_a_used_one():
     assert "changes top-1 by -75.00 (-76.00 to -74.00)" in unused
     used = html_report.verdict(report_content(0.76, (0.74, 0.74, 0.01, 0.01)))
     assert "The network uses its RNN branch" in used
+    worse = html_report.verdict(report_content(0.76, (0.78, 0.78, 0.01, 0.01)))
+    assert "The network depends on its RNN branch, whose outputs lower its accuracy" in worse
+    assert "changes top-1 by +2.00 (+1.00 to +3.00)" in worse
     few = html_report.verdict(report_content(0.76, (0.74, 0.74, 0.01, 0.01), support=5))
     assert "10 images are too few to tell whether the network uses its RNN branch" in few
 

@@ -24,17 +24,17 @@ def test_the_mean_and_the_seeds():
 
 
 def test_the_interval_of_a_small_table():
-    """By hand: mean squares 1/6 of seeds (1 degree of freedom), 1/2 of images (2), 1/6 of the rest.
+    """By hand: the variance of the mean is 1/256 by seeds and 5/96 by images, and 1/36 is added for
+    half an image in each direction; 3 degrees of freedom each.
 
-    Their sum is not above that of images, so no component is left for seeds: variance 1/2 / 6, and
-    1/25 for half an image in each direction; degrees of freedom 1/4 / (1/36 + 1/8) = 18/11.
+    Means 1/4, 1/4, 1/4, 1/2 of seeds and 1, 1/4, 0, 0 of images; mean square 1/16 of the rest.
     """
-    first, second = np.array([[1, 1, 0], [1, 0, 0]]), np.zeros((2, 3))
-    interval = paired_differences.difference(first, second).interval
-    half_width = scipy.stats.t.ppf(0.975, 18 / 11) * np.sqrt(37 / 300)
-    assert interval.value == 0.5
-    assert interval.low == pytest.approx(0.5 - half_width)
-    assert interval.high == pytest.approx(0.5 + half_width)
+    first = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
+    interval = paired_differences.difference(first, np.zeros((4, 4))).interval
+    half_width = scipy.stats.t.ppf(0.975, 3) * np.sqrt(1 / 256 + 5 / 96 + 1 / 36)
+    assert interval.value == 0.3125
+    assert interval.low == pytest.approx(0.3125 - half_width)
+    assert interval.high == 1  # no difference is larger
 
 
 def test_more_comparisons_give_wider_intervals():
@@ -57,7 +57,13 @@ def simulated(rng, seeds, images, by_seed, by_image, noise):
 
 @pytest.mark.parametrize(
     "seeds, by_seed, by_image, noise",
-    [(5, 0.02, 0.1, 0.3), (5, 0.0, 0.3, 0.1), (3, 0.05, 0.0, 0.3), (1, 0.0, 0.3, 0.1)],
+    [
+        (5, 0.02, 0.1, 0.3),
+        (5, 0.0, 0.3, 0.1),
+        (3, 0.05, 0.0, 0.3),
+        (2, 0.02, 0.2, 0.2),
+        (1, 0.0, 0.3, 0.1),
+    ],
 )
 def test_intervals_cover_the_true_mean_of_other_seeds_and_images(seeds, by_seed, by_image, noise):
     rng = np.random.default_rng(2)
@@ -67,6 +73,19 @@ def test_intervals_cover_the_true_mean_of_other_seeds_and_images(seeds, by_seed,
         interval = paired_differences.difference(first, second).interval
         covered += interval.low <= 0.1 <= interval.high
     assert 0.93 < covered / draws < 0.995
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_of_equal_networks_few_comparisons_find_a_difference(seeds):
+    """Any of the three of a comparison, in at most 5 of 100 cases (7, as far as 400 tell)."""
+    rng = np.random.default_rng(5)
+    draws, found = 400, 0
+    for _ in range(draws):
+        image, seed = rng.normal(1.2, 1.5, 200), rng.normal(0, 0.4, (4, seeds, 1))
+        hits = image + seed + rng.normal(0, 0.5, (4, seeds, 200)) > 0
+        differences = [paired_differences.difference(hits[0], other, 3) for other in hits[1:]]
+        found += any(difference.is_significant for difference in differences)
+    assert found / draws < 0.07
 
 
 def test_intervals_of_networks_that_differ_by_images_alone_are_not_much_wider_than_needed():
