@@ -7,12 +7,11 @@ while [ -L "$self" ]; do # older macOS has no readlink -f
   link=$(readlink "$self")
   case $link in /*) self=$link ;; *) self=$(dirname "$self")/$link ;; esac
 done
-# An active environment, or pip's configuration, must not affect ours.
-unset CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV PIP_TARGET PIP_PREFIX UV_SYSTEM_PYTHON
-export PIP_USER=0
+# An active environment, pip's configuration or, without -P or -I, modules in the caller's folder must not affect ours.
+unset CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV PIP_TARGET PIP_PREFIX UV_SYSTEM_PYTHON; export PIP_USER=0
 
 here=$(cd "$(dirname "$self")" && pwd -P)
-venv=${CNNRNN_VENV:-$here/.venv}
+venv=${CNNRNN_VENV:-$here/.venv} venv=${venv%/}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 suits='import pip, sys; v = sys.version_info[:2]; print(*v); sys.exit(not (3, 11) <= v <= (3, 13))'
 py=$venv/bin/python log=$venv/install.log lock=$venv.lock
@@ -72,7 +71,7 @@ find_python() { # sets python and version to the first suitable interpreter; fou
   python='' version='' found='no Python'
   for name in "$@"; do
     # It has to be run: pyenv has shims for versions that are not installed.
-    answer=$("$name" -c 'import sys; print("%d.%d %s" % (sys.version_info[:2] + (sys.executable,)))' 2>/dev/null) || continue
+    answer=$("$name" -I -c 'import sys; print("%d.%d %s" % (sys.version_info[:2] + (sys.executable,)))' 2>/dev/null) || continue
     case $answer in 3.1[123]\ *) version=${answer%% *} python=${answer#* }; return ;; esac
     [ "$found" != 'no Python' ] || found="only Python ${answer%% *}"
   done
@@ -91,14 +90,14 @@ make_venv() {
     ! uv venv --quiet --seed --allow-existing --python "${python:-3.12}" "$venv" >>"$log" 2>&1 || return 0
     [ -n "$python" ] || die 2 "found $found, and uv could not download one (log: $log): $fix"
   fi
-  ! "$python" -m venv "$venv" >>"$log" 2>&1 || return 0
-  "$python" -c 'import ensurepip' 2>/dev/null ||
+  ! "$python" -P -m venv "$venv" >>"$log" 2>&1 || return 0
+  "$python" -P -c 'import ensurepip' 2>/dev/null ||
     die 2 "Python $version lacks its venv package: install it (Debian, Ubuntu: apt install python$version-venv) and run this again"
   failed "creating $venv"
 }
 packages() { # if uv fails, pip: uv does not read the indexes and certificates of pip's configuration
   ! command -v uv >/dev/null || ! uv pip install --python "$py" -r "$here/$1" || return 0
-  "$py" -m pip install --no-input --disable-pip-version-check --progress-bar off -r "$here/$1"
+  "$py" -P -m pip install --no-input --disable-pip-version-check --progress-bar off -r "$here/$1"
 }
 failed() { # failed WHAT: prints the end of the log, then one sentence
   local why="$1 failed: fix the problem shown above"
@@ -112,17 +111,20 @@ failed() { # failed WHAT: prints the end of the log, then one sentence
 }
 
 # Identifies an installation of a requirements file: the Python version and the content of the file.
-stamp() { "$py" -c "$suits" 2>/dev/null && cat "$here/$1"; }
+stamp() { "$py" -P -c "$suits" 2>/dev/null && cat "$here/$1"; }
 ready() { [ ! -e "$incomplete" ] && [ -e "$venv/.installed-$1" ] && [ "$(cat "$venv/.installed-$1")" = "$(stamp "$1")" ]; }
 
-take_lock() { # the lock is a link to the holder's process id, because creating a link is atomic
-  local holder reported=''
+take_lock() { # the lock is a link to the holder's host and process id, because creating a link is atomic
+  local host holder reported='' failures=''; host=$(uname -n)
   [ -w "$(dirname "$venv")" ] || die 1 "cannot write to $(dirname "$venv"): choose another folder with CNNRNN_VENV=/a/folder"
-  until mkdir -p "$lock" && ln -s "$$" "$lock/holder" 2>/dev/null; do
-    holder=$(readlink "$lock/holder" || echo unknown)
-    [ "$holder" = unknown ] || kill -0 "$holder" 2>/dev/null || rm -f "$lock/holder" # its process has ended
-    [ -n "$reported" ] || say "waiting for another run.sh (process $holder) to finish installing (if none is running, remove $lock)"
-    reported=1; sleep 1
+  until mkdir -p "$lock" 2>/dev/null && ln -s "$host:$$" "$lock/holder" 2>/dev/null; do
+    if holder=$(readlink "$lock/holder"); then failures=''; else failures=.$failures; fi # it may have just ended
+    [ "$failures" != ..... ] || die 1 "cannot create the symbolic link $lock/holder: the disk is full or has no" \
+      "symbolic links; choose another folder with CNNRNN_VENV=/a/folder"
+    [ "${holder%:*}" != "$host" ] || { [ "${holder##*:}" != $$ ] && kill -0 "${holder##*:}" 2>/dev/null; } || rm -f "$lock/holder" # ended
+    [ -z "$holder" ] || [ "$holder" = "$reported" ] || say "waiting for another run.sh (process $holder) to finish" \
+      "installing (if none is running, remove $lock)"
+    reported=$holder; sleep 1
   done
   trap drop_lock EXIT
   trap 'exit 130' INT # otherwise it goes on if the installer handles the interrupt, too, as pip does
@@ -158,30 +160,28 @@ gpu() { # whether to install the GPU libraries: the command uses GPUs, there is 
   [ -e "$root/dev/nvidiactl" ] || [ -e "$root/usr/lib/wsl/lib/libcuda.so.1" ] || return 1 # Linux, WSL
   case ${CUDA_VISIBLE_DEVICES-all} in '' | -*) return 1 ;; esac
 }
-
 gpu_environment() { # without the GPU libraries the program still works: on the CPU
   local code
   set +e # in `( ... ) || code=$?`, bash would ignore set -e in the subshell, too
   (set -e; environment requirements-gpu.txt "$1")
-  code=$?
-  set -e
+  code=$?; set -e
   [ "$code" -lt 128 ] || exit "$code" # interrupted
   [ "$code" = 0 ] || say "warning: NVIDIA's libraries could not be installed: going on, probably on the CPU, which is" \
     "many times slower. CUDA_VISIBLE_DEVICES=-1 turns the installation and this warning off."
 }
 
-word=${1:-help} module='' marks=''
+word=${1:-help} module='' marks=''; [ $# -eq 0 ] || shift
 case $word in -h | --help) word=help ;; esac
-[ $# -eq 0 ] || shift
 commands find_module
 [ -n "$module" ] || unknown "$word"
 case $word in help | completion) "$word"; exit ;; esac
+[ -d "$here/cnnrnn/data" ] || die 1 "$here/cnnrnn/data is no symbolic link to a folder: put the repository on a disk" \
+  "with symbolic links, call 'git config core.symlinks true' and check it out again"
 environment requirements.txt "TensorFlow and the rest of requirements.txt: about 700 MB to download, 1 to 3 minutes"
 ! gpu "$@" || gpu_environment \
   "NVIDIA's libraries, because this machine has an NVIDIA driver: 2.8 GB to download, 4.2 GB on disk, 2 to 10 minutes"
 [ "$word" != serve ] || environment requirements-serve.txt "the web server: a few seconds"
 export PYTHONPATH=$here
-# -P: no module is taken from the caller's folder.
 if [ "$module" != - ]; then
   sample=--flagfile=$here/flags.txt # its sizes are for the sample only; other data sets are used in full
   case " $marks " in *' recorded '*) sample='' ;; esac # its settings are those of the run that it names

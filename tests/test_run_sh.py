@@ -1,5 +1,6 @@
 """run.sh: a copy of it runs a stand-in program, with requirements that need no network."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -24,6 +25,7 @@ sys.exit(int(os.environ.get("STAND_IN_EXIT", "0")))
 def make_project(folder: pathlib.Path) -> pathlib.Path:
     """A copy of run.sh with stand-ins for the program, TensorBoard, pytest, ruff and a package."""
     (folder / TABLE).parent.mkdir(parents=True)
+    (folder / "cnnrnn/data").mkdir()
     (folder / "benchmarks").mkdir()
     (folder / "tensorboard").mkdir()
     shutil.copy(REPOSITORY / "run.sh", folder)
@@ -191,7 +193,7 @@ def test_an_interpreter_that_was_asked_for_is_not_replaced_by_another(fresh, too
 
 def test_a_python_without_its_venv_package(fresh, tools):
     python = tools / "python3.12"
-    fake(tools, "python3.12", f'case $2 in *version*) echo "3.12 {python}";; *) exit 1; esac')
+    fake(tools, "python3.12", f'case $3 in *version*) echo "3.12 {python}";; *) exit 1; esac')
     result = run(fresh, tools, "phase1", PYTHON="")
     assert result.returncode == 2
     assert "apt install python3.12-venv" in result.stderr.splitlines()[-1]
@@ -242,9 +244,9 @@ def test_changed_requirements_are_installed_in_place(installed):
 
 def test_settings_of_other_environments_have_no_effect(installed, tmp_path):
     project, tools, _ = installed
-    (tmp_path / "tensorflow.py").write_text(
-        "raise SystemExit('imported from the current folder')\n"
-    )
+    for module in ("tensorflow", "types", "enum", "logging"):
+        wrong = "raise SystemExit('imported from the current folder')\n"
+        (tmp_path / f"{module}.py").write_text(wrong)
     requirements = project / "requirements.txt"
     requirements.write_text(requirements.read_text() + "# changed\n")
     result = run(
@@ -387,7 +389,7 @@ def test_an_interrupted_installation_of_the_gpu_libraries_ends_the_command(with_
     real = python.rename(python.with_name("real-python"))
     installer = "trap 'exit 1' INT; kill -INT 0; sleep 5"
     fake(
-        python.parent, "python", f'case $* in "-m pip"*) {installer};; *) exec "{real}" "$@"; esac'
+        python.parent, "python", f'case $* in "-P -m pip"*) {installer};; *) exec "{real}" "$@"; esac'
     )
     interrupted = subprocess.run(
         [str(project / "run.sh"), "phase1"],
@@ -481,7 +483,7 @@ def test_a_second_run_waits_and_takes_over_the_lock_of_a_dead_process(installed)
     lock = project / ".venv.lock"
     lock.mkdir()
     holder = subprocess.Popen(["sleep", "60"])
-    os.symlink(str(holder.pid), lock / "holder")
+    os.symlink(f"{os.uname().nodename}:{holder.pid}", lock / "holder")
     waiting = subprocess.Popen(
         [str(project / "run.sh"), "phase1"],
         env=environment(tools),
@@ -499,6 +501,83 @@ def test_a_second_run_waits_and_takes_over_the_lock_of_a_dead_process(installed)
     assert waiting.returncode == 0, messages
     assert messages.count("waiting for another run.sh") == 1 and str(holder.pid) in messages
     assert not lock.exists()
+
+
+@pytest.fixture
+def outdated(installed, tmp_path):
+    """The installed project, whose requirements have changed: (project, tools, changes)."""
+    project, tools, _ = installed
+    requirements = project / "requirements.txt"
+    requirements.write_text(requirements.read_text() + "# once more\n")
+    (tmp_path / "fakes").mkdir()
+    fake(tmp_path / "fakes", "sleep", f"exec {tools}/sleep 0.1")
+    yield project, tools, {"PATH": f"{tmp_path / 'fakes'}:{tools}"}
+    shutil.rmtree(project / ".venv.lock", ignore_errors=True)
+
+
+@pytest.mark.parametrize("holder", ["another-host:{ended}", "{ended}", "{here}:{running}"])
+def test_a_lock_whose_holder_may_be_running_is_not_removed(outdated, holder):
+    project, tools, changes = outdated
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    holder = holder.format(ended=ended.pid, running=os.getpid(), here=os.uname().nodename)
+    (project / ".venv.lock").mkdir()
+    os.symlink(holder, project / ".venv.lock/holder")
+    waiting = subprocess.Popen(
+        [str(project / "run.sh"), "phase1"],
+        env=environment(tools, **changes),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        waiting.wait(timeout=0.7)
+    waiting.kill()
+    messages = waiting.communicate()[1].splitlines()
+    assert len(messages) == 1
+    assert f"waiting for another run.sh (process {holder})" in messages[0]
+
+
+def test_a_lock_that_an_ended_process_of_the_same_id_has_left(outdated):
+    project, tools, changes = outdated
+    (project / ".venv.lock").mkdir()
+    leave = 'ln -s "$(uname -n):$$" .venv.lock/holder; exec ./run.sh phase1'
+    result = subprocess.run(
+        ["bash", "-c", leave],
+        cwd=project,
+        env=environment(tools, **changes),
+        capture_output=True,
+        timeout=30,
+    )
+    assert result.returncode == 0 and not (project / ".venv.lock").exists()
+
+
+def test_a_lock_that_cannot_be_taken(installed, tmp_path):
+    project, tools, _ = installed
+    (tmp_path / "fakes").mkdir()
+    fake(tmp_path / "fakes", "sleep", "exit 0")
+    fake(tmp_path / "fakes", "ln", "echo 'ln: Operation not permitted' >&2; exit 1")
+    changes = {"CNNRNN_VENV": str(tmp_path / "new"), "PATH": f"{tmp_path / 'fakes'}:{tools}"}
+    result = run(project, tools, "phase1", **changes)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert f"cannot create the symbolic link {tmp_path}/new.lock/holder: " in result.stderr
+    (tmp_path / "new.lock").rmdir()
+    (tmp_path / "new.lock").touch()
+    again = run(project, tools, "phase1", **changes)
+    assert (again.returncode, again.stderr) == (1, result.stderr)
+
+
+def test_a_clone_without_symbolic_links_is_reported(fresh, tools):
+    (fresh / "cnnrnn/data").rmdir()
+    (fresh / "cnnrnn/data").write_text("../data")  # as git leaves it
+    result = run(fresh, tools, "phase1")
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert "git config core.symlinks true" in result.stderr
+    assert not (fresh / ".venv").exists()
+
+
+def test_a_slash_after_the_folder_of_the_environment(fresh, tools):
+    result = run(fresh, tools, "phase1", CNNRNN_VENV=f"{fresh}/mine/", PYTHON="")
+    assert "found no Python" in result.stderr  # and not that the folder is no environment
 
 
 # --- running the program -------------------------------------------------------------------------
