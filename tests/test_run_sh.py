@@ -388,9 +388,8 @@ def test_an_interrupted_installation_of_the_gpu_libraries_ends_the_command(with_
     python = shutil.copytree(project / ".venv", project / "another", symlinks=True) / "bin/python"
     real = python.rename(python.with_name("real-python"))
     installer = "trap 'exit 1' INT; kill -INT 0; sleep 5"
-    fake(
-        python.parent, "python", f'case $* in "-P -m pip"*) {installer};; *) exec "{real}" "$@"; esac'
-    )
+    otherwise = f'*) exec "{real}" "$@"; esac'
+    fake(python.parent, "python", f'case $* in "-P -m pip"*) {installer};; {otherwise}')
     interrupted = subprocess.run(
         [str(project / "run.sh"), "phase1"],
         env=environment(tools, **changes, CNNRNN_VENV=str(project / "another")),

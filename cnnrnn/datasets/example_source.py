@@ -172,9 +172,10 @@ def read_file(path: str) -> bytes:
 
 
 def _stamp(path: str) -> str:
-    """A file's size in bytes and time of change in ns; '' if it cannot be read."""
+    """A file's size in bytes and times of change in ns; '' if it cannot be read."""
     try:
         info = os.stat(path)
     except OSError:
         return ""
-    return f"{info.st_size} {info.st_mtime_ns}"
+    # The second time changes, too, if a program sets the first one to that of the copied file.
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"

@@ -1,8 +1,11 @@
 """From the name of a data set or a folder to a prepared TFDS builder."""
 
+import contextlib
+import errno
+import fcntl
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import requests
 import tensorflow_datasets as tfds
@@ -99,7 +102,12 @@ def _check_separator(data: data_settings.DataSettings) -> None:
 
 def _prepared(builder: Builder, name: str, data_dir: pathlib.Path) -> Builder:
     """Downloads and prepares a data set if it is not yet; fails within seconds when offline."""
-    if not builder.data_path.exists():
+    if builder.data_path.exists():
+        return builder
+    with _locked(data_dir / f".{builder.name}.lock", name):
+        if builder.data_path.exists():  # by now: another process has prepared it
+            builder.info.read_from_directory(builder.data_dir)
+            return builder
         logging.info(f"preparing {name} in {builder.data_path} (once)")
         if name in _QUICK or not sys.stdout.isatty():
             tfds.disable_progress_bar()  # its bars overwrite themselves, which a log file cannot
@@ -117,6 +125,22 @@ def _prepared(builder: Builder, name: str, data_dir: pathlib.Path) -> Builder:
                 f"the data set {name} could not be prepared: {type(error).__name__}: {error}"
             ) from error
     return builder
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path, name: str) -> Iterator[None]:
+    """A context that one process at a time is in, where the file system supports locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.info(f"waiting for another process that prepares {name}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        yield
 
 
 def check_reachable(builder: Builder, name: str, manual_dir: pathlib.Path) -> None:

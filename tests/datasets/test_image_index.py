@@ -42,8 +42,19 @@ def test_images_are_checked_again_only_if_they_change(images, checked):
     assert len(checked) == 1 + 27
 
 
+def test_an_image_that_is_replaced_by_one_of_the_same_size_and_time_is_checked(images, checked):
+    path = next((images / "val" / "white").iterdir())
+    before = path.stat()
+    load(images)
+    checked.clear()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` and `rsync -t` do
+    data = dataset_lib.examine(config_lib.Config.of(dataset=str(images)))
+    assert len(checked) == 1 and sum(bool(info.problem) for info in data.validation.infos) == 1
+
+
 def test_an_image_that_could_not_be_read_is_read_again(images, monkeypatch):
-    """Neither a permission nor a disk that recovers changes a file's size or time."""
+    """A disk that recovers does not change a file's size or times."""
 
     def fails(path):
         raise OSError(errno.EIO, "Input/output error")

@@ -1,5 +1,8 @@
 """Data sets of TFDS: random access, storage formats, and downloads without a network."""
 
+import errno
+import fcntl
+
 import numpy as np
 import pytest
 import requests
@@ -61,6 +64,47 @@ def test_a_tfds_data_set_is_read_by_index(tmp_path, capsys):
     again = load("tfds:plain_shapes", data_dir=str(tmp_path))
     assert again.fingerprint == data.fingerprint
     assert "preparing" not in capsys.readouterr().out
+
+
+def test_a_data_set_that_another_process_prepares_is_waited_for(tmp_path, monkeypatch, capsys):
+    def flock(file, operation):
+        if operation & fcntl.LOCK_NB:
+            raise BlockingIOError
+        PlainShapes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    data = load("tfds:plain_shapes", data_dir=str(tmp_path))
+    out = capsys.readouterr().out
+    assert "waiting for another process that prepares tfds:plain_shapes" in out
+    assert "preparing tfds:plain_shapes" not in out
+    monkeypatch.undo()
+    assert data.fingerprint == load("tfds:plain_shapes", data_dir=str(tmp_path)).fingerprint
+
+
+def test_a_data_set_is_prepared_by_one_process_at_a_time(tmp_path):
+    locked = []
+
+    class Slow(PlainShapes):
+        name = "slow"
+
+        def _generate_examples(self, count):
+            with open(tmp_path / ".slow.lock") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    locked.append(count)
+            yield from super()._generate_examples(count)
+
+    load("tfds:slow", data_dir=str(tmp_path))
+    assert locked == [20, 6]
+
+
+def test_a_data_set_is_prepared_where_locks_are_not_supported(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert len(load("tfds:plain_shapes", data_dir=str(tmp_path)).train) == 20
 
 
 def test_of_test_images_the_test_split_is_evaluated(tmp_path, capsys):
