@@ -18,6 +18,7 @@ from cnnrnn.settings import evaluation as evaluation_settings
 from cnnrnn.settings import finetuning as finetuning_settings
 from cnnrnn.settings import network as network_settings
 from cnnrnn.settings import optimization as optimization_settings
+from cnnrnn.settings import paths
 from cnnrnn.settings import prediction as prediction_settings
 from cnnrnn.settings import rate_search as rate_search_settings
 from cnnrnn.settings import run as run_settings
@@ -101,7 +102,7 @@ class Config:
     def run_dir(self) -> pathlib.Path:
         """The run folder: --run in --runs_dir, by default named after the data set."""
         name = self.run.name or _name_of(self.data)
-        return pathlib.Path(self.run.runs_dir).expanduser() / name
+        return paths.expanded(self.run.runs_dir) / name
 
     @property
     def evaluation_name(self) -> str:
@@ -115,7 +116,7 @@ class Config:
     def model_dir(self) -> pathlib.Path:
         """The folder of --model, by default the run folder."""
         model = self.prediction.model
-        return pathlib.Path(model).expanduser() if model else self.run_dir
+        return paths.expanded(model) if model else self.run_dir
 
     def to_flags(self) -> list[str]:
         """The settings that differ from their default, as command-line arguments."""

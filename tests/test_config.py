@@ -1,6 +1,7 @@
 """Settings, and the flags that set them."""
 
 import json
+import pathlib
 
 import pytest
 from absl import flags
@@ -28,6 +29,15 @@ def test_one_value_sets_both_phases_and_two_set_one_each():
     assert parse("--epochs=3").training.epochs == (3, 3)
     assert parse("--epochs=3,5").training.epochs == (3, 5)
     assert parse("--learning_rate=0.01,2e-5").optimization.learning_rate == (0.01, 2e-5)
+
+
+def test_a_home_folder_of_an_unknown_user_is_a_path_that_does_not_exist(monkeypatch):
+    monkeypatch.setenv("CNNRNN_CACHE", "~no-such-user/cache")
+    settings = parse("--dataset=~no-such-user/a,~/b", "--runs_dir=~no-such-user/runs", "--run=x")
+    assert str(settings.data.prepared_data_dir) == "~no-such-user/cache/datasets"
+    assert str(settings.data.locations[0]) == "~no-such-user/a"
+    assert settings.data.locations[1] == pathlib.Path.home() / "b"
+    assert str(settings.run_dir) == "~no-such-user/runs/x"
 
 
 def test_a_later_flag_overrides_the_flagfile(tmp_path):

@@ -19,6 +19,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.gpu_check import command_line
 from cnnrnn.gpu_check import measurement as measurement_lib
+from cnnrnn.settings import paths
 from cnnrnn.system import atomic_files, child_process, progress
 from cnnrnn.training import cost
 
@@ -276,7 +277,7 @@ def _write(
     config: config_lib.Config, devices: measurement_lib.Measurement, results: Sequence[Result]
 ) -> None:
     """Writes what is known so far, so that a check that never ends loses nothing."""
-    path = pathlib.Path(config.run.runs_dir).expanduser() / "check-gpu"
+    path = paths.expanded(config.run.runs_dir) / "check-gpu"
     record = {
         "devices": devices.figures,
         "results": [dataclasses.asdict(result) for result in results],

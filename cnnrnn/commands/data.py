@@ -1,6 +1,5 @@
 """`data`: prepares and describes a data set; `data restructure` copies one into class folders."""
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import tiny_imagenet_folders
+from cnnrnn.settings import paths
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -25,7 +25,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     if not arguments:
         _print_classes(dataset_lib.load(config))
     elif arguments[0] == "restructure" and len(arguments) == 3:
-        source, destination = (pathlib.Path(path).expanduser() for path in arguments[1:])
+        source, destination = (paths.expanded(path) for path in arguments[1:])
         print(tiny_imagenet_folders.restructure(source, destination))
     else:
         raise errors.UsageError(

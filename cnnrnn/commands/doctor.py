@@ -122,6 +122,8 @@ def _of_image(info: image_check.ImageInfo, path: str) -> Iterator[tuple[str, str
         yield "long image", size
     if info.frames > 1 and not info.problem:
         yield "animation", f"the first of {info.frames} frames is used"
+    if info.bits == 16 and not info.problem:
+        yield "16 bits", "16 bits per channel: only the upper 8 are used"
 
 
 def _odd_name(path: str) -> str:

@@ -9,6 +9,7 @@ import re
 import warnings
 
 import PIL.Image
+import PIL.PngImagePlugin
 import tensorflow as tf
 
 from cnnrnn.preprocessing import image_header
@@ -40,9 +41,12 @@ _UNKNOWN = {
     "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
 }
 _ORIENTATION = 0x0112  # EXIF tag
+_PNG_BITS = 24  # offset of the bits per channel: the header is the first chunk
 
 # Decompression bombs are refused by `max_pixels`.
 PIL.Image.MAX_IMAGE_PIXELS = None
+# Pillow refuses a PNG with more metadata, which TensorFlow does not read.
+PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
 # Pillow warns of files that it reads nevertheless; TensorFlow decides whether they decode.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 
@@ -57,6 +61,7 @@ class ImageInfo:
         width, height: in pixels as stored, 0 if the header cannot be read.
         frames: more than one in an animation.
         orientation: EXIF's, 1 to 8.
+        bits: per channel, of a PNG as stored.
         problem: why it cannot be trained on, '' if it can.
     """
 
@@ -66,6 +71,7 @@ class ImageInfo:
     height: int = 0
     frames: int = 0
     orientation: int = 1
+    bits: int = 8
     problem: str = ""
 
 
@@ -104,6 +110,7 @@ def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
             height=image.height,
             frames=getattr(image, "n_frames", 1) if name in ("GIF", "WEBP") else 1,
             orientation=_orientation(image),
+            bits=encoded[_PNG_BITS] if name == "PNG" else 8,
         )
 
 

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -131,11 +132,9 @@ def build(
         splits["validation"] = _numbered(
             _validation(class_folders.merged(validation), names, on_problem), names
         )
-    class_names = [
-        next((folder.names[name] for folder in folders if name in folder.names), name)
-        for name in names
-    ]
-    return FolderBuilder(roots[0], splits, printable_and_distinct(class_names))
+    words = {name: word for folder in reversed(folders) for name, word in folder.names.items()}
+    class_names = printable_and_distinct([words.get(name, name) for name in names])
+    return FolderBuilder(roots[0], splits, class_names)
 
 
 def raise_problem(message: str) -> NoReturn:
@@ -213,7 +212,8 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem, is_test: bo
                 "into it, or remove it to split the training images (--validation_fraction)."
             )
     # Class folders may be named by WordNet ids, with a words.txt beside them.
-    words = original_layout.class_names(sources.Folder(root), list(train))
+    has_ids = all(re.fullmatch(r"n\d{8}", name) for name in train)
+    words = original_layout.class_names(sources.Folder(root), list(train)) if has_ids else train
     names = {name: word for name, word in zip(train, words, strict=True) if word != name}
     return _Folder(text_lib.printable(str(train_dir or root)), train, validation, names)
 

@@ -76,11 +76,10 @@ def build(
         UsageError: the file cannot be read, is not UTF-8 or lacks a column, or a line is wrong.
     """
     on_problem = on_problem or image_folder.raise_problem
-    text = _read(table)
     records = _csv_records if table.suffix.lower() == ".csv" else _jsonl_records
     rows = [
         row
-        for line, values in records(text, table, on_problem)
+        for line, values in records(_read(table), table, on_problem)
         if (row := _row(table, line, values, on_problem)) is not None
     ]
     rows = _without_repeated(table, rows, on_problem)
@@ -208,8 +207,7 @@ def _jsonl_records(
         except (ValueError, RecursionError) as error:
             on_problem(f"{_where(table, line)} is not valid JSON ({error}): fix or remove it.")
             continue
-        problem = _problem_of_record(record)
-        if problem:
+        if problem := _problem_of_record(record):
             on_problem(f"{_where(table, line)} {problem}.")
         else:
             names = (*_REQUIRED, "split")
@@ -241,6 +239,8 @@ def _row(
         on_problem(f"{_where(table, line)} has no path of an image.")
     elif not label:
         on_problem(f"{_where(table, line)} has no label: give one, or remove the line.")
+    elif not text_lib.is_encodable(path + label):
+        on_problem(f"{_where(table, line)} has half a surrogate pair in its path or label.")
     elif split.lower() not in _SPLITS:
         on_problem(
             f"{_where(table, line)} has split={text_lib.printable(split)!r}: expected train, "

@@ -21,6 +21,7 @@ from cnnrnn.data.photos import photos_dataset_builder
 from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import class_folders, example_source, image_folder, image_table
 from cnnrnn.settings import data as data_settings
+from cnnrnn.settings import paths
 from cnnrnn.system import console
 from cnnrnn.system import text as text_lib
 
@@ -41,7 +42,7 @@ def build(
     _check_separator(config.data)
     if pathlib.Path(name).is_dir():
         logging.info(f"note: {name} is built in. To read the folder of this name, give ./{name}")
-    archive = pathlib.Path(config.data.archive).expanduser() if config.data.archive else None
+    archive = paths.expanded(config.data.archive) if config.data.archive else None
     if archive is not None and not archive.is_file():
         raise errors.UsageError(f"--archive={text_lib.printable(str(archive))} is not a file.")
     storage = {"data_dir": data_dir, "file_format": "array_record"}

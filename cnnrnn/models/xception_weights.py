@@ -102,7 +102,7 @@ def tensors_sha256(arrays: Iterable[np.ndarray]) -> str:
 def _from_path(
     weights: str, layers: list[keras.Layer]
 ) -> tuple[weights_file.Arrays, WeightsSource]:
-    path = pathlib.Path(os.path.expanduser(weights))
+    path = paths.expanded(weights)
     try:
         arrays = weights_file.read(path, layers)
     except weights_file.Unusable as error:
@@ -232,7 +232,7 @@ def _cache_path() -> pathlib.Path:
 
 def _keras_cache_path() -> pathlib.Path:
     folder = os.environ.get("KERAS_HOME") or "~/.keras"
-    return pathlib.Path(os.path.expanduser(folder)) / "models" / OFFICIAL_NAME
+    return paths.expanded(folder) / "models" / OFFICIAL_NAME
 
 
 def _write_cache(

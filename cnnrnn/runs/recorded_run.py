@@ -1,11 +1,11 @@
 """A run that has been trained: found by its name, and what its folder records of a phase."""
 
-import pathlib
 from typing import Any
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.runs import run_folder
+from cnnrnn.settings import paths
 
 
 def find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
@@ -14,8 +14,8 @@ def find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
     Raises:
         UsageError: there is none.
     """
-    runs_dir = pathlib.Path(config.run.runs_dir).expanduser()
-    for root in (pathlib.Path(name).expanduser(), runs_dir / name):
+    runs_dir = paths.expanded(config.run.runs_dir)
+    for root in (paths.expanded(name), runs_dir / name):
         if (root / "manifest.json").is_file():
             return run_folder.RunFolder(root.resolve())
     raise errors.UsageError(

@@ -106,10 +106,10 @@ class DataSettings:
     def locations(self) -> tuple[pathlib.Path, ...]:
         """--dataset as paths: one, or several separated by commas, unless it exists as it is."""
         parts = [part.strip() for part in self.dataset.split(",")]
-        whole = pathlib.Path(self.dataset).expanduser()
+        whole = paths.expanded(self.dataset)
         if len(parts) == 1 or not any(parts) or os.path.lexists(whole):
             return (whole,)
-        return tuple(pathlib.Path(part).expanduser() for part in parts if part)
+        return tuple(paths.expanded(part) for part in parts if part)
 
     @property
     def table(self) -> pathlib.Path | None:
@@ -120,11 +120,7 @@ class DataSettings:
 
     @property
     def prepared_data_dir(self) -> pathlib.Path:
-        return (
-            pathlib.Path(self.data_dir).expanduser()
-            if self.data_dir
-            else paths.cache_dir() / "datasets"
-        )
+        return paths.expanded(self.data_dir) if self.data_dir else paths.cache_dir() / "datasets"
 
     @property
     def max_pixels(self) -> int:

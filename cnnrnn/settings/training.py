@@ -111,4 +111,4 @@ class TrainingSettings:
             return None
         if self.feature_cache == "auto":
             return paths.cache_dir() / "features"
-        return pathlib.Path(self.feature_cache).expanduser()
+        return paths.expanded(self.feature_cache)

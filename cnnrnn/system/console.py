@@ -56,8 +56,7 @@ class _Lines(logging.Handler):
         prefix = styled("warning: ", "warning", stream) if is_warning else ""
         line = f"{self.prefix}{prefix}{record.getMessage()}"
         progress.erase()
-        # File names may hold bytes that are not UTF-8, which a strict stream refuses.
-        print(line.encode("utf-8", "backslashreplace").decode(), file=stream, flush=True)
+        print(line, file=stream, flush=True)
 
 
 class _Messages(logging.Handler):
@@ -81,6 +80,10 @@ _lines = _Lines()
 
 def install() -> None:
     """Prints the messages of absl.logging on standard output from now on. Idempotent."""
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold letters that its encoding lacks, and bytes that are not UTF-8.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     absl.logging.set_verbosity(absl.logging.INFO)
     logger = absl.logging.get_absl_logger()
     logger.addHandler(_lines)

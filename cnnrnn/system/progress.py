@@ -39,6 +39,11 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def _width() -> int:
+    """Characters of a line on the terminal: one that wraps cannot be overwritten."""
+    return shutil.get_terminal_size().columns - 1
+
+
 class Progress:
     """Shows a count, its rate and the estimated time left.
 
@@ -116,7 +121,7 @@ class Progress:
 
     def _show(self, end: str) -> None:
         rate = self.rate
-        parts = [f"{self._label}: {self._done:,}/{self._total:,} {self._unit}"]
+        parts = [f": {self._done:,}/{self._total:,} {self._unit}"]
         if self._detail:
             parts.append(self._detail)
         if rate > 0:
@@ -129,14 +134,16 @@ class Progress:
                 overall = duration(min((left + self._later) / rate, limit))
                 of_all = f" of {overall}" if self._later else ""
                 parts.append(f"{duration(min(left / rate, limit))}{of_all} left")
-        self._write("  ".join(parts), end)
+        line = "  ".join(parts)
+        label, room = self._label, _width() - len(line)
+        if self._terminal and len(label) > room:  # its end tells more than its beginning
+            label = "..." + label[len(label) - max(room - 3, 0) :]
+        self._write(label + line, end)
 
     def _write(self, line: str, end: str) -> None:
         if _hidden:
             return
         if self._terminal:
-            # A line that wraps cannot be overwritten.
-            width = shutil.get_terminal_size().columns - 1
-            line = f"\r{line[:width]:<{width}}"
+            line = f"\r{line[: _width()]:<{_width()}}"
             _on_screen.add(self)
         print(line, end=end, flush=True, file=self._stream)

@@ -1,6 +1,7 @@
 """Text of messages: printable file names, one-line errors, differences of lists."""
 
 import itertools
+import os
 import pathlib
 import sys
 import unicodedata
@@ -12,6 +13,15 @@ def printable(text: str) -> str:
     """A file name as one line of valid UTF-8, with escapes for other bytes."""
     shown = "".join(c if unicodedata.category(c) != "Cc" else repr(c)[1:-1] for c in text)
     return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text can be a file name: it contains no half of a surrogate pair."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def one_line(text: object) -> str:

@@ -12,6 +12,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import run_folder
+from cnnrnn.settings import paths
 from cnnrnn.system import text as text_lib
 
 _RECORDED = "class_weights_in_file"  # in config.json, beside the settings of a phase
@@ -38,7 +39,7 @@ def resolve(config: config_lib.Config, data: dataset_lib.Dataset) -> np.ndarray 
         return None
     if value == "balanced":
         return _balanced(data)
-    return _from_file(pathlib.Path(value).expanduser(), data)
+    return _from_file(paths.expanded(value), data)
 
 
 def content(

@@ -1,7 +1,6 @@
 """Initial weights of a phase that has no checkpoint of its own."""
 
 import dataclasses
-import pathlib
 
 from absl import logging
 
@@ -12,6 +11,7 @@ from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.settings import network as network_settings
+from cnnrnn.settings import paths
 
 _NO_CHECKPOINT_YET = ".no-checkpoint-yet"
 
@@ -89,7 +89,7 @@ def other_images(
     source = getattr(config.training, name)
     if not source or (name == "rnn_weights" and phase is not phases.PHASE1):
         return []
-    folder = run_folder.RunFolder(pathlib.Path(source).expanduser())
+    folder = run_folder.RunFolder(paths.expanded(source))
     if folder.config().get("data", {}).get("fingerprint", data.fingerprint) == data.fingerprint:
         return []
     return [
@@ -122,7 +122,7 @@ def _starting_point(config: config_lib.Config, folder: run_folder.RunFolder) -> 
         UsageError: there are none, or they are of another variant of the network.
     """
     if config.training.init_from:
-        folder = run_folder.RunFolder(pathlib.Path(config.training.init_from).expanduser())
+        folder = run_folder.RunFolder(paths.expanded(config.training.init_from))
         best = best_weights.latest(folder.best)
     else:
         best = require_phase1(folder)
@@ -143,7 +143,7 @@ def trained_rnn(config: config_lib.Config) -> best_weights.Best:
     Raises:
         UsageError: there are none, or their RNN branch is another one.
     """
-    folder = run_folder.RunFolder(pathlib.Path(config.training.rnn_weights).expanduser())
+    folder = run_folder.RunFolder(paths.expanded(config.training.rnn_weights))
     best = best_weights.latest(folder.best)
     trained = folder.variant(best.phase)
     if trained.fusion in network_settings.WITHOUT_RNN:

@@ -69,6 +69,7 @@ def test_oddities_are_listed(folder, tmp_path):
         "tiny image": ("one_pixel.png", "long.png"),
         "long image": ("long.png (class 'gray'): 400 x 3",),
         "animation": ("the first of 3 frames",),
+        "16 bits": ("bits16.png (class 'gray'): 16 bits per channel: only the upper 8 are used",),
         "odd name": (
             r"zwei\nzeilen.png",
             "not_utf8_\\udcff.png",

@@ -1,7 +1,10 @@
 """Checks of single images of many kinds, most of them bad."""
 
+import io
 import re
 
+import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 import tensorflow as tf
 
@@ -38,6 +41,19 @@ def test_the_header_is_read():
     info = image_check.examine(bad_images.FILES["rotated.jpg"][0], LIMIT)
     assert (info.format, info.width, info.height, info.orientation) == ("JPEG", 40, 32, 6)
     assert image_check.examine(bad_images.FILES["animated.gif"][0], LIMIT).frames == 3
+
+
+@pytest.mark.parametrize("file, bits", [("bits16.png", 16), ("good.jpg", 8), ("palette.png", 8)])
+def test_the_bits_per_channel_are_read(file, bits):
+    assert image_check.examine(bad_images.FILES[file][0], LIMIT).bits == bits
+
+
+def test_a_png_with_much_compressed_metadata_is_read():
+    notes = PIL.PngImagePlugin.PngInfo()
+    notes.add_text("notes", "a" * 2_000_000, zip=True)
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (40, 32)).save(buffer, "PNG", pnginfo=notes)
+    assert image_check.examine(buffer.getvalue(), LIMIT).problem == ""
 
 
 def test_images_are_checked_on_the_cpu(monkeypatch):

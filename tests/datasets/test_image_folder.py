@@ -311,6 +311,16 @@ def test_the_original_layout_merges_with_class_folders_named_by_ids(tmp_path):
     assert {label for _, label in extra} == {3} and len(extra) == 2
 
 
+@pytest.mark.parametrize("others, content", [("", "black\twords\n"), ("n00000001", "été")])
+def test_words_are_read_only_beside_class_folders_named_by_ids(images, others, content):
+    if others:
+        (images / "train" / "gray").rename(images / "train" / others)
+        shutil.rmtree(images / "val")
+    (images / "words.txt").write_bytes(content.encode("latin-1"))
+    names = image_folder.build([images]).info.features["label"].names
+    assert names == sorted({"black", "white", others or "gray"})
+
+
 @pytest.mark.parametrize(
     "names, message",
     [

@@ -158,6 +158,8 @@ def test_a_wrong_csv_is_refused_with_its_line(table, text, message):
         ('{"path": 3, "label": "a"}', "has path=3: expected a text"),
         ('{"path": "x.png", "label": "a", "split": 1}', "has split=1: expected a text"),
         ('{"path": "x\\u0000.png", "label": "a"}', "has no path"),
+        ('{"path": "x\\ud83d.png", "label": "a"}', "has half a surrogate pair"),
+        ('{"path": "x.png", "label": "\\ud83d"}', "has half a surrogate pair"),
     ],
 )
 def test_a_wrong_line_of_json_is_refused(table, line, message):

@@ -2,6 +2,7 @@
 
 import io
 import logging as python_logging
+import sys
 
 import pytest
 from absl import logging
@@ -48,6 +49,22 @@ def test_messages_can_leave_standard_output_to_results(of_this_package, capsys):
     logging.info("afterwards")
     captured = capsys.readouterr()
     assert (captured.err, captured.out) == ("warning: while predicting\n", "afterwards\n")
+
+
+@pytest.mark.parametrize(
+    "encoding, shown",
+    [("latin-1", b"\\u732b \xe9t\xe9 \\udcff\n"), ("utf-8", "猫 été \\udcff\n".encode())],
+)
+def test_names_that_a_terminal_cannot_show_are_escaped(
+    of_this_package, monkeypatch, encoding, shown
+):
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding))
+    console.install()
+    logging.info("猫 été \udcff")
+    assert output.getvalue() == shown
+    print("猫 été \udcff", flush=True)
+    assert output.getvalue() == 2 * shown
 
 
 def test_captured_messages_are_not_printed(of_this_package, capsys):

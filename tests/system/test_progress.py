@@ -77,6 +77,20 @@ def test_a_long_line_is_cut_to_the_terminal(monkeypatch):
     assert {len(line) for line in terminal.getvalue().rstrip("\n").split("\r")} == {0, 19}
 
 
+def test_a_long_label_is_shortened_so_that_the_time_left_is_shown(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    clock, terminal = Clock(monkeypatch), Terminal()
+    label = f"phase1 of {'a' * 90}-seed3, epoch 1/30"
+    with progress.Progress(label, 1000, "images", stream=terminal) as bar:
+        clock.now = 10.0
+        bar.update(500, "loss 1.0")
+        line = terminal.getvalue().split("\r")[-1]
+    assert len(line) == 79 and line.startswith("...aaa")
+    assert line.endswith(
+        "a-seed3, epoch 1/30: 500/1,000 images  loss 1.0  50.0 images/s  10 s left"
+    )
+
+
 def test_the_line_is_erased_for_other_output(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     terminal = Terminal()

@@ -15,6 +15,11 @@ def test_file_names_are_printable_on_one_line(name, shown):
     assert text.printable(name) == shown
 
 
+def test_halves_of_surrogate_pairs_cannot_be_encoded_and_bytes_that_are_not_utf8_can():
+    texts = ("été \N{CAMERA}", "w\udcffhite", "\ud83d", "a\udd00")
+    assert [text.is_encodable(t) for t in texts] == [True, True, False, False]
+
+
 def test_whitespace_is_joined_to_one_line():
     assert text.one_line(" a\n\tb  c ") == "a b c"
 
