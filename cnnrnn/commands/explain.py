@@ -1,7 +1,7 @@
 """`explain`: writes attribution maps of images as PNGs; see `models.attribution`."""
 
+import itertools
 import os
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +18,7 @@ from cnnrnn.system import text as text_lib
 
 _FOLDER = "explanations"
 _MOST_CLASSES = 20  # in a figure
-_MAX_STEM_BYTES = 150  # a file name can have 255, and a prefix and a suffix are added
+_MAX_NAME_BYTES = 150  # a file name can have 255, and a number and a suffix are added
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -45,8 +45,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             f"--top={_MOST_CLASSES} or less."
         )
     explainer = attribution.Explainer(classifier.network)
-    bad = 0
-    for number, path in enumerate(paths, 1):
+    bad, named = 0, {}
+    for path in paths:
         name = text_lib.printable(path)
         encoded, problem = image_paths.read(path, config.data.max_pixels)
         if problem:
@@ -54,8 +54,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             print(f"{name}: {problem}")
             continue
         png, predictions = _explain(classifier, explainer, encoded, top)
-        stem = os.fsencode(pathlib.Path(path).stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
-        target = root / _FOLDER / f"{number:04d}-{stem}.png"
+        target = root / _FOLDER / f"{_name(path, named)}.png"
         try:
             with atomic_files.replacing(target) as temporary:
                 temporary.write_bytes(png)
@@ -65,6 +64,21 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         print(f"{name}: {classes}\n  {text_lib.printable(str(target))}", flush=True)
     if bad:
         raise errors.RunError(f"{bad:,} of {len(paths):,} images could not be read.")
+
+
+def _name(path: str, named: dict[str, str]) -> str:
+    """The name of an image's explanation: its path, so that another call replaces it.
+
+    Args:
+        path: of the image, as given.
+        named: path of each name given earlier in this call; the new one is added.
+    """
+    path = os.path.normpath(path)
+    encoded = os.fsencode(path.replace(os.sep, "-"))[-_MAX_NAME_BYTES:]
+    name = encoded.decode(errors="ignore").lstrip(".-")  # no hidden file
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    names = itertools.chain([name], numbered)
+    return next(name for name in names if named.setdefault(name, path) == path)
 
 
 def _explain(

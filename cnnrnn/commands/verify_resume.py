@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -34,7 +35,7 @@ from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import cost
 
 _IMAGES = 64  # in training, or one of each class
-_BATCH_SIZE = (16, 4)  # of each phase, rounded up so that all devices get equal parts
+_BATCH_SIZE = (16, 4)  # of each phase, rounded up to equal parts, and at most all images
 _WARMUP_EPOCHS = 0.5  # at most, of two epochs
 _KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
 _KILLS_DURING_START = 0.2  # the fraction of kills before training starts
@@ -61,21 +62,21 @@ def run(
     Raises:
         RunError: the two runs differ, one of them failed, or the disk is too small.
     """
-    classes = len(dataset_lib.load(config).class_names)
+    labels = dataset_lib.load(config).train.labels
     rng = random.Random(config.run.seed)
     with tempfile.TemporaryDirectory(prefix="cnnrnn-verify-resume-") as folder:
         atomic_files.check_free_space(
             pathlib.Path(folder), _BYTES, "verify-resume",
             "make room, or choose another folder with TMPDIR.",
         )  # fmt: skip
-        short = _shortened(config, classes)
+        short = _shortened(config, np.bincount(labels).tolist())
         logging.info(
             "running both phases without interruption: a few steps at full size, several minutes"
         )
         uninterrupted = ShortRun(pathlib.Path(folder, "uninterrupted"), short, tuple(program))
         durations = uninterrupted.run()
         expected = uninterrupted.digests()
-        uninterrupted.remove()
+        shutil.rmtree(uninterrupted.folder)
         logging.info(f"uninterrupted run: {progress.duration(durations.total)}")
         kills, runs = 0, 0
         while kills < config.verification.kills:
@@ -84,7 +85,7 @@ def run(
             kills += killed.run_with_kills(config.verification.kills - kills, durations, rng)
             runs += 1
             _compare(expected, killed.digests())
-            killed.remove()
+            shutil.rmtree(killed.folder)
     logging.info(
         f"verdict: killed {kills} times in {runs} run(s) of both phases; everything above is "
         "identical, bit for bit, to the uninterrupted run"
@@ -154,17 +155,12 @@ class ShortRun:
             parts[f"{phase.name} best weights"] = checksummed.file_digest(best.weights)
             parts[f"{phase.name} best figures"] = _digest(figures.encode())
             last = max(folder.checkpoints(phase).glob("[0-9]*"))
-            for part, digest in _checkpoint_digests(last).items():
-                parts[f"{phase.name} {part}"] = digest
+            parts |= {f"{phase.name} {part}": d for part, d in _checkpoint_digests(last).items()}
             for split in ("train", "validation"):
                 points = event_files.scalars(folder.events(phase, split))
                 points = [point for point in points if point[0] not in _TIMINGS]
                 parts[f"{phase.name} curves, {split}"] = _digest(repr(points).encode())
         return parts
-
-    def remove(self) -> None:
-        """Deletes everything that the run has written."""
-        shutil.rmtree(self.folder)
 
     @property
     def _root(self) -> pathlib.Path:
@@ -272,17 +268,21 @@ def _compare(expected: Digests, actual: Digests) -> None:
         )
 
 
-def _shortened(config: config_lib.Config, classes: int) -> config_lib.Config:
+def _shortened(config: config_lib.Config, class_sizes: list[int]) -> config_lib.Config:
     """The recipe in a few steps: two epochs of each phase, a checkpoint after every step."""
-    devices = devices_lib.count(config.run.logical_cpus) * config.cluster.workers
-    settings = config.optimization
+    workers, settings = config.cluster.workers, config.optimization
+    devices = devices_lib.count(config.run.logical_cpus) * workers
+    mixes = workers > 1 and (config.augmentation.mixup or config.augmentation.cutmix)
+    pairs = 2 * workers if mixes else 1  # neighbors of one worker are mixed
+    units = [math.lcm(devices * parts, pairs) for parts in settings.accumulation_steps]
+    per_class = min(math.ceil(max(_IMAGES, *units) / len(class_sizes)), max(class_sizes))
+    images = sum(min(size, per_class) for size in class_sizes)
     batch_size = tuple(
-        cost.shared_evenly(size, devices * parts)
-        for size, parts in zip(_BATCH_SIZE, settings.accumulation_steps, strict=True)
+        min(cost.shared_evenly(size, unit), max(images // unit, 1) * unit)
+        for size, unit in zip(_BATCH_SIZE, units, strict=True)
     )
-    per_class = math.ceil(max(_IMAGES, *batch_size) / classes)
     return config.replace(
-        train_per_class=min(config.data.train_per_class or per_class, per_class),
+        train_per_class=per_class,
         validation_per_class=1,
         epochs=(2, 2),
         patience=(0, 0),

@@ -11,6 +11,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.models import cnn_branch
 from cnnrnn.models import network as network_lib
+from cnnrnn.settings import network as network_settings
 from cnnrnn.training import fused_optimizers
 
 _KINDS = {
@@ -88,7 +89,7 @@ def describe(phase: phases.Phase, schedule: phases.Schedule, config: config_lib.
     kind = _KINDS[config.optimization.optimizer[phase.index]]
     text = f"{kind.__name__} at {schedule.learning_rate:g}"
     factor = config.optimization.rnn_rate_factor[phase.index]
-    if factor != 1:
+    if factor != 1 and config.network.fusion not in network_settings.WITHOUT_RNN:
         text += f", RNN at {schedule.learning_rate * factor:g}"
     if schedule.kind != "constant":
         text += f", {schedule.kind}"

@@ -31,8 +31,13 @@ class Profiler:
             self.stop()
 
     def stop(self) -> None:
-        """Writes the trace, if one is being recorded."""
+        """Writes the trace, if one is being recorded; to be called after the last step."""
         if not self._recording:
+            if self._first > self._done:
+                logging.info(
+                    f"note: --profile_steps={self._first},{self._last}: only {self._done:,} steps "
+                    "of this phase were trained by this command, so nothing was recorded"
+                )
             return
         self._recording = False
         tf.profiler.experimental.stop()

@@ -15,7 +15,7 @@ from cnnrnn.system import gpu_memory, memory, progress, scheduler
 from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import cost, optimizers, size_schedule
 
-_TIMED_STEPS = 3
+_TIMED_STEPS = 3  # or all but the first one of a shorter epoch
 _MIN_SHARE = 16  # images per GPU and step, below which a warning is given
 # Time of a validation image, which has no backward pass, relative to a training image.
 _VALIDATION_COST = 1 / 3
@@ -90,6 +90,7 @@ class SpeedReport:
         self._phase, self._schedule, self._sizes = phase, schedule, sizes
         self._steps_done, self._validation_images = steps_done, validation_images
         self._end = time.monotonic() + limit
+        self._to_time = min(_TIMED_STEPS, max(schedule.steps_per_epoch - 1, 1))
         self._timed = -1  # steps since `_since`; -1: the clock has not been started
         self._since = 0.0
         self._gpu_memory = gpu_memory.total()  # asks another program: before the first step
@@ -100,16 +101,16 @@ class SpeedReport:
         On a CPU a step is done by then; on a GPU the previous one is. Either way the time between
         two calls is that of a step, also for the last one of an epoch.
         """
-        if self._timed == _TIMED_STEPS:
+        if self._timed == self._to_time:
             return
         self._steps_done += 1
         now = time.monotonic()
         self._timed += 1
         if self._timed == 0 or (self._steps_done - 1) % self._schedule.steps_per_epoch == 0:
             self._timed, self._since = 0, now
-        elif self._timed == _TIMED_STEPS:
+        elif self._timed == self._to_time:
             seconds = now - self._since
-            logging.info(self._line(_TIMED_STEPS * self._schedule.batch_size / seconds))
+            logging.info(self._line(self._to_time * self._schedule.batch_size / seconds))
 
     def _line(self, rate: float) -> str:
         schedule = self._schedule

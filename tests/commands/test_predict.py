@@ -211,4 +211,26 @@ def test_explanations_are_written_and_bad_images_reported(trained, images, tmp_p
     assert "bad.jpg: is not an image" in output and "%, " in output
     (written,) = (trained.run_dir / "explanations").iterdir()
     pixels = tf.io.decode_png(written.read_bytes()).numpy()
-    assert written.name == f"0002-{good.stem[:50]}.png" and pixels.shape[0] > 600
+    assert written.name == f"{good.stem[-48:]}.png.png" and pixels.shape[0] > 600
+
+
+def test_an_explanation_is_replaced_by_one_of_the_same_image_only(
+    trained, images, tmp_path, capsys
+):
+    image = next((images / "val" / "white").iterdir())
+    for name in ("one/1.png", "two/1.png", "one-1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(image, tmp_path / name)
+    written = trained.run_dir / "explanations"
+    shutil.rmtree(written, ignore_errors=True)
+    prefix = str(tmp_path).replace("/", "-").removeprefix("-")
+    for paths in (["one/1.png"], ["two/1.png"], ["two/../one/1.png", "one-1.png", "one/1.png"]):
+        explain.run([str(tmp_path / path) for path in paths], trained)
+    names = {path.name.removeprefix(prefix) for path in written.iterdir()}
+    assert names == {"-one-1.png.png", "-two-1.png.png", "-one-1.png-2.png"}
+    assert capsys.readouterr().out.count("-one-1.png.png\n") == 3
+
+
+@pytest.mark.parametrize("path", ["photo.jpg", "./photo.jpg", "/photo.jpg", "../photo.jpg"])
+def test_no_explanation_is_a_hidden_file(path):
+    assert explain._name(path, {}) == "photo.jpg"

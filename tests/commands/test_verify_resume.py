@@ -31,7 +31,7 @@ def test_each_difference_of_the_digests_is_reported(capsys):
 
 @pytest.mark.parametrize("devices, sizes", [(1, (16, 4)), (3, (18, 6)), (8, (16, 8))])
 def test_batches_can_be_shared_by_any_number_of_devices(devices, sizes):
-    short = verify_resume._shortened(config.Config.of(logical_cpus=devices), classes=10)
+    short = verify_resume._shortened(config.Config.of(logical_cpus=devices), [50] * 10)
     assert short.training.batch_size == sizes
     assert short.training.samples_per_epoch == (3 * sizes[0], 2 * sizes[1])
     assert short.run.deterministic
@@ -42,10 +42,28 @@ def test_a_recipe_with_parts_of_batches_and_a_warmup_is_shortened():
         accumulation_steps=(8, 40), schedule=("cosine", "constant"), warmup_epochs=(3, 0.2),
         logical_cpus=2,
     )  # fmt: skip
-    short = verify_resume._shortened(settings, classes=2)
+    short = verify_resume._shortened(settings, [90, 90])
     assert short.training.batch_size == (16, 80)
     assert short.optimization.warmup_epochs == (0.5, 0.2)
     images = 2 * short.data.train_per_class
+    for phase in phases.BY_NAME.values():
+        phases.schedule(phase, short, images)
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_each_worker_has_pairs_of_images_to_mix(mixing):
+    settings = config.Config.of(workers=5, **{mixing: 0.2})
+    short = verify_resume._shortened(settings, [50] * 10)
+    assert short.training.batch_size == (20, 10)
+    settings = config.Config.of(workers=5, accumulation_steps=(1, 3), **{mixing: 0.2})
+    assert verify_resume._shortened(settings, [50] * 10).training.batch_size == (20, 30)
+
+
+@pytest.mark.parametrize("sizes", [[5, 5], [1, 1000], [7, 2, 1]])
+def test_batches_are_no_larger_than_the_data_set(sizes):
+    short = verify_resume._shortened(config.Config(), sizes)
+    images = sum(min(size, short.data.train_per_class) for size in sizes)
+    assert short.training.batch_size == (min(16, images), 4)
     for phase in phases.BY_NAME.values():
         phases.schedule(phase, short, images)
 

@@ -90,6 +90,8 @@ def test_the_start_of_a_phase_reports_optimizer_and_schedule(capsys):
     output = capsys.readouterr().out
     assert ", SGD at 0.001, " in output
     assert ", AdamW at 0.0001, RNN at 1e-05, cosine, 10 steps of warm-up, " in output
+    alone = config.Config.of(fusion="cnn", rnn_rate_factor=(0.1, 0.1))
+    assert "RNN" not in optimizers.describe(phases.PHASE2, numbers, alone)
 
 
 @pytest.fixture(scope="module")

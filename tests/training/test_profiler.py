@@ -39,6 +39,11 @@ def test_a_phase_that_is_shorter_ends_the_trace(tmp_path, monkeypatch, capsys):
     assert "profile: steps 2 to 3 are in" in capsys.readouterr().out
 
 
+def test_steps_after_the_end_are_not_recorded_and_that_is_noted(tmp_path, monkeypatch, capsys):
+    assert steps_recorded(tmp_path, "4,9", 3, monkeypatch) == []
+    assert "--profile_steps=4,9: only 3 steps" in capsys.readouterr().out
+
+
 def test_nothing_is_recorded_by_default(tmp_path, monkeypatch, capsys):
     assert steps_recorded(tmp_path, "", 3, monkeypatch) == []
     assert capsys.readouterr().out == ""

@@ -60,9 +60,16 @@ def test_the_pause_between_epochs_is_not_timed(report):
     assert [line.split(",")[0] for line in lines] == ["phase1: 5.0 images/s"]
 
 
-def test_epochs_too_short_to_time_report_nothing(report):
+@pytest.mark.parametrize(
+    "steps_per_epoch, words", [(2, "10.0 images/s"), (3, "6.7 images/s"), (4, "5.0 images/s")]
+)
+def test_in_short_epochs_the_steps_after_the_first_are_timed(report, steps_per_epoch, words):
+    (line,) = report([60, 1, 2, 3, 9, 9, 9], epochs=3, steps_per_epoch=steps_per_epoch)
+    assert f"phase1: {words}," in line
+
+
+def test_epochs_of_one_step_report_nothing(report):
     assert report([1] * 6, epochs=6, steps_per_epoch=1) == []
-    assert report([1] * 9, epochs=3, steps_per_epoch=3) == []
 
 
 @pytest.mark.parametrize(
