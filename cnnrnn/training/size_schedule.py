@@ -3,8 +3,11 @@
 import dataclasses
 
 from cnnrnn import config as config_lib
-from cnnrnn import phases
+from cnnrnn import phases, shapes
 from cnnrnn.settings import image_sizes
+
+# Cost of a validation image, which has no backward pass, relative to a training image of its size.
+_VALIDATION_COST = 1 / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +25,16 @@ class SizeSchedule:
     Args:
         shares: sizes and their shares of the steps, in order.
         total_steps: of the phase.
+        eval_size: of validation.
     """
 
-    def __init__(self, shares: tuple[image_sizes.SizeShare, ...], total_steps: int):
+    def __init__(
+        self,
+        shares: tuple[image_sizes.SizeShare, ...],
+        total_steps: int,
+        eval_size: int = shapes.IMAGE_SIZE,
+    ):
+        self._eval_size = eval_size
         ends, done = [], 0.0
         for each in shares:
             done += each.share
@@ -42,7 +52,12 @@ class SizeSchedule:
     ) -> "SizeSchedule":
         """The sizes that --cnn_image_size gives a phase."""
         shares = image_sizes.parse(config.training.cnn_image_size)[phase.index]
-        return cls(shares, schedule.total_steps)
+        return cls(shares, schedule.total_steps, config.data.eval_image_size or shapes.IMAGE_SIZE)
+
+    def constant(self) -> "SizeSchedule":
+        """One size throughout: with cached features, or without a CNN, the size costs nothing."""
+        share = image_sizes.SizeShare(self._eval_size, 1.0)
+        return SizeSchedule((share,), self._parts[-1].end, self._eval_size)
 
     @property
     def parts(self) -> list[Part]:
@@ -63,3 +78,7 @@ class SizeSchedule:
             max(min(part.end, end) - max(part.start, start), 0) * (part.size / size) ** 2
             for part in self._parts
         )
+
+    def validation_cost(self, step: int) -> float:
+        """The cost of a validation image, in training images of the size at `step`."""
+        return _VALIDATION_COST * (self._eval_size / self.at(step).size) ** 2

@@ -17,8 +17,6 @@ from cnnrnn.training import cost, optimizers, size_schedule
 
 _TIMED_STEPS = 3  # or all but the first one of a shorter epoch
 _MIN_SHARE = 16  # images per GPU and step, below which a warning is given
-# Time of a validation image, which has no backward pass, relative to a training image.
-_VALIDATION_COST = 1 / 3
 
 
 def report_phase(
@@ -71,7 +69,7 @@ class SpeedReport:
     Args:
         phase: for the message.
         schedule: its numbers.
-        sizes: image sizes of the CNN over its steps.
+        sizes: image sizes of the CNN over its steps; constant where it is not run.
         steps_done: steps of the phase done by earlier processes.
         validation_images: images evaluated after each epoch.
         limit: seconds after which the phase is ended, finished or not.
@@ -112,13 +110,21 @@ class SpeedReport:
             seconds = now - self._since
             logging.info(self._line(self._to_time * self._schedule.batch_size / seconds))
 
-    def _line(self, rate: float) -> str:
+    def images_left(self, start: int, now: int) -> float:
+        """The images of the phase after its first `start` steps, of training and validation.
+
+        Args:
+            start: at least 1.
+            now: step whose training images are the unit.
+        """
         schedule = self._schedule
-        done = self._steps_done
-        steps_left = self._sizes.cost(done, schedule.epochs * schedule.steps_per_epoch, done)
-        epochs_left = schedule.epochs - (self._steps_done - 1) // schedule.steps_per_epoch
-        validation = epochs_left * self._validation_images * _VALIDATION_COST
-        left = (steps_left * schedule.batch_size + validation) / rate
+        training = self._sizes.cost(start, schedule.total_steps, now) * schedule.batch_size
+        validations = schedule.epochs - (start - 1) // schedule.steps_per_epoch
+        images = validations * self._validation_images
+        return training + images * self._sizes.validation_cost(now)
+
+    def _line(self, rate: float) -> str:
+        left = self.images_left(self._steps_done, self._steps_done - 1) / rate
         left = min(left, max(self._end - time.monotonic(), 0.0))
         return (
             f"{self._phase.name}: {rate:.1f} images/s, {self._peak_memory()}, "

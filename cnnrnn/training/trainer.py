@@ -216,7 +216,7 @@ class PhaseTrainer:
         try:
             with stop_signals.held():
                 self._stopping.measure()
-                self._speed = self._speed_report()
+                self._speed = self._speed_report(batches.runs_cnn)
                 while not self._is_over():
                     result = self._train_epoch(batches)
                     worker_weights.check(self._workers, network)
@@ -263,14 +263,14 @@ class PhaseTrainer:
         schedule, position = self._schedule, self._position
         images = schedule.steps_per_epoch * schedule.batch_size
         following = (position.epoch + 1) * schedule.steps_per_epoch
-        later = self._sizes.cost(following, schedule.total_steps, self._steps_done)
+        later = self._speed.images_left(following, self._steps_done)
         waited = 0.0
         with progress.Progress(
             self._label,
             images,
             "images",
             initial=position.step * schedule.batch_size,
-            later=round(later * schedule.batch_size),
+            later=round(later),
         ) as bar:
             bar.end_after(self._stopping.seconds_left)
             while position.step + self._train_step.pending < schedule.steps_per_epoch:
@@ -278,7 +278,7 @@ class PhaseTrainer:
                     self._save()
                     with bar.paused(), self._stopping.paused():
                         batches.begin_part()
-                    self._speed = self._speed_report()
+                    self._speed = self._speed_report(batches.runs_cnn)
                 self._profiler.before_step()
                 asked = time.monotonic()
                 batch = next(batches)
@@ -374,11 +374,11 @@ class PhaseTrainer:
         self._recorder.save()
         self._requests.saved()
 
-    def _speed_report(self) -> startup_report.SpeedReport:
+    def _speed_report(self, runs_cnn: bool) -> startup_report.SpeedReport:
         return startup_report.SpeedReport(
             self._phase,
             self._schedule,
-            self._sizes,
+            self._sizes if runs_cnn else self._sizes.constant(),
             steps_done=self._steps_done,
             validation_images=len(self._data.validation),
             limit=self._stopping.seconds_left,

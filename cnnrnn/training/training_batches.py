@@ -38,6 +38,7 @@ class TrainingBatches:
         self._split, self._samples, self._sizes = split, samples, sizes
         self._batch_size, self._strategy, self._features = batch_size, strategy, features
         self._step = 0
+        self.runs_cnn = True  # in this part, for whose images no features are given
         self._part: size_schedule.Part | None = None
         self._iterator: Iterator[dict[str, tf.Tensor]] = iter(())
 
@@ -102,12 +103,14 @@ class TrainingBatches:
             )
         samples = self._samples.of_size(part.size)
         passes = (part.end - self._step) * self._batch_size / len(self._split)
+        features = self._features.of_training(self._split, samples, passes)
+        self.runs_cnn = features is None
         batches = input_pipeline.training(
             self._split,
             samples,
             batch_size=self._batch_size,
             start=self._step * self._batch_size,
-            features=self._features.of_training(self._split, samples, passes),
+            features=features,
             share=workers_lib.Workers(self._strategy).share,
         )
         self._iterator = input_pipeline.distribute(batches, self._strategy)

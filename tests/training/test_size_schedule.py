@@ -38,3 +38,10 @@ def test_the_cost_is_proportional_to_the_pixels():
     schedule = of("100:0.5,200:0.5", 10)
     assert schedule.cost(0, 10, step=0) == 5 + 5 * 4
     assert schedule.cost(4, 6, step=7) == pytest.approx(1 / 4 + 1)
+    assert schedule.validation_cost(step=7) == pytest.approx((299 / 200) ** 2 / 3)
+
+
+def test_without_the_cnn_all_images_cost_the_same():
+    schedule = of("100:0.5,200:0.5", 10).constant()
+    assert schedule.cost(0, 10, step=0) == schedule.cost(0, 10, step=7) == 10
+    assert schedule.validation_cost(step=0) == pytest.approx(1 / 3)

@@ -8,9 +8,9 @@ import pytest
 from cnnrnn import config, phases
 from cnnrnn.commands import train
 from cnnrnn.settings import image_sizes
-from cnnrnn.system import devices, gpu_memory, memory, scheduler
+from cnnrnn.system import devices, gpu_memory, memory, progress, scheduler
 from cnnrnn.training import cost, size_schedule, startup_report, trainer
-from tests import small_network
+from tests import small_network as small_network_lib
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def clock(monkeypatch):
 def report(clock, capsys):
     """Runs steps of given durations, with 1000 s between epochs, and returns what is printed."""
 
-    def run(seconds, *, epochs, steps_per_epoch, steps_done=0, limit=math.inf):
+    def run(seconds, *, epochs, steps_per_epoch, steps_done=0, limit=math.inf, sizes="299"):
         speed = startup_report.SpeedReport(
             phases.PHASE1,
             phases.Schedule(epochs, 10, 1e-3, steps_per_epoch),
-            size_schedule.SizeSchedule(image_sizes.parse("299")[0], epochs * steps_per_epoch),
+            size_schedule.SizeSchedule(image_sizes.parse(sizes)[0], epochs * steps_per_epoch),
             steps_done=steps_done,
             validation_images=30,
             limit=limit,
@@ -55,6 +55,11 @@ def test_the_speed_is_that_of_the_steps_after_compilation(report):
     assert line.endswith("about 40 s left")
 
 
+def test_validation_costs_by_its_size(report):
+    (line,) = report([60, 1, 2, 3], epochs=2, steps_per_epoch=14, sizes="100")
+    assert line.endswith("about 1 min 24 s left")  # 240 + 20 * 2.99 ** 2 images at 5 a second
+
+
 def test_the_pause_between_epochs_is_not_timed(report):
     lines = report([60, 2, 9, 2, 2, 2], epochs=3, steps_per_epoch=5, steps_done=3)
     assert [line.split(",")[0] for line in lines] == ["phase1: 5.0 images/s"]
@@ -70,6 +75,29 @@ def test_in_short_epochs_the_steps_after_the_first_are_timed(report, steps_per_e
 
 def test_epochs_of_one_step_report_nothing(report):
     assert report([1] * 6, epochs=6, steps_per_epoch=1) == []
+
+
+@pytest.mark.parametrize(
+    "changes, factor",
+    [({}, 1), ({"feature_cache": "off"}, 4), ({"fusion": "rnn"}, 1)],
+    ids=["cached", "computed", "no CNN"],
+)
+def test_the_progress_of_an_epoch_counts_validations(
+    small_config, small_network, monkeypatch, changes, factor
+):
+    later = {}
+
+    class Progress(progress.Progress):
+        def __init__(self, label, *arguments, **settings):
+            later[label] = settings.get("later")
+            super().__init__(label, *arguments, **settings)
+
+    monkeypatch.setattr(progress, "Progress", Progress)
+    settings = {"cnn_image_size": "80", "eval_image_size": 160, **changes}
+    train.train((phases.PHASE1,), small_config.replace(**settings))
+    # 9 images after each of two epochs of 4 steps of 4.
+    assert later["phase1 epoch 1/2"] == 16 + 6 * factor
+    assert later["phase1 epoch 2/2"] == 3 * factor
 
 
 @pytest.mark.parametrize(
@@ -89,7 +117,7 @@ def test_each_phase_measures_its_own_gpu_memory(trained, monkeypatch):
         trainer.PhaseTrainer, "_run_epochs", lambda self: events.append(self._phase)
     )
     settings, both = trained.replace(epochs=(3, 1)), (phases.PHASE1, phases.PHASE2)
-    train.train(both, settings, build=small_network.small_build)
+    train.train(both, settings, build=small_network_lib.small_build)
     assert events == ["reset", phases.PHASE1, "reset", phases.PHASE2]
 
 
@@ -115,7 +143,7 @@ def test_a_cpu_one_gpu_and_large_shares_are_not_warned_of(batch_size, gpus):
 
 def test_small_shares_are_warned_of_once_per_phase(monkeypatch, capsys):
     monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"] * 8)
-    network, settings = small_network.small_build(3), config.Config.of(batch_size=(128, 16))
+    network, settings = small_network_lib.small_build(3), config.Config.of(batch_size=(128, 16))
     for phase in (phases.PHASE1, phases.PHASE2):
         schedule = phases.Schedule(1, settings.training.batch_size[phase.index], 1e-3, 9)
         startup_report.report_phase(phase, schedule, network, settings)
@@ -127,7 +155,7 @@ def test_small_shares_are_warned_of_once_per_phase(monkeypatch, capsys):
 def test_on_gpus_nothing_is_said_of_phase2s_memory(one_replica, monkeypatch, capsys):
     monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"])
     monkeypatch.setattr(memory, "available", lambda: 10**9)
-    network = small_network.small_build(3)
+    network = small_network_lib.small_build(3)
     startup_report.report_phase2_memory(config.Config(), network, one_replica)
     assert capsys.readouterr().out == ""
 
@@ -138,7 +166,7 @@ def test_a_run_reports_its_speed_and_warns_if_phase2_does_not_fit(
     monkeypatch.setattr(memory, "available", lambda: 10**9)
     monkeypatch.setattr(memory, "resident", lambda: 10**8)
     settings = small_config.replace(epochs=(1, 1), batch_size=(4, 64))
-    train.train((phases.PHASE1,), settings, build=small_network.small_build)
+    train.train((phases.PHASE1,), settings, build=small_network_lib.small_build)
     output = capsys.readouterr().out
     assert ", float32, on the CPU, LSTM kernel: ours (one product for all timesteps)\n" in output
     assert "phase1: " in output and "images/s, peak memory" in output
@@ -148,7 +176,7 @@ def test_a_run_reports_its_speed_and_warns_if_phase2_does_not_fit(
 
 
 def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch, capsys):
-    network = small_network.small_build(3)
+    network = small_network_lib.small_build(3)
     monkeypatch.setattr(memory, "available", lambda: 8 * 10**9)
     monkeypatch.setattr(memory, "resident", lambda: 0)
     parameters = network.model.count_params()
@@ -169,7 +197,7 @@ def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch,
     [(("a", "b"), "memory: "), (("a", "a"), "warning: ")],
 )
 def test_the_memory_of_workers_is_counted_by_machine(monkeypatch, capsys, hosts, words):
-    network = small_network.small_build(3)
+    network = small_network_lib.small_build(3)
     monkeypatch.setattr(memory, "resident", lambda: 0)
     monkeypatch.setenv(scheduler.TF_CONFIG, scheduler.tf_config([f"{host}:1" for host in hosts], 0))
     workers = types.SimpleNamespace(count=2)
@@ -192,5 +220,5 @@ def test_the_largest_image_size_of_phase2_decides(one_replica, monkeypatch, caps
     monkeypatch.setattr(memory, "available", lambda: 6 * 10**9)
     monkeypatch.setattr(memory, "resident", lambda: 0)
     settings = config.Config.of(batch_size=(8, 32), cnn_image_size=sizes)
-    startup_report.report_phase2_memory(settings, small_network.small_build(3), one_replica)
+    startup_report.report_phase2_memory(settings, small_network_lib.small_build(3), one_replica)
     assert capsys.readouterr().out.startswith(words)
