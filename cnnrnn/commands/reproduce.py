@@ -136,8 +136,8 @@ def _today(
         data = dataset_lib.load(recorded)
     weights = class_weights.resolve(recorded, data)
     class_weights.check(original, phase, recorded, data, weights)
-    xception = None
-    if phase is phases.PHASE1 and not recorded.training.init_from:
+    xception, has_cnn = None, recorded.network.fusion != "rnn"
+    if phase is phases.PHASE1 and not recorded.training.init_from and has_cnn:
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
         cnn = cnn_branch.build(image, synchronized_batchnorm=False)
         xception = xception_weights.load_into(cnn, recorded.training.xception_weights)

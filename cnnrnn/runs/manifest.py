@@ -45,7 +45,8 @@ def describe(
         phase, config, data: what is trained.
         devices: from `devices.describe`.
         started_from: description of the initial weights.
-        weights: source of the CNN's pretrained weights; None if a run's weights were loaded.
+        weights: source of the CNN's pretrained weights; None if a run's weights were loaded, or
+            without a CNN.
     """
     return {
         "command": " ".join(sys.argv),

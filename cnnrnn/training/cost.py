@@ -166,7 +166,7 @@ def phase2_memory(
         half: whether products are computed in 16 bits.
         replicas: each has its own copy of the parameters, gradients and moments.
         more_arrays: of the size of all parameters, which --ema and --accumulation_steps need.
-        image_size: the largest one of the CNN.
+        image_size: the largest one of the CNN; 0 for a network without a CNN.
     """
     # In 16 bits an image takes half as much, and the weights exist as 16-bit copies, too.
     bytes_per_parameter = (_PARAMETER_ARRAYS + more_arrays) * 4 + (2 if half else 0)
@@ -178,7 +178,7 @@ def phase2_memory(
 def largest_phase2_batch(
     size: float, parameters: int, *, replicas: int = 1, **settings: int | bool
 ) -> int:
-    """The largest batch size whose estimate stays below `size` bytes; 0 if there is none.
+    """The largest batch size whose estimate stays below `size` bytes; 0: none, or it is not known.
 
     Args:
         size: bytes.
@@ -188,4 +188,6 @@ def largest_phase2_batch(
         phase2_memory(count, parameters, replicas=replicas, **settings) for count in (0, 1)
     )
     per_image = one - fixed
+    if per_image == 0:
+        return 0
     return max(int((size - fixed) / (per_image * replicas)), 0) * replicas

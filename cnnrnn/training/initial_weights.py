@@ -22,7 +22,8 @@ class InitialWeights:
 
     Attributes:
         description: one line.
-        xception: the source of the CNN's pretrained weights; None if all are of a run.
+        xception: the source of the CNN's pretrained weights; None if all are of a run, or without
+            a CNN.
     """
 
     description: str
@@ -64,8 +65,10 @@ def load_for_trial(
         RunError: a file is damaged.
     """
     if phase is phases.PHASE1 and not config.training.init_from:
-        source = xception_weights.load_into(network.cnn, config.training.xception_weights)
-        description = source.description
+        source, description = None, "no CNN"
+        if network.uses_cnn:
+            source = xception_weights.load_into(network.cnn, config.training.xception_weights)
+            description = source.description
         if config.training.rnn_weights:
             best = trained_rnn(config)
             best_weights.load_part(best, network.rnn)

@@ -161,7 +161,7 @@ def report_phase2_memory(
         "half": network.precision != "float32",
         "replicas": strategy.num_replicas_in_sync // workers,
         "more_arrays": (settings.ema > 0) + (parts > 1),
-        "image_size": max(each.size for each in sizes),
+        "image_size": max(each.size for each in sizes) if network.uses_cnn else 0,
     }
     here = scheduler.workers_on_this_host() if workers > 1 else 1
     need = here * cost.phase2_memory(batch_size // workers // parts, **size)

@@ -118,6 +118,12 @@ def test_differences_of_the_machine_and_of_the_weights_are_reported(trained, cap
     assert "seed: 0 then, 5 now" in output
 
 
+def test_a_run_without_a_cnn_needs_no_weights_of_it(trained):
+    settings = trained.replace(fusion="rnn", xception_weights="/no/such/file")
+    folder = run_folder.RunFolder(trained.run_dir)
+    assert reproduce._today(folder, phases.PHASE1, settings)["xception_weights"] is None
+
+
 def test_a_damaged_record_is_reported_by_its_name(trained):
     contents = ("", "{", "[]", "{}", '{"phase1": 3}', '{"phase1": {"epochs": "many"}}')
     for name in ("manifest.json", "config.json"):

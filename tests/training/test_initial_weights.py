@@ -53,6 +53,14 @@ def test_the_rnn_starts_from_a_run_of_it_alone_and_the_rest_does_not(small_confi
     assert initial.xception is not None
 
 
+def test_a_network_without_a_cnn_needs_no_weights_of_it(small_config):
+    config = small_config.replace(xception_weights="/no/such/file", fusion="rnn")
+    network = small_network.small_build(3, variant=network_lib.Variant("rnn"))
+    folder = run_folder.RunFolder(config.run_dir)
+    initial = initial_weights.load(phases.PHASE1, config, folder, network, tuple("abc"))
+    assert initial == initial_weights.InitialWeights("no CNN")
+
+
 def test_it_is_recorded_and_only_the_start_needs_it(trained, monkeypatch):
     source = trained.run_dir.with_name("source")
     shutil.copytree(trained.run_dir, source)

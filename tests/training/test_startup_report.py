@@ -7,6 +7,7 @@ import pytest
 
 from cnnrnn import config, phases
 from cnnrnn.commands import train
+from cnnrnn.models import network as network_lib
 from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices, gpu_memory, memory, progress, scheduler
 from cnnrnn.training import cost, size_schedule, startup_report, trainer
@@ -190,6 +191,18 @@ def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch,
         f"It will not fit: use --batch_size=8,{largest} or less, or more --accumulation_steps."
     )
     assert lines[1].startswith("memory: ") and "will not fit" not in lines[1]
+
+
+def test_a_network_without_a_cnn_needs_no_memory_for_its_images(one_replica, monkeypatch, capsys):
+    network = small_network_lib.small_build(3, variant=network_lib.Variant("rnn"))
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    settings = config.Config.of(batch_size=(8, 64), fusion="rnn")
+    for available, words in ((2, "memory: "), (1, "warning: ")):
+        monkeypatch.setattr(memory, "available", lambda available=available: available * 10**9)
+        startup_report.report_phase2_memory(settings, network, one_replica)
+        output = capsys.readouterr().out
+        assert output.startswith(words) and "will take 1.4 GB" in output
+    assert "It will not fit: close other programs first." in output
 
 
 @pytest.mark.parametrize(
