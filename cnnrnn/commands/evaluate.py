@@ -141,7 +141,7 @@ def score_best(
         best_weights.load(best, network.model, data.class_names)
         phase = phases.BY_NAME[best.phase].index
         image_size = folder.eval_image_size(best.phase, config.data.eval_image_size)
-    workers.broadcast(network.weights)
+    workers.broadcast(network.model.weights)
     phase, image_size = workers.of_chief(phase), workers.of_chief(image_size)
     batch_size = config.training.batch_size[0]
     devices_lib.check_batch(batch_size, strategy)

@@ -66,7 +66,7 @@ def write(
         "decoded": tf.function(predictor.predict_decoded, input_signature=[decoded]),
         "about": tf.function(about, input_signature=[]),
     }
-    save(folder, classifier.network.weights, signatures)
+    save(folder, classifier.network.model.weights, signatures)
 
 
 class _Predictor:

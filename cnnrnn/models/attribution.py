@@ -7,7 +7,6 @@ one branch is weighted by the output of the other.
 """
 
 import dataclasses
-import functools
 
 import keras
 import numpy as np
@@ -84,20 +83,20 @@ class Explainer:
                 f"explaining several classes needs a network built with lstm_kernel='ours'. "
                 f"Received: {self._network.lstm_kernel!r}."
             )
-        convolutions = self._convolutions(batch["image"], training=False)  # (B, h, w, 2048)
-        sequence = batch["sequence"]
+        inputs = {"sequence": batch["sequence"]}
         sources = {}
         if self._network.uses_cnn:
-            sources["cam"] = convolutions
+            sources["cam"] = self._convolutions(batch["image"], training=False)  # (B, h, w, 2048)
         if self._network.uses_rnn:
-            sources["timesteps"] = sequence
+            sources["timesteps"] = inputs["sequence"]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(sources)
-            features = [self._pooling(convolutions), self._network.rnn(sequence, training=False)]
-            logits = self._network.fusion(features, training=False)
+            if self._network.uses_cnn:
+                inputs["features"] = self._pooling(sources["cam"])
+            logits = self._network.logits(inputs, training=False)
             log_odds = [_log_odds(logits, label) for label in labels]
         gradients = [tape.gradient(of_class, sources) for of_class in log_odds]
-        compute = {"cam": functools.partial(_cam, convolutions), "timesteps": _saliency}
+        compute = {"cam": lambda values: _cam(sources["cam"], values), "timesteps": _saliency}
         return {
             name: tf.stack([compute[name](of_class[name]) for of_class in gradients], axis=1)
             for name in sources

@@ -85,29 +85,30 @@ class Network:
         return self.rnn.get_layer("rnn_features").lstm_kernel
 
     @property
-    def weights(self) -> list[keras.Variable]:
-        """Those of the model, then those of a branch that the model leaves out."""
-        weights = self.model.weights + self.cnn.weights + self.rnn.weights
-        return list({id(weight): weight for weight in weights}.values())
-
-    @property
     def fused_width(self) -> int:
         """The number of fused features, which the last layer classifies."""
         return self.fused.output.shape[-1]
 
     def branches(self, batch: dict[str, tf.Tensor], training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """The outputs of both branches, (B, 2048) each.
+        """The outputs of both branches, (B, 2048) each; zeros for one that the model leaves out.
 
         Args:
             batch: "sequence", and "image" or "features". Features are outputs of the CNN that
                 were computed earlier; the CNN is not run if they are given.
             training: whether BatchNorm uses the statistics of the batch.
         """
+        sequence = batch["sequence"]
+
+        def zeros(branch: keras.Model) -> tf.Tensor:
+            return tf.zeros((tf.shape(sequence)[0], branch.output.shape[-1]))
+
         if "features" in batch:
             cnn = batch["features"]
-        else:
+        elif self.uses_cnn:
             cnn = self.cnn(batch["image"], training=training)
-        return cnn, self.rnn(batch["sequence"], training=training)
+        else:
+            cnn = zeros(self.cnn)
+        return cnn, self.rnn(sequence, training=training) if self.uses_rnn else zeros(self.rnn)
 
     def logits(self, batch: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
         """Logits (B, classes) of a batch; see `branches`.

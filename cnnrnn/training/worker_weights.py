@@ -18,7 +18,7 @@ def share(
     position.to_variables()
     workers.broadcast(
         (
-            *state.network.weights,
+            *state.network.model.weights,
             *state.optimizer.variables,
             *state.trackables().values(),
             *position.trackables().values(),
@@ -32,7 +32,7 @@ def check(workers: workers_lib.Workers, network: network_lib.Network) -> None:
     if workers.count == 1:
         return
     digest = hashlib.sha256()
-    for weight in network.weights:
+    for weight in network.model.weights:
         digest.update(np.asarray(weight))
     for _, others in workers.differing({"weights": digest.digest()}).items():
         raise errors.RunError(

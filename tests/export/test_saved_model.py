@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from cnnrnn.export import saved_model
 from cnnrnn.models import attribution
-from tests import bad_images
+from cnnrnn.models import network as network_lib
+from tests import bad_images, small_network
 from tests.export import small_export
 
 # Images are files of a folder; in the session, the first of them and one that is no image.
@@ -164,7 +165,28 @@ def test_about_returns_class_names_and_metadata(signatures):
     assert json.loads(outputs["metadata"].numpy())["classes"] == 3
 
 
+def numbers_written(folder):
+    written = tf.train.list_variables(str(folder / "variables" / "variables"))
+    return sum(np.prod(shape) for name, shape in written if name.endswith("VARIABLE_VALUE"))
+
+
 def test_each_weight_is_written_once(classifier, exported):
-    written = tf.train.list_variables(str(exported / "variables" / "variables"))
-    numbers = sum(np.prod(shape) for name, shape in written if name.endswith("VARIABLE_VALUE"))
-    assert numbers == sum(weight.size for weight in classifier.network.model.get_weights())
+    weights = classifier.network.model.get_weights()
+    assert numbers_written(exported) == sum(weight.size for weight in weights)
+
+
+@pytest.mark.parametrize("fusion", ["cnn", "rnn"])
+def test_a_branch_that_is_left_out_is_not_written(tmp_path, fusion):
+    network = small_network.small_build(3, variant=network_lib.Variant(fusion))
+    limits = {"top": 2, "max_pixels": small_export.MAX_PIXELS, "metadata": {}}
+    saved_model.write(
+        small_export.classifier(small_export.NAMES, network), tmp_path / "export", **limits
+    )
+    assert numbers_written(tmp_path / "export") == network.model.count_params()
+    part = getattr(network, fusion)
+    assert network.model.count_params() == part.count_params() + network.fusion.count_params()
+    outputs = tf.saved_model.load(str(tmp_path / "export")).signatures["explained"](
+        image_bytes=tf.constant([bad_images.JPEG])
+    )
+    assert ("cam" in outputs, "timesteps" in outputs) == (fusion == "cnn", fusion == "rnn")
+    assert np.max(outputs.get("cam", outputs.get("timesteps"))) == 1

@@ -11,7 +11,7 @@ from cnnrnn.training import worker_weights
 
 @pytest.mark.parametrize("others, fails", [({}, False), ({"weights": "1"}, True)])
 def test_other_weights_on_a_worker_are_an_error(others, fails):
-    network = types.SimpleNamespace(weights=[np.zeros(3)])
+    network = types.SimpleNamespace(model=types.SimpleNamespace(weights=[np.zeros(3)]))
     workers = types.SimpleNamespace(count=2, differing=lambda values: others)
     if not fails:
         worker_weights.check(workers, network)
