@@ -61,7 +61,9 @@ def test_names_that_a_terminal_cannot_show_are_escaped(monkeypatch, encoding, sh
     monkeypatch.setattr(console, "_is_ours", lambda _: True)
     console.install()
     # Not through the logger: pytest-xdist cannot send a report that holds such a message.
-    console._lines.emit(python_logging.makeLogRecord({"msg": "猫 été \udcff"}))
+    console._lines.emit(
+        python_logging.makeLogRecord({"msg": "猫 été \udcff", "levelno": python_logging.INFO})
+    )
     assert output.getvalue() == shown
     print("猫 été \udcff", flush=True)
     assert output.getvalue() == 2 * shown
