@@ -175,7 +175,7 @@ def test_each_weight_is_written_once(classifier, exported):
     assert numbers_written(exported) == sum(weight.size for weight in weights)
 
 
-@pytest.mark.parametrize("fusion", ["cnn", "rnn"])
+@pytest.mark.parametrize("fusion", ["cnn", pytest.param("rnn", marks=pytest.mark.slow)])
 def test_a_branch_that_is_left_out_is_not_written(tmp_path, fusion):
     network = small_network.small_build(3, variant=network_lib.Variant(fusion))
     limits = {"top": 2, "max_pixels": small_export.MAX_PIXELS, "metadata": {}}
