@@ -26,7 +26,8 @@ from cnnrnn.system import text as text_lib
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation")
-TEST_NAMES = ("test", "testing")  # they validate where no other folder does
+TEST_NAMES = ("test", "testing")
+_OTHERS = (*VALIDATION_NAMES, *TEST_NAMES)  # the first one validates
 _SHOWN = 5  # folders in a message
 
 OnProblem = class_folders.OnProblem
@@ -175,14 +176,13 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem, is_test: bo
     if train_dir is not None and is_test:
         train_dir = _first_split(root, (*TEST_NAMES, *VALIDATION_NAMES)) or train_dir
     elif train_dir is not None:
-        validation_dir = _first_split(root, (*VALIDATION_NAMES, *TEST_NAMES))
-    split_names = (*VALIDATION_NAMES, *TEST_NAMES)
+        validation_dir = _first_split(root, _OTHERS)
     others = [
         entry.name
         for entry in class_folders.subfolders(root)
         if train_dir
         and pathlib.Path(entry.path) not in (train_dir, validation_dir)
-        and (entry.name.lower() not in split_names or class_folders.subfolders(entry.path))
+        and (entry.name.lower() not in _OTHERS or class_folders.subfolders(entry.path))
     ]  # without class folders, one that is named like a split is reported already
     if others:
         names = text_lib.printable(", ".join(others[:_SHOWN]))
@@ -241,7 +241,7 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | N
 def _check_not_splits(root: pathlib.Path) -> None:
     """Raises UsageError if class folders are named like a training and another split."""
     folders = [entry.name for entry in class_folders.subfolders(root)]
-    if _without(TRAIN_NAMES, folders) & _without((*VALIDATION_NAMES, *TEST_NAMES), folders):
+    if _without(TRAIN_NAMES, folders) & _without(_OTHERS, folders):
         names = text_lib.printable(", ".join(folders[:_SHOWN]))
         raise errors.UsageError(
             f"{text_lib.printable(str(root))} holds the folders {names}, which are named like "
