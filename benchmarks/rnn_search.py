@@ -2,8 +2,8 @@
 
     python -m benchmarks.rnn_search --dataset=digit_stacks --fold=1/5 --epochs=20
 
-The RNN alone is trained adding one remedy at a time, and every fusion without remedies, with all,
-and with all from a pretrained RNN.
+Every fusion is trained with all remedies but pretraining and without any, then the RNN alone, adding
+one remedy at a time, and then every fusion from a pretrained RNN.
 
 Takes the flags of phase1. It trains phase 1 of each network by the program's own commands and
 scores all on the same held-out part of the training images: --fold, by default 1/10. The validation
@@ -98,16 +98,17 @@ class Trial:
 
 
 def _trials() -> tuple[Trial, ...]:
-    """All networks; what others start from comes first."""
+    """All networks: first those that compare the fusions, so that half a search does, too.
+
+    What others start from comes before them.
+    """
     names = tuple(REMEDIES)
+    alone = (*network_settings.WITHOUT_RNN, "rnn")
+    joined = [fusion for fusion in network_settings.FUSIONS if fusion not in alone]
     found = [Trial(fusion, ()) for fusion in network_settings.WITHOUT_RNN]
+    found += [Trial(fusion, remedies) for remedies in (names[:-1], ()) for fusion in joined]
     found += [Trial("rnn", names[:count]) for count in range(len(names))]
-    found += [
-        Trial(fusion, remedies)
-        for fusion in network_settings.FUSIONS
-        if fusion not in (*network_settings.WITHOUT_RNN, "rnn")
-        for remedies in ((), names[:-1], names)
-    ]
+    found += [Trial(fusion, names) for fusion in joined]
     return tuple(found)
 
 
