@@ -2,8 +2,8 @@
 
     python -m benchmarks.rnn_search --dataset=digit_stacks --fold=1/5 --epochs=20
 
-Every fusion is trained with all remedies but pretraining and without any, then the RNN alone, adding
-one remedy at a time, and then every fusion from a pretrained RNN.
+Every fusion is trained with all remedies but pretraining and without any, then the RNN alone,
+adding one remedy at a time, and then every fusion from a pretrained RNN.
 
 Takes the flags of phase1. It trains phase 1 of each network by the program's own commands and
 scores all on the same held-out part of the training images: --fold, by default 1/10. The validation

@@ -27,7 +27,8 @@ def rows_of(results: pathlib.Path) -> list[dict[str, str]]:
 def test_all_fusions_are_tried_with_the_remedies_that_apply():
     names = [trial.run for trial in rnn_search.TRIALS]
     assert len(names) == len(set(names)) == 2 + 4 + 4 * 3
-    assert names[:2] == ["cnn", "gain"] and names[6:10] == ["product", "sum", "concatenation", "gated"]
+    assert names[:2] == ["cnn", "gain"]
+    assert names[6:10] == ["product", "sum", "concatenation", "gated"]
     assert names[2:6] == [f"{fusion}+standardized+layer_norm+low_rate" for fusion in names[6:10]]
     assert "cnn+standardized" not in names
     assert "rnn+standardized+layer_norm+low_rate+pretrained" not in names
