@@ -148,7 +148,7 @@ def score_best(
     preprocessing = views_lib.Preprocessing(config.data.resize_method, image_size)
     features = phase_features.PhaseFeatures(
         list(phases.BY_NAME.values())[phase], config, network, strategy
-    ).of_validation(data.validation, preprocessing, passes=1)
+    ).of_validation(data.validation, preprocessing, passes=0)
     evaluator = predictions_lib.Evaluator(
         steps.make_eval_step(network, strategy, branches=branches),
         strategy,

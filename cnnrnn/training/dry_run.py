@@ -128,7 +128,8 @@ class _DryRun:
         cached_sizes = set()
         for part in sizes.parts:
             part_images = (part.end - part.start) * batch_size
-            pays = feature_cache.pays(part_images / len(train), views)
+            passes = feature_cache.passes_over(part.end - part.start, batch_size, len(train))
+            pays = feature_cache.pays(passes, views)
             if caches and pays and part.size not in cached_sizes:
                 cached_sizes.add(part.size)
                 computed.append((part.size, views * len(train)))

@@ -51,14 +51,25 @@ _OPEN_CHUNKS = 100  # of a split; a process may often have no more than 256 or 1
 _ALTERNATIVES = "give another folder by --feature_cache=DIR, or disable it by --feature_cache=off."
 
 
+def passes_over(steps: int, batch_size: int, images: int) -> float:
+    """How often training steps pass over all images.
+
+    The rest of a batch, which an epoch leaves out, does not count: an epoch over all is one pass.
+    """
+    return steps / max(images // batch_size, 1)
+
+
 def pays(passes: float, views: int = 1) -> bool:
     """Whether caching a split is worth it for this many more passes.
+
+    As many passes as views cost the same with and without the cache, but evaluation and other runs
+    can then use it, as those of `ablate` do.
 
     Args:
         passes: over the images.
         views: of each image, 0 if they are not counted; caching costs a pass for each.
     """
-    return 0 < views < passes
+    return 0 < views <= passes
 
 
 def batch_size(strategy: tf.distribute.Strategy) -> int:
@@ -115,7 +126,7 @@ class FeatureCache:
         Args:
             split: training or validation images.
             name: of the split, for messages.
-            passes: how many more passes over the split there will be.
+            passes: how many more passes over the split there will be; 0 to use only what is there.
             samples: of training; None for images as they are.
 
         Returns:
@@ -140,9 +151,12 @@ class FeatureCache:
         lacks = np.isin(np.arange(rows.chunks), missing).astype(np.int32)
         missing = list(map(int, np.flatnonzero(self._workers.sums(lacks))))
         if missing and not pays(passes, rows.views):
-            left = f"{passes:.2g} passes remain" if passes != 1 else "only one pass remains"
-            cost = "one" if rows.views == 1 else rows.views
-            logging.info(f"feature cache: not written for {name}: {left}, and caching costs {cost}")
+            if passes:
+                cost = "one" if rows.views == 1 else rows.views
+                logging.info(
+                    f"feature cache: not written for {name}: {passes:.2g} passes remain, and "
+                    f"caching costs {cost}"
+                )
             return None
         if missing:
             self._prepare(folder, key, rows, len(missing))

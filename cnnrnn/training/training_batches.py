@@ -9,7 +9,7 @@ from absl import logging
 from cnnrnn.datasets import input_pipeline, splits
 from cnnrnn.datasets import training_samples as training_samples_lib
 from cnnrnn.system import workers as workers_lib
-from cnnrnn.training import phase_features, size_schedule
+from cnnrnn.training import feature_cache, phase_features, size_schedule
 
 _SHOWN = 16  # images of the first batch
 
@@ -102,7 +102,8 @@ class TrainingBatches:
                 f"{part.end:,}"
             )
         samples = self._samples.of_size(part.size)
-        passes = (part.end - self._step) * self._batch_size / len(self._split)
+        steps_left = part.end - self._step
+        passes = feature_cache.passes_over(steps_left, self._batch_size, len(self._split))
         features = self._features.of_training(self._split, samples, passes)
         self.runs_cnn = features is None
         batches = input_pipeline.training(

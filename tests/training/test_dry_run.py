@@ -24,8 +24,8 @@ def measure(monkeypatch, one_replica):
     "changes, expected",
     [
         ({}, 18 + 9),
-        ({"epochs": (1, 1)}, None),  # caching would cost the one pass that it saves
-        ({"epochs": (2, 1), "samples_per_epoch": (8, 8)}, 9),  # only validation pays off
+        ({"epochs": (1, 1)}, 18 + 9),  # evaluation and other runs can use them
+        ({"epochs": (2, 1), "samples_per_epoch": (4, 4)}, 9),  # only validation pays off
         ({"feature_cache": "off"}, None),
         ({"fusion": "rnn"}, None),  # there is no CNN
     ],
@@ -133,8 +133,8 @@ def test_the_data_set_is_reported_for_phase1_only(measure, small_config, capsys)
 @pytest.mark.parametrize(
     "sizes, computed, passes",
     [
-        # 8 steps of 4 images: parts of 4, 2 and 6 of them are 0.9, 0.4 and 1.3 passes.
-        ("160:0.5,299:0.5", {299: 9}, {160: False, 299: False}),
+        # 8 steps of 4 images: parts of 4, 2 and 6 of them are 1, 0.5 and 1.5 passes.
+        ("160:0.5,299:0.5", {160: 18, 299: 18 + 9}, {160: True, 299: True}),
         ("160:0.25,299:0.75", {299: 18 + 9}, {160: False, 299: True}),
         ("160:0.75,299:0.25", {160: 18, 299: 9}, {160: True, 299: False}),
     ],

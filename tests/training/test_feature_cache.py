@@ -276,12 +276,12 @@ def test_all_that_determines_views_is_in_the_key(make_cache, data, monkeypatch):
     assert len(set(folders)) == 6
 
 
-def test_views_are_cached_if_there_are_more_passes_than_views(make_cache, data, tmp_path, capsys):
+def test_views_are_cached_if_there_are_as_many_passes(make_cache, data, tmp_path, capsys):
     cache = make_cache()
-    assert cache.features(data.train, "train", 2, augmented(data.train)) is None
-    assert "2 passes remain, and caching costs 2" in capsys.readouterr().out
+    assert cache.features(data.train, "train", 1.9, augmented(data.train)) is None
+    assert "1.9 passes remain, and caching costs 2" in capsys.readouterr().out
     assert not chunks(tmp_path)
-    assert cache.features(data.train, "train", 2.1, augmented(data.train)) is not None
+    assert cache.features(data.train, "train", 2, augmented(data.train)) is not None
     assert sum(len(np.load(path)) for path in chunks(tmp_path)) == 36
     assert cache.features(data.train, "train", 0.5, augmented(data.train)) is not None
 
@@ -314,6 +314,14 @@ def test_a_cache_that_does_not_pay_off_is_not_written(make_cache, data, tmp_path
     assert "not written for train: 0.8 passes remain, and caching costs one" in (
         capsys.readouterr().out
     )
+    assert cache.features(data.train, "train", 0) is None
+    assert not capsys.readouterr().out and not cache.directory.exists()
+
+
+def test_an_epoch_over_all_images_is_one_pass_without_the_rest_of_a_batch():
+    assert feature_cache.passes_over(steps=4, batch_size=4, images=18) == 1
+    assert feature_cache.passes_over(steps=2, batch_size=4, images=16) == 0.5
+    assert feature_cache.passes_over(steps=1, batch_size=32, images=18) == 1
 
 
 def test_free_space_is_checked_before_computing(make_cache, data, monkeypatch):
