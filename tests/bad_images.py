@@ -23,6 +23,13 @@ def encoded(format, mode="RGB", size=SIZE, **options):
     return buffer.getvalue()
 
 
+def opaque():
+    """A PNG whose alpha channel is 255 throughout, as many screenshots have."""
+    buffer = io.BytesIO()
+    PIL.Image.new("RGBA", SIZE, (9, 9, 9, 255)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def animated(format):
     frames = [PIL.Image.new("RGB", SIZE, (i * 40, 9, 9)) for i in range(3)]
     buffer = io.BytesIO()

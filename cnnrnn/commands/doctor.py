@@ -56,7 +56,10 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     problems: list[str] = []
     with console.captured() as messages:
-        examined = dataset_lib.examine(config, problems.append)
+        try:
+            examined = dataset_lib.examine(config, problems.append)
+        except errors.UsageError as error:  # it may follow from problems found before
+            raise errors.UsageError(" ".join([*problems, str(error)])) from error
         splits = {"training": examined.train}
         if examined.validation is not None:
             splits["validation"] = examined.validation
@@ -124,6 +127,8 @@ def _of_image(info: image_check.ImageInfo, path: str) -> Iterator[tuple[str, str
         yield "animation", f"the first of {info.frames} frames is used"
     if info.bits == 16 and not info.problem:
         yield "16 bits", "16 bits per channel: only the upper 8 are used"
+    if info.transparent:
+        yield "transparency", "transparent pixels are read in the colors stored below them"
 
 
 def _odd_name(path: str) -> str:

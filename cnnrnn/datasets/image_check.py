@@ -62,6 +62,7 @@ class ImageInfo:
         frames: more than one in an animation.
         orientation: EXIF's, 1 to 8.
         bits: per channel, of a PNG as stored.
+        transparent: whether it is a PNG with pixels that are not opaque.
         problem: why it cannot be trained on, '' if it can.
     """
 
@@ -72,6 +73,7 @@ class ImageInfo:
     frames: int = 0
     orientation: int = 1
     bits: int = 8
+    transparent: bool = False
     problem: str = ""
 
 
@@ -95,7 +97,9 @@ def examine(encoded: bytes, max_pixels: int) -> ImageInfo:
         return dataclasses.replace(
             info, problem=f"is not a readable image ({text_lib.first_line(error)})"
         )
-    return dataclasses.replace(info, problem=_problem(info, encoded, max_pixels))
+    problem = _problem(info, encoded, max_pixels)
+    transparent = info.format == "PNG" and not problem and _is_transparent(encoded)
+    return dataclasses.replace(info, transparent=transparent, problem=problem)
 
 
 def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
@@ -112,6 +116,17 @@ def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
             orientation=_orientation(image),
             bits=encoded[_PNG_BITS] if name == "PNG" else 8,
         )
+
+
+def _is_transparent(encoded: bytes) -> bool:
+    """Whether a PNG that TensorFlow decodes has pixels that are not opaque."""
+    try:
+        with PIL.Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
+            if not image.has_transparency_data:
+                return False
+            return image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    except Exception:  # what Pillow alone cannot decode is no problem of the image
+        return False
 
 
 def _orientation(image: PIL.Image.Image) -> int:

@@ -122,9 +122,10 @@ def build(
     train = class_folders.merged([folder.train for folder in folders])
     if len(train) < (1 if is_test else 2):
         only = f" (only {text_lib.printable(next(iter(train)))!r})" if train else ""
-        raise errors.UsageError(
-            f"{' and '.join(folder.shown for folder in folders)} holds {len(train)} class "
-            f"folder(s){only}: a classifier needs at least two, one folder of images per class."
+        report = on_problem if train else raise_problem
+        report(
+            f"{' and '.join(folder.shown for folder in folders)} holds images of {len(train)} "
+            f"class(es){only}: a classifier needs at least two, one folder of images per class."
         )
     names = sorted(train)
     splits = {"train": _numbered(train, names)}

@@ -76,8 +76,9 @@ def accuracy_chart(names: list[str], accuracy: np.ndarray, title: str) -> bytes:
     Returns:
         A PNG, high enough for every name to be legible.
     """
-    order = np.argsort(np.nan_to_num(accuracy, nan=-1.0), kind="stable")  # barh draws upwards
-    order = order[:_MOST_BARS]
+    # barh draws upwards. Classes without images come first, unless others would be left out.
+    without_images = -1.0 if len(names) <= _MOST_BARS else 2.0
+    order = np.argsort(np.nan_to_num(accuracy, nan=without_images), kind="stable")[:_MOST_BARS]
     if len(order) < len(names):
         title = f"{title}, the {len(order)} lowest of {len(names):,}"
     chart = figure.Figure(figsize=(9, 1.2 + 0.21 * len(order)), layout="constrained")

