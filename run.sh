@@ -44,9 +44,10 @@ _cnnrnn_run() {
   local run=${COMP_WORDS[0]} typed=${COMP_WORDS[COMP_CWORD]} list=''
   if [ "$COMP_CWORD" = 1 ]; then
     list=$("$run" help | sed -n 's/^  \([a-z0-9-]*\)  .*/\1/p')
-  elif [ "${typed#-}" != "$typed" ] && [ -x "$(dirname "$run")/.venv/bin/python" ]; then
-    list=$("$run" "${COMP_WORDS[1]}" --help | sed -n 's/^  --\(\[no\]\)\{0,1\}\([a-z0-9_]*\):.*/--\2/p')
-  fi
+  elif [ "${typed#-}" != "$typed" ] && [ -x "$(dirname "$run")/.venv/bin/python" ]; then case ${COMP_WORDS[1]} in
+    test | check | tensorboard) ;; # other programs' flags
+    *) list=$("$run" "${COMP_WORDS[1]}" --help | sed -n 's/^  --\(\[no\]\)\{0,1\}\([a-z0-9_]*\):.*/--\2/p')
+  esac; fi
   COMPREPLY=($(compgen -W "$list" -- "$typed"))
 }
 [ -z "${ZSH_VERSION-}" ] || { autoload -U +X compinit bashcompinit && compinit -u && bashcompinit; }

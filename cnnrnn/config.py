@@ -26,7 +26,7 @@ from cnnrnn.settings import serving as serving_settings
 from cnnrnn.settings import training as training_settings
 from cnnrnn.settings import verification as verification_settings
 
-_LONGEST_NAME = 100  # of a run that is named after its data set
+_LONGEST_NAME = 100  # bytes of a run that is named after its data set
 # The groups that the result of a run depends on; config.json records them.
 RECORDED = (
     "data",
@@ -236,8 +236,14 @@ def _name_of(data: data_settings.DataSettings) -> str:
         names = [data.table.stem]
     else:
         names = [folder.name or folder.resolve().name for folder in data.locations]
-    names = [re.sub(r"[^A-Za-z0-9._ -]+", "-", name).strip("-. ") for name in names]
-    return "+".join(name for name in names if name)[:_LONGEST_NAME] or "run"
+    names = [_safe(name, "A-Za-z0-9_") or _safe(name, r"\w") for name in names]
+    joined = "+".join(name for name in names if name).encode()[:_LONGEST_NAME]
+    return joined.decode(errors="ignore") or "run"
+
+
+def _safe(name: str, letters: str) -> str:
+    """A name in which only `letters`, of a regular expression, points, spaces and - are left."""
+    return re.sub(rf"[^{letters}. -]+", "-", name).strip("-. ")
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:

@@ -77,11 +77,13 @@ def main(argv: Sequence[str]) -> int:
     """
     console.install()
     try:
-        return _run(list(argv))
+        code = _run(list(argv))
+        sys.stdout.flush()  # here, where a failure can be reported
+        return code
     except errors.UsageError as error:
         return _fail(error, 2)
     except BrokenPipeError:  # e.g. `cnnrnn ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
@@ -110,6 +112,12 @@ def _run(argv: list[str]) -> int:
     except (flags.Error, ValueError) as error:  # ValueError: a flagfile that is not text
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
+    if config.prediction.model and "prediction" not in commands()[word].groups:
+        readers = [name for name, command in commands().items() if "prediction" in command.groups]
+        raise errors.UsageError(
+            f"--model is for {', '.join(readers)}: {word} takes the run that --run and --runs_dir "
+            "name, by default that of the data set."
+        )
     if positional and "arguments" not in commands()[word].options:
         raise errors.UsageError(
             f"{word} takes flags only. Received: {positional[0]!r}. See --help."
@@ -197,8 +205,16 @@ def _flags_help(groups: Sequence[str]) -> str:
     )
 
 
+def _discard_output() -> None:
+    """Makes what is left in the buffer of standard output, which cannot be written, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(error: object, code: int) -> int:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk or a closed pipe, which may be the error itself
+        _discard_output()
     print(f"{console.styled('cnnrnn:', 'error', sys.stderr)} {error}", file=sys.stderr)
     return code
 

@@ -129,6 +129,7 @@ def test_a_command_lists_all_groups_that_its_module_reads():
         (["phase1", "--dataset=/no/such/folder"], "/no/such/folder"),
         (["phase2", "--runs_dir=/tmp/no-such-runs"], "Run phase1 with the same flags first"),
         (["evaluate", "--runs_dir=/tmp/no-such-runs"], "no trained weights"),
+        (["evaluate", "--model=runs/other"], "--model is for predict, explain, export, serve"),
         (["data", "fly"], "data restructure SRC DST"),
         (["phase1", "--archive=/nowhere.zip", "--dataset=tiny_imagenet_100"], "/nowhere.zip"),
     ],
@@ -139,6 +140,52 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(in_process, tmp_path, argumen
     code, _, err = in_process(*arguments)
     assert code == 2
     assert err.startswith("cnnrnn: ") and message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("fails, message", [(False, "No space left"), (True, "out of luck")])
+def test_output_that_cannot_be_written_is_one_sentence(fails, message):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    with open("/dev/full", "w") as full:
+        ended = _with_output_to(full, fails)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("cnnrnn: ") and message in line
+
+
+def test_output_into_a_pipe_that_was_closed_is_no_error_message():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:
+        ended = _with_output_to(closed, fails=False)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+_PRINTS = """
+from cnnrnn import errors, main
+from cnnrnn.system import deletion
+
+def run(argv):
+    print("still in the buffer of standard output")
+    if {fails}:
+        raise errors.RunError("out of luck")
+    return 0
+
+main._run = run
+deletion.exit_process(main.main(["cnnrnn"]))
+"""
+
+
+def _with_output_to(file, fails):
+    """A command that prints a line and then succeeds or fails."""
+    return subprocess.run(
+        [sys.executable, "-c", _PRINTS.format(fails=fails)],
+        cwd=helpers.REPOSITORY,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        stdout=file,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_failures_are_one_sentence_and_exit_code_1(in_process, monkeypatch):

@@ -248,19 +248,23 @@ def run(
 
 
 def _recipe(config: config_lib.Config) -> config_lib.Config:
-    """The settings without the options of training, so that the recipe is what is measured."""
+    """The settings without options of network and training: the recipe is what is measured."""
     defaults = config_lib.Config()
     config = config.replace(
         xception_weights="none",  # random ones need no download
         **{
             name: getattr(defaults.training, name)
-            for name in ("cnn_image_size", "cached_views", "sampling", "class_weights")
+            for name in (
+                *("cnn_image_size", "cached_views", "sampling", "class_weights"),
+                *("init_from", "rnn_weights"),
+            )
         },
     )
     return dataclasses.replace(
         config,
         **{
-            name: getattr(defaults, name) for name in ("augmentation", "optimization", "finetuning")
+            name: getattr(defaults, name)
+            for name in ("network", "augmentation", "optimization", "finetuning")
         },
     )
 

@@ -83,6 +83,7 @@ def _load(config: config_lib.Config) -> tuple[batcher.Function, batcher.Function
     loader.check_image_size(export, folder, config.data.eval_image_size)
     if folder != root:
         _check_weights(export, folder)
+    loader.check_max_megapixels(export, folder, config.data.max_megapixels)
     top = loader.check_top(export, folder, config.prediction.top)
     predict = functools.partial(_predict, export.signatures, top)
     preprocessing = views_lib.Preprocessing(export.metadata["resize_method"])
@@ -99,10 +100,14 @@ def _listen(settings: serving_settings.ServingSettings) -> socket.socket:
         return socket.create_server((settings.host, settings.port))
     except (OSError, TypeError, UnicodeError) as error:  # the last two: no host has such a name
         reason = getattr(error, "strerror", None) or "this is not the name of a host"
+        reason = reason.partition(" (while attempting")[0]  # Python adds the address once more
         if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
             fix = "Use another --port; 0 takes any free one."
         else:
-            fix = f"Give --host a name or an address of this machine, or {_ALL_ADDRESSES} for all."
+            fix = (
+                "Give --host a name or an IPv4 address of this machine, or "
+                f"{_ALL_ADDRESSES} for all."
+            )
         raise errors.UsageError(
             f"cannot listen on --host={settings.host} --port={settings.port}: {reason}. {fix}"
         ) from error

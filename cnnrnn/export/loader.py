@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from cnnrnn import errors, shapes
+from cnnrnn.settings import data as data_settings
 from cnnrnn.system import checksummed
 from cnnrnn.system import text as text_lib
 
@@ -57,6 +58,27 @@ def check_image_size(export: Export, folder: pathlib.Path, asked: int) -> None:
         raise errors.UsageError(
             f"--eval_image_size={asked}: the export {folder} was made for {size}. Run "
             f"{text_lib.program()} export with --eval_image_size={asked}, or leave out the flag."
+        )
+
+
+def check_max_megapixels(export: Export, folder: pathlib.Path, asked: float) -> None:
+    """Checks that an export reads images up to the size that was asked for.
+
+    Args:
+        export: loaded from `folder`.
+        folder: for the message.
+        asked: --max_megapixels.
+
+    Raises:
+        UsageError: its limit is another one, which is part of its graph, and `asked` is not the
+            default.
+    """
+    limit = export.metadata.get("max_megapixels")  # missing: an earlier version
+    default = data_settings.DataSettings().max_megapixels
+    if limit is not None and asked not in (default, float(limit)):
+        raise errors.UsageError(
+            f"--max_megapixels={asked:g}: the export {folder} was made for {limit}. Run "
+            f"{text_lib.program()} export with --max_megapixels={asked:g}, or leave out the flag."
         )
 
 

@@ -11,7 +11,7 @@ class ServingSettings:
 
     host: str = fields.setting(
         "127.0.0.1",
-        "Address to listen on; the default is reachable from this machine only.",
+        "IPv4 address or name to listen on; the default is reachable from this machine only.",
         fields.GIVEN,
     )
     port: int = fields.setting(

@@ -79,6 +79,9 @@ def test_the_recipe_is_measured_whatever_the_options_of_training(settings):
         "cnn_image_size": "160",
         "sampling": "balanced",
         "class_weights": "balanced",
+        "fusion": "sum",
+        "init_from": "/runs/a",
+        "rnn_weights": "/runs/b",
     }
     check_gpu.run(
         ["phase1-float32"],
