@@ -153,17 +153,17 @@ environment() { # environment FILE WHAT: on return, the requirements of FILE are
   drop_lock
 }
 
+asks_help() { case " $* " in *' --help '* | *' -h '* | *' --helpfull '*) ;; *) return 1 ;; esac; }
 gpu() { # whether to install the GPU libraries: the command uses GPUs, there is an NVIDIA driver, and they are not hidden
   local root=${CNNRNN_DRIVER_ROOT:-} # for tests: the folder in which the driver's files are looked for, instead of /
-  case " $* " in *' --help '* | *' -h '* | *' --helpfull '*) return 1 ;; esac
+  ! asks_help "$@" || return 1
   case "$module/$word/ $marks " in -/test/*) ;; -/* | *' cpu '*) return 1 ;; esac
   [ "$(uname -m)" = x86_64 ] || return 1 # TensorFlow for other processors does not use GPUs
   [ -e "$root/dev/nvidiactl" ] || [ -e "$root/usr/lib/wsl/lib/libcuda.so.1" ] || return 1 # Linux, WSL
   case ${CUDA_VISIBLE_DEVICES-all} in '' | -*) return 1 ;; esac
 }
 gpu_environment() { # without the GPU libraries the program still works: on the CPU
-  local code
-  set +e # in `( ... ) || code=$?`, bash would ignore set -e in the subshell, too
+  local code; set +e # in `( ... ) || code=$?`, bash would ignore set -e in the subshell, too
   (set -e; environment requirements-gpu.txt "$1")
   code=$?; set -e
   [ "$code" -lt 128 ] || exit "$code" # interrupted
@@ -181,7 +181,7 @@ case $word in help | completion) "$word"; exit ;; esac
 environment requirements.txt "TensorFlow and the rest of requirements.txt: about 700 MB to download, 1 to 3 minutes"
 ! gpu "$@" || gpu_environment \
   "NVIDIA's libraries, because this machine has an NVIDIA driver: 2.8 GB to download, 4.2 GB on disk, 2 to 10 minutes"
-[ "$word" != serve ] || environment requirements-serve.txt "the web server: a few seconds"
+[ "$word" != serve ] || asks_help "$@" || environment requirements-serve.txt "the web server: a few seconds"
 export PYTHONPATH=$here
 if [ "$module" != - ]; then
   sample=--flagfile=$here/flags.txt # its sizes are for the sample only; other data sets are used in full
@@ -193,8 +193,7 @@ case $word in
   tensorboard) export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}; exec "$py" -P -m tensorboard.main --logdir runs "$@" ;;
   bench) exec "$py" -P -m benchmarks.main "$@" ;;
 esac
-environment requirements-dev.txt "pytest and ruff: a few seconds"
-cd "$here"
+environment requirements-dev.txt "pytest and ruff: a few seconds"; cd "$here"
 if [ "$word" = check ]; then "$py" -m ruff check .; "$py" -m ruff format --check .; fi
 # Slow tests have the full size: two at a time would not fit into memory.
 if [ "${1:-}" = --all ]; then shift; else set -- -m "not slow" --numprocesses=3 --dist=worksteal "$@"; fi

@@ -22,7 +22,6 @@ import math
 import pathlib
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -240,7 +239,7 @@ def _minus_cnn(root: pathlib.Path, trial: Trial) -> confidence_intervals.Interva
 
 
 def _call(program: Sequence[str], arguments: Sequence[str]) -> None:
-    code = subprocess.run([*program, *arguments], env=child_process.environment()).returncode
+    code = child_process.run(program, arguments)
     if code:
         raise errors.RunError(f"`{shlex.join(arguments)}` ended with exit code {code}.")
 

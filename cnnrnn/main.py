@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from absl import flags
 
@@ -83,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     except errors.UsageError as error:
         return _fail(error, 2)
     except BrokenPipeError:  # e.g. `cnnrnn ... | head`
-        _discard_output()
+        _discard(sys.stdout)
         return 1
     except (errors.RunError, OSError) as error:
         return _fail(error, 1)
@@ -205,17 +206,21 @@ def _flags_help(groups: Sequence[str]) -> str:
     )
 
 
-def _discard_output() -> None:
-    """Makes what is left in the buffer of standard output, which cannot be written, go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _discard(stream: TextIO) -> None:
+    """Makes what is left in the buffer of a stream that cannot be written go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(error: object, code: int) -> int:
     try:
         sys.stdout.flush()
     except OSError:  # a full disk or a closed pipe, which may be the error itself
-        _discard_output()
-    print(f"{console.styled('cnnrnn:', 'error', sys.stderr)} {error}", file=sys.stderr)
+        _discard(sys.stdout)
+    try:
+        message = f"{console.styled('cnnrnn:', 'error', sys.stderr)} {error}"
+        print(message, file=sys.stderr, flush=True)
+    except OSError:  # a closed terminal
+        _discard(sys.stderr)
     return code
 
 

@@ -1,7 +1,6 @@
 """`reproduce RUN`: trains a recorded run again and compares environment, figures and weights."""
 
 import pathlib
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ def run(
 
     Args:
         arguments: the run's folder, or its name in --runs_dir.
-        config: for --runs_dir.
+        config: for --runs_dir and --run, the name of the new run.
         program: the command line of the child processes, up to the command word.
 
     Raises:
@@ -40,8 +39,12 @@ def run(
         raise errors.UsageError(
             f"expected one run: reproduce RUN. Received: {' '.join(arguments) or 'nothing'}."
         )
+    _check_flags(config)
     original = recorded_run.find(arguments[0], config)
-    reproduced = run_folder.RunFolder(original.root.with_name(f"{original.root.name}-reproduced"))
+    name = config.run.name or f"{original.root.name}-reproduced"
+    reproduced = run_folder.RunFolder(original.root.with_name(name))
+    if reproduced.root == original.root:
+        raise errors.UsageError(f"--run={name} is the run itself: give another name.")
     todo = [phase for phase in phases.BY_NAME.values() if best_weights.find(original.best, phase)]
     if not todo:
         raise errors.UsageError(f"{original.root} holds no trained weights: nothing to reproduce.")
@@ -75,6 +78,16 @@ def run(
     _compare(original, reproduced, todo)
     earlier = f" (at least in part by an earlier call, in {reproduced.root})" if was_begun else ""
     logging.info(f"verdict: {original.root} was reproduced bit for bit{earlier}")
+
+
+def _check_flags(config: config_lib.Config) -> None:
+    """Raises UsageError for a flag that would be ignored."""
+    for flag in config.to_flags():
+        name = flag.partition("=")[0]
+        if name not in ("--run", "--runs_dir"):
+            raise errors.UsageError(
+                f"{name} does not go with reproduce: the settings are those of the recorded run."
+            )
 
 
 def _settings(
@@ -146,7 +159,7 @@ def _today(
 
 
 def _call(program: Sequence[str], arguments: Sequence[str]) -> None:
-    code = subprocess.run([*program, *arguments], env=child_process.environment()).returncode
+    code = child_process.run(program, arguments)
     if code:
         raise errors.RunError(f"`{' '.join(arguments)}` ended with exit code {code}.")
 

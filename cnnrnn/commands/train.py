@@ -81,15 +81,13 @@ def train(
         weights = class_weights.resolve(config, data)
         if weights is not None:
             logging.info(class_weights.describe(weights, data))
-        for phase, own in zip(todo, configs, strict=True):
-            if workers.is_chief:
-                folder.check(phase, own, data)
-                class_weights.check(folder, phase, own, data, weights)
+        for phase in todo:
             schedule = phases.schedule(phase, config, len(data.train))
             parts = config.optimization.accumulation_steps[phase.index]
             devices_lib.check_batch(schedule.batch_size, strategy, parts)
             _check_pairs(schedule.batch_size, config, workers)
         _check_same(workers, config, data, weights)
+        _check_recorded(workers, folder, dict(zip(todo, configs, strict=True)), data, weights)
         logging.info("network: building it, about ten seconds")
         network = train_state.build_network(len(data.class_names), config, strategy, build)
         phases.check_layers(network, config)
@@ -158,6 +156,26 @@ def _check_pairs(batch_size: int, config: config_lib.Config, workers: workers_li
             "--mixup and --cutmix mix neighbors, which must be of one worker: give a --batch_size "
             f"that is a multiple of {2 * workers.count}. Received: {batch_size}."
         )
+
+
+def _check_recorded(
+    workers: workers_lib.Workers,
+    folder: run_folder.RunFolder,
+    configs: dict[phases.Phase, config_lib.Config],
+    data: dataset_lib.Dataset,
+    weights: np.ndarray | None,
+) -> None:
+    """Raises UsageError on all workers if the chief's run folder was made with other settings."""
+    refusal = None
+    if workers.is_chief:
+        try:
+            for phase, config in configs.items():
+                folder.check(phase, config, data)
+                class_weights.check(folder, phase, config, data, weights)
+        except errors.UsageError as error:
+            refusal = error
+    if workers.any(refusal is not None):
+        raise refusal or errors.UsageError("worker 0 has refused the settings and said why.")
 
 
 def _check_same(

@@ -152,7 +152,7 @@ def _check_destination(
     for parent in (destination, destination / "train", destination / "val"):
         for path in sorted(parent.iterdir()) if parent.is_dir() else ():
             # What a killed copy was writing is named .partial-PROCESS-NAME.
-            name = re.sub(rf"^{re.escape(atomic_files.TEMPORARY)}\d+-", "", path.name)
+            name = re.sub(rf"^{re.escape(atomic_files.TEMPORARY)}[^-]+-", "", path.name)
             if path.with_name(name) not in expected:
                 raise errors.UsageError(
                     f"{path}: was not written by this command; move it elsewhere, or give an empty "

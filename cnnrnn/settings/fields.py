@@ -37,7 +37,7 @@ FRACTION = (lambda value: 0 < value < 1), "a number between 0 and 1"
 FRACTION_OR_ZERO = (lambda value: 0 <= value < 1), "from 0 to less than 1"
 SEED = (lambda value: 0 <= value < 2**31), "from 0 to 2147483647"
 NAME = (
-    lambda value: value == "" or bool(re.fullmatch(r"[^\W_][\w.+ -]*", value)),
+    lambda value: value == "" or bool(re.fullmatch(r"[\w+][\w.+ -]*", value)),
     "a folder name of letters, digits, '.', '_', '-', '+' and spaces (not a path: see --runs_dir)",
 )
 GIVEN = (lambda value: value.strip() != ""), "not empty"

@@ -65,7 +65,7 @@ class RunSettings:
         "On a CPU training is deterministic in any case. verify-resume and reproduce turn it on.",
     )
     checkpoint_minutes: float = fields.setting(
-        10.0, "Save a checkpoint at least this often, besides one after each epoch.",
+        10.0, "Save a checkpoint at least this often in training, and after each validation.",
         fields.POSITIVE_REAL,
     )  # fmt: skip
     on_save_failure: str = fields.setting(

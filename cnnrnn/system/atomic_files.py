@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from cnnrnn import errors
 from cnnrnn.system import text as text_lib
 
+_TOKEN = secrets.token_hex(4)
 TEMPORARY = ".partial-"  # prefix of files and folders that are being written
 KEEPS_EARLIER = "everything saved earlier is intact."
 FREE_SPACE = f"free some space; {KEEPS_EARLIER}"
@@ -20,8 +22,8 @@ FREE_SPACE = f"free some space; {KEEPS_EARLIER}"
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path` that becomes `path` when the block succeeds.
 
-    The temporary name keeps the suffix, by which some writers choose their format, and contains
-    the process id, so that two processes never write to the same file. If the block raises, or the
+    The temporary name keeps the suffix, by which some writers choose their format, and differs
+    between processes, so that two never write to the same file. If the block raises, or the
     machine loses power, `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,8 +38,11 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def temporary_prefix() -> str:
-    """Prefix of the names of this process's temporary files."""
-    return f"{TEMPORARY}{os.getpid()}-"
+    """Prefix of the names of this process's temporary files.
+
+    The process id is not enough: in containers that share a folder, it may be the same.
+    """
+    return f"{TEMPORARY}{os.getpid()}x{_TOKEN}-"
 
 
 def sync(path: pathlib.Path) -> None:

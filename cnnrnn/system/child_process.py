@@ -8,14 +8,15 @@ import multiprocessing.connection
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cnnrnn import errors
-from cnnrnn.system import console, memory, progress
+from cnnrnn.system import console, memory, progress, stop_signals
 
 # -P: no module is taken from the user's current folder.
 PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
@@ -37,6 +38,37 @@ def environment(**changes: str) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([root, inherited] if inherited else [root])
     return os.environ | {"PYTHONPATH": path} | changes
+
+
+def run(program: Sequence[str], arguments: Sequence[str]) -> int:
+    """Runs a command of this program to its end.
+
+    A stop signal is passed on to it, once; it saves and ends, and then this process stops.
+
+    Args:
+        program: its command line, up to the command word.
+        arguments: the command word and the flags.
+
+    Returns:
+        Its exit code, as in `subprocess.Popen.returncode`.
+
+    Raises:
+        Stopped: by a signal.
+    """
+    with stop_signals.held():
+        process = subprocess.Popen(
+            [*program, *arguments],
+            env=environment(),
+            start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+        )
+        told = False
+        while process.poll() is None:
+            if stop_signals.requested() and not told:
+                told = True
+                process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_SECONDS)
+    return process.returncode
 
 
 @contextlib.contextmanager

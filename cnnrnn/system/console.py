@@ -11,7 +11,7 @@ from typing import TextIO
 
 import absl.logging
 
-from cnnrnn.system import progress
+from cnnrnn.system import progress, stop_signals
 
 _PACKAGE = f"{pathlib.Path(__file__).parent.parent}/"
 _STYLES = {"bold": "1", "error": "31", "good": "32", "warning": "33"}
@@ -56,7 +56,8 @@ class _Lines(logging.Handler):
         prefix = styled("warning: ", "warning", stream) if is_warning else ""
         line = f"{self.prefix}{prefix}{record.getMessage()}"
         progress.erase()
-        print(line, file=stream, flush=True)
+        with stop_signals.tolerating_lost_output():
+            print(line, file=stream, flush=True)
 
 
 class _Messages(logging.Handler):

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from cnnrnn.system import stop_signals
+
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 60.0
 _hidden = False
@@ -72,6 +74,7 @@ class Progress:
         self._start = time.monotonic()
         self._shown_at = self._start if not self._terminal else -math.inf
         self._done = initial
+        self._measured_from = initial, 0.0  # units and seconds at the start of the shown rate
         self._detail = ""
 
     def __enter__(self) -> "Progress":
@@ -81,6 +84,15 @@ class Progress:
 
     def __exit__(self, *exception) -> None:
         self.clear()
+
+    def at_another_rate(self, later: int) -> None:
+        """Begins work at another rate, which alone is then shown and gives the time left.
+
+        Args:
+            later: as for the constructor, in units of this work.
+        """
+        self._later = later
+        self._measured_from = self._done, self.seconds
 
     def end_after(self, seconds: float) -> None:
         """Sets after how many seconds all this work is ended, finished or not."""
@@ -93,7 +105,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units per second."""
+        """Units per second, since the start."""
         seconds = self.seconds
         return (self._done - self._initial) / seconds if seconds > 0 else 0.0
 
@@ -120,7 +132,9 @@ class Progress:
             _on_screen.remove(self)
 
     def _show(self, end: str) -> None:
-        rate = self.rate
+        before, since = self._measured_from
+        seconds = self.seconds - since
+        rate = (self._done - before) / seconds if seconds > 0 else 0.0
         parts = [f": {self._done:,}/{self._total:,} {self._unit}"]
         if self._detail:
             parts.append(self._detail)
@@ -131,9 +145,9 @@ class Progress:
             left = self._total - self._done
             if left + self._later > 0:
                 limit = max(self._limit - self.seconds, 0.0)
-                overall = duration(min((left + self._later) / rate, limit))
-                of_all = f" of {overall}" if self._later else ""
-                parts.append(f"{duration(min(left / rate, limit))}{of_all} left")
+                overall = min((left + self._later) / rate, limit)
+                of_all = f" of {duration(overall)}" if self._later else ""
+                parts.append(f"{duration(min(left / rate, overall))}{of_all} left")
         line = "  ".join(parts)
         label, room = self._label, _width() - len(line)
         if self._terminal and len(label) > room:  # its end tells more than its beginning
@@ -146,4 +160,5 @@ class Progress:
         if self._terminal:
             line = f"\r{line[: _width()]:<{_width()}}"
             _on_screen.add(self)
-        print(line, end=end, flush=True, file=self._stream)
+        with stop_signals.tolerating_lost_output():
+            print(line, end=end, flush=True, file=self._stream)

@@ -51,6 +51,20 @@ def requested() -> bool:
     return _requested is not None
 
 
+@contextlib.contextmanager
+def tolerating_lost_output() -> Iterator[None]:
+    """Ignores errors of output in the block once a signal was received.
+
+    The terminal, or the other program of a pipe, may have ended with it: what is to be saved must
+    be saved nevertheless.
+    """
+    try:
+        yield
+    except OSError:
+        if _requested is None:
+            raise
+
+
 def stop() -> NoReturn:
     """Raises errors.Stopped for the signal that was received, if any, else for SIGTERM."""
     raise errors.Stopped(_requested or signal.SIGTERM)
@@ -63,4 +77,5 @@ def _on_signal(signum: int, frame) -> None:
     _requested = signal.Signals(signum)
     if _holds == 0:
         raise errors.Stopped(_requested)
-    os.write(2, _HELD)
+    with tolerating_lost_output():
+        os.write(2, _HELD)

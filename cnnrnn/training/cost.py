@@ -4,6 +4,7 @@ Needs no TensorFlow: preflight's parent process leaves the memory to its childre
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from cnnrnn import shapes
@@ -62,6 +63,7 @@ class PhaseCost:
             smallest.
         features: None if the feature cache is not used.
         training, validation: the other parts.
+        limit: seconds after which --max_minutes ends training and validation.
     """
 
     phase: str
@@ -75,10 +77,12 @@ class PhaseCost:
     training: Part
     validation: Part
     on_gpu: bool = False
+    limit: float = math.inf
 
     @property
     def seconds(self) -> float:
-        return sum(p.seconds for p in (self.features, self.training, self.validation) if p)
+        features = self.features.seconds if self.features else 0.0
+        return features + min(self.training.seconds + self.validation.seconds, self.limit)
 
 
 class GpuMemoryError(MemoryError):
@@ -107,6 +111,8 @@ def table(costs: list[PhaseCost]) -> str:
     ):
         lines.append((title, lambda c, name=name: _rate(getattr(c, name))))
         lines.append(("  total", lambda c, name=name: _total(getattr(c, name))))
+    if any(math.isfinite(c.limit) for c in costs):
+        lines.append(("--max_minutes", lambda c: _limit(c.limit)))
     lines.append(("time (estimate)", lambda c: progress.duration(c.seconds)))
     cells = [["", *(phase_title(c.phase) for c in costs)]]
     cells += [[title, *(describe(c) for c in costs)] for title, describe in lines]
@@ -118,6 +124,10 @@ def table(costs: list[PhaseCost]) -> str:
     if len(costs) == len(PHASES):
         text += ["", *_whole_run(costs)]
     return "\n" + "\n".join(text) + "\n"
+
+
+def _limit(seconds: float) -> str:
+    return progress.duration(seconds) if math.isfinite(seconds) else "-"
 
 
 def _rate(part: Part | None) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable
@@ -90,6 +91,7 @@ def measure(
         peak=gpu_memory.peak() if on_gpu else memory.peak(),
         available=available,
         on_gpu=on_gpu,
+        limit=60 * config.training.max_minutes[phase.index] or math.inf,
         **parts,
     )
 

@@ -123,6 +123,17 @@ class SpeedReport:
         images = validations * self._validation_images
         return training + images * self._sizes.validation_cost(now)
 
+    def later_than_epoch(self, now: int) -> float:
+        """The images that follow those of the epoch which step `now` is in.
+
+        They include what the rest of the epoch costs beyond its number of images, because their
+        size grows; less than 0, because it falls.
+        """
+        schedule = self._schedule
+        end = (now // schedule.steps_per_epoch + 1) * schedule.steps_per_epoch
+        beyond = self._sizes.cost(now, end, now) - (end - now)
+        return self.images_left(end, now) + beyond * schedule.batch_size
+
     def _line(self, rate: float) -> str:
         left = self.images_left(self._steps_done, self._steps_done - 1) / rate
         left = min(left, max(self._end - time.monotonic(), 0.0))

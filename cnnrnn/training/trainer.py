@@ -262,15 +262,13 @@ class PhaseTrainer:
         """
         schedule, position = self._schedule, self._position
         images = schedule.steps_per_epoch * schedule.batch_size
-        following = (position.epoch + 1) * schedule.steps_per_epoch
-        later = self._speed.images_left(following, self._steps_done)
         waited = 0.0
         with progress.Progress(
             self._label,
             images,
             "images",
             initial=position.step * schedule.batch_size,
-            later=round(later),
+            later=round(self._speed.later_than_epoch(self._steps_done)),
         ) as bar:
             bar.end_after(self._stopping.seconds_left)
             while position.step + self._train_step.pending < schedule.steps_per_epoch:
@@ -279,6 +277,7 @@ class PhaseTrainer:
                     with bar.paused(), self._stopping.paused():
                         batches.begin_part()
                     self._speed = self._speed_report(batches.runs_cnn)
+                    bar.at_another_rate(round(self._speed.later_than_epoch(self._steps_done)))
                 self._profiler.before_step()
                 asked = time.monotonic()
                 batch = next(batches)
@@ -286,8 +285,8 @@ class PhaseTrainer:
                 self._count(self._train_step.call(batch, *self._requests.to_sum()))
                 waited += asking * self._train_step.was_idle  # a GPU was at work otherwise
                 self._speed.step_launched()
-                self._show(bar)
                 self._requests.check_stop()
+                self._show(bar)
                 self._stopping.measure()
                 if self._requests.save:
                     self._save()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cnnrnn import config as config_lib
 from cnnrnn import errors, metrics, phases
 from cnnrnn.commands import average, evaluate, reproduce, train
 from cnnrnn.export import bundle
@@ -115,7 +116,7 @@ def test_training_does_not_continue_or_overwrite_it(both):
         with pytest.raises(errors.UsageError, match="no checkpoint to continue from.*--run=NAME"):
             train.train(todo, settings)
     with pytest.raises(errors.UsageError, match="it is an average"):
-        reproduce.run([root.name], settings, ("false",))
+        reproduce.run([root.name], config_lib.Config.of(runs_dir=str(root.parent)), ("false",))
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 

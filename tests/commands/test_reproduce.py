@@ -22,17 +22,32 @@ def no_pythonpath(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
 
+def beside(settings):
+    """The settings of a call of `reproduce` that finds runs by name."""
+    return config.Config.of(runs_dir=settings.run.runs_dir)
+
+
 def test_a_reproduced_run_has_the_same_weights_to_the_bit(small_config, small_network, capsys):
     train.phase1((), small_config)
-    reproduce.run([small_config.run.name], small_config, SMALL)
+    reproduce.run([small_config.run.name], beside(small_config), SMALL)
     output = capsys.readouterr().out
     assert "phase1, differences from the recorded environment: none" in output
     assert "phase1: the weights are identical" in output
     assert output.endswith(f"verdict: {small_config.run_dir} was reproduced bit for bit\n")
-    reproduce.run([small_config.run.name], small_config, ("true",))
+    reproduce.run([small_config.run.name], beside(small_config), ("true",))
     output = capsys.readouterr().out
     assert "compared without training them again" in output
     assert "bit for bit (at least in part by an earlier call, in " in output
+
+
+def test_the_new_run_can_be_named_and_other_flags_are_refused(trained):
+    settings, run = beside(trained), trained.run_dir
+    with pytest.raises(errors.RunError, match=r"`phase1 .*--run=again.*` ended with exit code 1"):
+        reproduce.run([str(run)], settings.replace(run="again"), ("false",))
+    with pytest.raises(errors.UsageError, match="--run=.* is the run itself"):
+        reproduce.run([str(run)], settings.replace(run=run.name), ("false",))
+    with pytest.raises(errors.UsageError, match="--seed does not go with reproduce"):
+        reproduce.run([str(run)], settings.replace(seed=3), ("false",))
 
 
 def test_a_phase_that_has_not_ended_is_not_reproduced(trained):
@@ -41,7 +56,7 @@ def test_a_phase_that_has_not_ended_is_not_reproduced(trained):
     record["phase1"]["epochs"] = [trained.training.epochs[0] + 3, 1]
     path.write_text(json.dumps(record))
     with pytest.raises(errors.UsageError, match="phase1 of .* has been trained for . of . epochs"):
-        reproduce.run([str(trained.run_dir)], trained, ("false",))
+        reproduce.run([str(trained.run_dir)], beside(trained), ("false",))
 
 
 def test_a_phase_whose_initial_weights_were_replaced_is_not_reproduced(trained):
@@ -56,7 +71,7 @@ def test_a_phase_whose_initial_weights_were_replaced_is_not_reproduced(trained):
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"phase2": record["phase1"]}))
     with pytest.raises(errors.UsageError, match="phase2 of .* later training has replaced"):
-        reproduce.run([str(trained.run_dir)], trained, ("false",))
+        reproduce.run([str(trained.run_dir)], beside(trained), ("false",))
 
 
 @pytest.mark.parametrize("gpus, deterministic", [([], False), (["a GPU"], True)])
@@ -74,7 +89,7 @@ def test_a_phase_that_time_may_have_ended_is_not_reproduced(trained):
     record["phase1"]["max_minutes"] = [60.0, 0.0]
     path.write_text(json.dumps(record))
     with pytest.raises(errors.UsageError, match="phase1 of .* may have been ended by --max_min"):
-        reproduce.run([str(trained.run_dir)], trained, ("false",))
+        reproduce.run([str(trained.run_dir)], beside(trained), ("false",))
 
 
 def test_weights_within_an_epoch_are_not_reproduced(trained):
@@ -85,7 +100,7 @@ def test_weights_within_an_epoch_are_not_reproduced(trained):
     record = trained.run_dir / "best" / "phase1.json"
     checksummed.write_json(record, checksummed.read_json(record) | {"weights": partial.name})
     with pytest.raises(errors.UsageError, match="phase1 of .* may have been ended by --max_min"):
-        reproduce.run([str(trained.run_dir)], trained, ("false",))
+        reproduce.run([str(trained.run_dir)], beside(trained), ("false",))
 
 
 def test_a_run_of_several_workers_is_reproduced_by_one_process(trained):
@@ -112,7 +127,7 @@ def test_differences_of_the_machine_and_of_the_weights_are_reported(trained, cap
     path = root.with_name(f"{root.name}-reproduced") / "best" / "phase1.json"
     checksummed.write_json(path, checksummed.read_json(path) | {"sha256": "other"})
     with pytest.raises(errors.RunError, match="not reproduced bit for bit: phase1"):
-        reproduce.run([root.name], trained, ("true",))
+        reproduce.run([root.name], beside(trained), ("true",))
     output = capsys.readouterr().out
     assert "packages.keras: 3.0.0 then, 3.15" in output
     assert "seed: 0 then, 5 now" in output
@@ -132,7 +147,7 @@ def test_a_damaged_record_is_reported_by_its_name(trained):
         for content in contents[: -1 if name == "manifest.json" else None]:
             path.write_text(content)
             with pytest.raises((errors.UsageError, errors.RunError), match=name):
-                reproduce.run([trained.run.name], trained, SMALL)
+                reproduce.run([trained.run.name], beside(trained), SMALL)
         path.write_text(before)
 
 

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 
 from cnnrnn import errors
 from cnnrnn.system import atomic_files
+from tests import helpers
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -42,6 +46,17 @@ def test_the_temporary_file_keeps_the_suffix_and_belongs_to_the_process(tmp_path
     with atomic_files.replacing(tmp_path / "a.weights.h5") as temporary:
         assert temporary.name.endswith(".weights.h5") and str(os.getpid()) in temporary.name
         temporary.write_text("")
+
+
+def test_processes_with_the_same_id_write_to_different_files():
+    """Those of two containers, which may share a folder."""
+    program = "from cnnrnn.system import atomic_files; print(atomic_files.temporary_prefix())"
+    prefixes = [
+        subprocess.check_output([sys.executable, "-c", program], cwd=helpers.REPOSITORY, text=True)
+        for _ in range(2)
+    ]
+    tokens = [re.fullmatch(r"\.partial-\d+x([0-9a-f]+)-\n", prefix)[1] for prefix in prefixes]
+    assert len(set(tokens)) == 2
 
 
 def test_missing_folders_are_created(tmp_path):

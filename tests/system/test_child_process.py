@@ -1,8 +1,12 @@
 """The program in child processes: found in any folder, with no module of the current folder."""
 
 import os
+import signal
 import subprocess
+import sys
 import time
+
+import pytest
 
 from cnnrnn.system import child_process
 from tests import helpers
@@ -39,6 +43,58 @@ def test_pythonpath_is_kept_after_the_package(monkeypatch):
     changed = child_process.environment(PYTHONUNBUFFERED="1")
     expected = os.pathsep.join([str(helpers.REPOSITORY.resolve()), "/a", "/b"])
     assert (changed["PYTHONPATH"], changed["PYTHONUNBUFFERED"]) == (expected, "1")
+
+
+STOPPED = """
+import pathlib, signal, sys, time
+from cnnrnn import errors
+from cnnrnn.system import child_process, stop_signals
+
+child = '''
+import pathlib, sys, time
+from cnnrnn import errors
+from cnnrnn.system import stop_signals
+stop_signals.install()
+try:
+    with stop_signals.held():
+        pathlib.Path(sys.argv[1] + "/begun").touch()
+        for _ in range(300):
+            stop_signals.check()
+            time.sleep(0.1)
+except errors.Stopped as stopped:
+    time.sleep(0.5)
+    pathlib.Path(sys.argv[1] + "/saved").touch()
+    sys.exit(stopped.exit_code)
+'''
+stop_signals.install()
+try:
+    child_process.run([sys.executable, "-c", child], [sys.argv[1]])
+except errors.Stopped as stopped:
+    sys.exit(stopped.exit_code)
+"""
+
+
+@pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C", "SIGTERM"])
+def test_a_command_that_is_stopped_saves_first(tmp_path, group):
+    program = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n{STOPPED}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env=child_process.environment(),
+        start_new_session=True,
+    )
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    if group:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
+    assert process.wait(60) == (130 if group else 143)
+    assert (tmp_path / "saved").exists()
+
+
+def test_the_exit_code_of_a_command_is_returned():
+    assert child_process.run(["false"], []) == 1 and child_process.run(["true"], []) == 0
 
 
 def test_a_function_in_a_child_process_returns_its_result_or_its_error():

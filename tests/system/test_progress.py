@@ -57,6 +57,25 @@ def test_the_time_left_ends_at_the_limit_and_pauses_count_for_nothing(monkeypatc
     ]
 
 
+def test_work_at_another_rate_gives_the_time_left_from_then_on(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    with progress.Progress("work", 300, "images", later=600) as bar:
+        clock.now = 60.0
+        bar.update(120)
+        bar.at_another_rate(later=60)
+        clock.now = 120.0
+        bar.update(180)
+        bar.at_another_rate(later=-60)
+        clock.now = 180.0
+        bar.update(210)
+        assert bar.rate == pytest.approx(210 / 180)
+    assert [line.split("  ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        "2.0 images/s  1 min 30 s of 6 min 30 s left",
+        "1.0 images/s  2 min 00 s of 3 min 00 s left",
+        "0.5 images/s  1 min 00 s of 1 min 00 s left",
+    ]
+
+
 def test_a_terminal_gets_one_updating_line(monkeypatch):
     clock, terminal = Clock(monkeypatch), Terminal()
     with progress.Progress("work", 10, "images", initial=5, stream=terminal) as bar:

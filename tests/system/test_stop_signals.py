@@ -51,6 +51,50 @@ def test_a_signal_within_a_step_is_deferred_to_its_end(signum, code, within):
     assert "a second signal stops immediately" in ended.stderr
 
 
+LOST = """
+import os, signal, sys
+from absl import logging
+from cnnrnn import errors, main
+from cnnrnn.system import console, progress, stop_signals
+
+def run(argv):
+    with stop_signals.held(), progress.Progress("step", 10, "images") as bar:
+        print("started", flush=True)
+        sys.stdin.readline()  # until nobody reads the output any more
+        os.kill(os.getpid(), signal.{signum})
+        bar._show(end="")
+        try:
+            stop_signals.check()
+        finally:
+            logging.info("saving")
+            open(sys.argv[1], "w").write("saved")
+
+main._run = run
+stop_signals.install()
+sys.exit(main.main(["cnnrnn"]))
+"""
+
+
+@pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGHUP", 143)])
+def test_a_process_whose_terminal_ends_with_it_saves(signum, code, tmp_path):
+    """As with `2>&1 | tee log` and Ctrl-C, of which tee dies first."""
+    saved = tmp_path / "saved"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEFAULTS + LOST.format(signum=signum), str(saved)],
+        cwd=helpers.REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout.readline() == "started\n"
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.wait(60) == code
+    assert saved.read_text() == "saved"
+
+
 @pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_second_signal_stops_immediately(signum, code):
     again = f"os.kill(os.getpid(), signal.{signum}); time.sleep(9); print('still here')"

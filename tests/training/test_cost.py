@@ -1,5 +1,7 @@
 """The estimated memory of phase 2, and the table of measured costs."""
 
+import dataclasses
+
 import pytest
 
 from cnnrnn.training import cost
@@ -70,4 +72,10 @@ def test_the_table_has_a_column_for_each_phase_and_the_time_of_the_whole_run():
     table = cost.table([phase1])
     for text in ("the CPU, float32", "3.1 GB", "unknown", "3 x 200 images: 1 min 00 s"):
         assert text in table
-    assert "3 min 15 s" in table and "whole run" not in table
+    assert "3 min 15 s" in table and "whole run" not in table and "--max_minutes" not in table
+    limited = dataclasses.replace(phase1, limit=30.0)
+    assert limited.seconds == 120 + 30  # computing features counts as none of its time
+    lines = cost.table([limited, dataclasses.replace(phase1, phase="phase2")]).splitlines()
+    (limit,) = (line.split("  ") for line in lines if line.startswith("--max_minutes"))
+    assert [cell.strip() for cell in limit if cell] == ["--max_minutes", "30 s", "-"]
+    assert any(line.startswith("whole run:  5 min 50 s") for line in lines)  # with 5 to evaluate

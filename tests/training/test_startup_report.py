@@ -101,6 +101,22 @@ def test_the_progress_of_an_epoch_counts_validations(
     assert later["phase1 epoch 2/2"] == 3 * factor
 
 
+def test_the_time_left_counts_larger_images_later_in_the_epoch():
+    shares = (image_sizes.SizeShare(100, 0.5), image_sizes.SizeShare(200, 0.5))
+    schedule = phases.Schedule(1, 10, 1e-3, 8)
+    report = startup_report.SpeedReport(
+        phases.PHASE1,
+        schedule,
+        size_schedule.SizeSchedule(shares, 8, eval_size=200),
+        steps_done=0,
+        validation_images=30,
+    )
+    # An image of twice the width costs four times as much; in validation a third of that.
+    assert report.later_than_epoch(0) == pytest.approx(4 * 3 * 10 + 30 * 4 / 3)
+    assert report.later_than_epoch(2) == pytest.approx(4 * 3 * 10 + 30 * 4 / 3)
+    assert report.later_than_epoch(4) == pytest.approx(30 / 3)
+
+
 @pytest.mark.parametrize(
     "total, words", [(85_900_000_000, "5.1 GB of 85.9 GB,"), (None, "5.1 GB, ")]
 )
