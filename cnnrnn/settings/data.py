@@ -26,7 +26,8 @@ class DataSettings:
         "What to train on: 'digits', 'digit_stacks' or 'photos' (built in), 'tiny_imagenet_100', "
         "'tfds:NAME[/CONFIG]', a folder of images (train/CLASS/* and val/CLASS/*, or CLASS/*, or "
         "the original tiny-imagenet layout), several such folders separated by commas, or a .csv "
-        "or .jsonl file with the columns path, label and, if wanted, split.",
+        "or .jsonl file with the columns path, label and, if wanted, split. ./run.sh trains on "
+        "'photos' by default, unless a --flagfile is given.",
         fields.GIVEN,
     )
     archive: str = fields.setting(

@@ -21,7 +21,8 @@ class PredictionSettings:
     )
     top: int = fields.setting(
         0,
-        "Number of classes reported for each image. 0: 5, or as many as an export returns.",
+        "Number of classes reported for each image; of export: that the SavedModel returns. 0: 5, "
+        "or as many as an export returns.",
         fields.NOT_NEGATIVE,
     )
     format: str = fields.setting(

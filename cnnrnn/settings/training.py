@@ -19,7 +19,8 @@ class TrainingSettings:
     init_from: str = fields.setting(
         "",
         "A run folder: the phase starts from the best weights of the last phase that was trained "
-        "there, instead of ImageNet weights (phase 1) or this run's own phase 1 (phase 2).",
+        "there, instead of ImageNet weights (phase 1) or this run's own phase 1 (phase 2). With "
+        "train, it is for phase 1 only.",
     )
     rnn_weights: str = fields.setting(
         "",
