@@ -15,10 +15,10 @@ from cnnrnn.settings import averaging as averaging_settings
 from cnnrnn.settings import cluster as cluster_settings
 from cnnrnn.settings import data as data_settings
 from cnnrnn.settings import evaluation as evaluation_settings
+from cnnrnn.settings import fields, paths
 from cnnrnn.settings import finetuning as finetuning_settings
 from cnnrnn.settings import network as network_settings
 from cnnrnn.settings import optimization as optimization_settings
-from cnnrnn.settings import paths
 from cnnrnn.settings import prediction as prediction_settings
 from cnnrnn.settings import rate_search as rate_search_settings
 from cnnrnn.settings import run as run_settings
@@ -236,14 +236,21 @@ def _name_of(data: data_settings.DataSettings) -> str:
         names = [data.table.stem]
     else:
         names = [folder.name or folder.resolve().name for folder in data.locations]
-    names = [_safe(name, "A-Za-z0-9_") or _safe(name, r"\w") for name in names]
+    names = [_safe(name) for name in names]
     joined = "+".join(name for name in names if name).encode()[:_LONGEST_NAME]
     return joined.decode(errors="ignore") or "run"
 
 
-def _safe(name: str, letters: str) -> str:
-    """A name in which only `letters`, of a regular expression, points, spaces and - are left."""
-    return re.sub(rf"[^{letters}. -]+", "-", name).strip("-. ")
+def _safe(name: str) -> str:
+    """A name without characters that `fields.NAME` refuses.
+
+    Of Latin names only the letters A to Z are kept, as earlier versions did.
+    """
+    latin = re.sub(r"[^A-Za-z0-9._ -]+", "-", name).strip("-. ")
+    if name.isascii() or re.search("[A-Za-z]", latin):
+        return latin
+    kept = "".join(c if fields.is_in_name(c) and c != "+" else "/" for c in name)
+    return re.sub("/+", "-", kept).strip("-. ")
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:

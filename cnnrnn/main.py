@@ -115,9 +115,10 @@ def _run(argv: list[str]) -> int:
     config = config_lib.from_flags()
     if config.prediction.model and "prediction" not in commands()[word].groups:
         readers = [name for name, command in commands().items() if "prediction" in command.groups]
+        instead = "name the run by --run and --runs_dir" if word == "evaluate" else "see --help"
         raise errors.UsageError(
-            f"--model is for {', '.join(readers)}: {word} takes the run that --run and --runs_dir "
-            "name, by default that of the data set."
+            f"--model is for {', '.join(readers)}. With {word}, {instead}. "
+            f"Received: {config.prediction.model!r}."
         )
     if positional and "arguments" not in commands()[word].options:
         raise errors.UsageError(

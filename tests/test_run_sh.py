@@ -430,6 +430,12 @@ def test_help_does_not_install_the_gpu_libraries(with_gpu_libraries):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_the_help_of_serve_installs_nothing(installed):
+    project, tools, _ = installed
+    result = run(project, tools, "serve", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_an_interrupted_installation_starts_again(fresh, tools, installed):
     # This uv is interrupted while it works; a terminal sends the signal to the process group.
     fake(tools, "uv", "touch .venv/half-made; kill -INT 0; sleep 5")
@@ -657,7 +663,10 @@ def test_it_is_executable_and_short():
 
 @pytest.mark.parametrize(
     "words, expected",
-    [("./run.sh ev", "evaluate"), ("./run.sh phase1 --ep", "--epochs"), ("./run.sh phase1 im", "")],
+    [
+        *(("./run.sh ev", "evaluate"), ("./run.sh phase1 --ep", "--epochs")),
+        *(("./run.sh phase1 im", ""), ("./run.sh check --ep", "")),
+    ],
 )
 def test_commands_and_flags_are_completed(installed, words, expected):
     project, _, _ = installed

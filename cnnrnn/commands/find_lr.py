@@ -101,7 +101,7 @@ def _batches(
 ) -> training_batches.TrainingBatches:
     """The first batches of a phase, in its first image size.
 
-    Features are computed only if the steps would pass through the images more than once.
+    Features are computed only if the steps pass through the images at least once.
     """
     first = image_sizes.parse(config.training.cnn_image_size)[phase.index][0]
     batches = training_batches.TrainingBatches(

@@ -6,7 +6,7 @@ sets both.
 
 import dataclasses
 import math
-import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -36,8 +36,15 @@ POSITIVE_REAL = (lambda value: 0 < value < math.inf), "a number above 0"
 FRACTION = (lambda value: 0 < value < 1), "a number between 0 and 1"
 FRACTION_OR_ZERO = (lambda value: 0 <= value < 1), "from 0 to less than 1"
 SEED = (lambda value: 0 <= value < 2**31), "from 0 to 2147483647"
+
+
+def is_in_name(character: str) -> bool:
+    """Whether a character may be in the name of a run: letters of any alphabet with their marks."""
+    return character in "._+ -" or unicodedata.category(character)[0] in "LMN"
+
+
 NAME = (
-    lambda value: value == "" or bool(re.fullmatch(r"[\w+][\w.+ -]*", value)),
+    lambda value: value[:1] not in (".", "-", " ") and all(map(is_in_name, value)),
     "a folder name of letters, digits, '.', '_', '-', '+' and spaces (not a path: see --runs_dir)",
 )
 GIVEN = (lambda value: value.strip() != ""), "not empty"

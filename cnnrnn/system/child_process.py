@@ -43,7 +43,8 @@ def environment(**changes: str) -> dict[str, str]:
 def run(program: Sequence[str], arguments: Sequence[str]) -> int:
     """Runs a command of this program to its end.
 
-    A stop signal is passed on to it, once; it saves and ends, and then this process stops.
+    A stop signal is passed on to it, once; it saves and ends, and then this process stops. A
+    second one ends both.
 
     Args:
         program: its command line, up to the command word.
@@ -62,12 +63,13 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
             start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
         )
         told = False
-        while process.poll() is None:
-            if stop_signals.requested() and not told:
-                told = True
-                process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_POLL_SECONDS)
+        with stop_signals.ending(process.kill):
+            while process.poll() is None:
+                if stop_signals.requested() and not told:
+                    told = True
+                    process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
     return process.returncode
 
 

@@ -1,14 +1,17 @@
 """Graceful stop on SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 
 The first signal raises `errors.Stopped` immediately or, within `held()`, at the next `check()`, so
-that a step is finished and saved. A second signal ends the process. The state is global, like
-the signal handlers.
+that a step is finished and saved. A second one ends the process, unless it means the same: it comes
+at once, as from a program that signals all processes, or it is the SIGHUP of a terminal that is
+closed meanwhile. The state is global, like the signal handlers.
 """
 
 import contextlib
+import errno
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from cnnrnn import errors
@@ -16,8 +19,13 @@ from cnnrnn import errors
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _HELD = b"\ncnnrnn: stopping after the current step is saved; a second signal stops immediately\n"
 
+_SAME_SECONDS = 0.5  # between two signals that mean the same
+_LOST = (errno.EPIPE, errno.EIO)  # nobody reads a pipe; the terminal has been closed
+
 _holds = 0
 _requested: signal.Signals | None = None
+_requested_at = 0.0
+_to_end: list[Callable[[], None]] = []  # called before a second signal ends the process
 
 
 def install() -> None:
@@ -56,13 +64,26 @@ def tolerating_lost_output() -> Iterator[None]:
     """Ignores errors of output in the block once a signal was received.
 
     The terminal, or the other program of a pipe, may have ended with it: what is to be saved must
-    be saved nevertheless.
+    be saved nevertheless. Within `held()`, a terminal or a pipe that is lost without a signal, as
+    of a process in the background, is taken for SIGHUP.
     """
     try:
         yield
-    except OSError:
+    except OSError as error:
+        if _requested is None and _holds and error.errno in _LOST:
+            _request(signal.SIGHUP)
         if _requested is None:
             raise
+
+
+@contextlib.contextmanager
+def ending(end: Callable[[], None]) -> Iterator[None]:
+    """A context in which a second signal also calls `end`, which ends another process."""
+    _to_end.append(end)
+    try:
+        yield
+    finally:
+        _to_end.remove(end)
 
 
 def stop() -> NoReturn:
@@ -71,11 +92,19 @@ def stop() -> NoReturn:
 
 
 def _on_signal(signum: int, frame) -> None:
-    global _requested
     if _requested is not None:
+        if signum == signal.SIGHUP or time.monotonic() - _requested_at < _SAME_SECONDS:
+            return
+        for end in _to_end:
+            end()
         os._exit(errors.Stopped(signal.Signals(signum)).exit_code)
-    _requested = signal.Signals(signum)
+    _request(signal.Signals(signum))
     if _holds == 0:
         raise errors.Stopped(_requested)
     with tolerating_lost_output():
         os.write(2, _HELD)
+
+
+def _request(signum: signal.Signals) -> None:
+    global _requested, _requested_at
+    _requested, _requested_at = signum, time.monotonic()

@@ -63,7 +63,7 @@ class PhaseCost:
             smallest.
         features: None if the feature cache is not used.
         training, validation: the other parts.
-        limit: seconds after which --max_minutes ends training and validation.
+        limit: seconds after which --max_minutes ends the training; a validation follows.
     """
 
     phase: str
@@ -82,7 +82,9 @@ class PhaseCost:
     @property
     def seconds(self) -> float:
         features = self.features.seconds if self.features else 0.0
-        return features + min(self.training.seconds + self.validation.seconds, self.limit)
+        whole = self.training.seconds + self.validation.seconds
+        last_validation = self.validation.images / self.validation.rate  # follows the limit
+        return features + min(whole, self.limit + last_validation)
 
 
 class GpuMemoryError(MemoryError):

@@ -51,24 +51,25 @@ from cnnrnn import errors
 from cnnrnn.system import child_process, stop_signals
 
 child = '''
-import pathlib, sys, time
+import os, pathlib, sys, time
 from cnnrnn import errors
-from cnnrnn.system import stop_signals
+from cnnrnn.system import atomic_files, stop_signals
 stop_signals.install()
 try:
     with stop_signals.held():
-        pathlib.Path(sys.argv[1] + "/begun").touch()
+        atomic_files.write_text(pathlib.Path(sys.argv[1] + "/begun"), str(os.getpid()))
         for _ in range(300):
             stop_signals.check()
             time.sleep(0.1)
 except errors.Stopped as stopped:
-    time.sleep(0.5)
+    pathlib.Path(sys.argv[1] + "/saving").touch()
+    time.sleep(float(sys.argv[2]))
     pathlib.Path(sys.argv[1] + "/saved").touch()
     sys.exit(stopped.exit_code)
 '''
 stop_signals.install()
 try:
-    child_process.run([sys.executable, "-c", child], [sys.argv[1]])
+    child_process.run([sys.executable, "-c", child], sys.argv[1:])
 except errors.Stopped as stopped:
     sys.exit(stopped.exit_code)
 """
@@ -76,21 +77,45 @@ except errors.Stopped as stopped:
 
 @pytest.mark.parametrize("group", [True, False], ids=["Ctrl-C", "SIGTERM"])
 def test_a_command_that_is_stopped_saves_first(tmp_path, group):
-    program = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n{STOPPED}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        env=child_process.environment(),
-        start_new_session=True,
-    )
-    while not (tmp_path / "begun").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    process = begun(tmp_path, seconds=0.5)
     if group:
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.terminate()
     assert process.wait(60) == (130 if group else 143)
     assert (tmp_path / "saved").exists()
+
+
+def test_a_second_signal_ends_the_command_too(tmp_path):
+    process = begun(tmp_path, seconds=60)
+    process.terminate()
+    wait_for(process, tmp_path / "saving")
+    time.sleep(0.6)  # sooner, it would mean the same as the first
+    process.terminate()
+    assert process.wait(10) == 143
+    child = int((tmp_path / "begun").read_text())
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(child, 0)
+            time.sleep(0.05)
+
+
+def begun(folder, seconds):
+    """A process whose command has begun, which takes `seconds` to save."""
+    program = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n{STOPPED}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(folder), str(seconds)],
+        env=child_process.environment(),
+        start_new_session=True,
+    )
+    wait_for(process, folder / "begun")
+    return process
+
+
+def wait_for(process, path):
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def test_the_exit_code_of_a_command_is_returned():

@@ -61,7 +61,7 @@ def run(argv):
     with stop_signals.held(), progress.Progress("step", 10, "images") as bar:
         print("started", flush=True)
         sys.stdin.readline()  # until nobody reads the output any more
-        os.kill(os.getpid(), signal.{signum})
+        {signal}
         bar._show(end="")
         try:
             stop_signals.check()
@@ -75,12 +75,13 @@ sys.exit(main.main(["cnnrnn"]))
 """
 
 
-@pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGHUP", 143)])
+@pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGHUP", 143), ("", 143)])
 def test_a_process_whose_terminal_ends_with_it_saves(signum, code, tmp_path):
-    """As with `2>&1 | tee log` and Ctrl-C, of which tee dies first."""
+    """As with `2>&1 | tee log` and Ctrl-C, of which tee dies first; '': in the background."""
+    sent = f"os.kill(os.getpid(), signal.{signum})" if signum else ""
     saved = tmp_path / "saved"
     process = subprocess.Popen(
-        [sys.executable, "-c", DEFAULTS + LOST.format(signum=signum), str(saved)],
+        [sys.executable, "-c", DEFAULTS + LOST.format(signal=sent), str(saved)],
         cwd=helpers.REPOSITORY,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -97,9 +98,16 @@ def test_a_process_whose_terminal_ends_with_it_saves(signum, code, tmp_path):
 
 @pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_second_signal_stops_immediately(signum, code):
-    again = f"os.kill(os.getpid(), signal.{signum}); time.sleep(9); print('still here')"
+    again = f"time.sleep(0.6); os.kill(os.getpid(), signal.{signum}); time.sleep(9); print('here')"
     ended = run(PROGRAM.format(signum="SIGTERM", within=again))
     assert ended.returncode == code and ended.stdout == "finished the step\n"
+
+
+@pytest.mark.parametrize("signum, wait", [("SIGTERM", 0), ("SIGHUP", 0.6)])
+def test_a_second_signal_that_means_the_same_changes_nothing(signum, wait):
+    again = f"time.sleep({wait}); os.kill(os.getpid(), signal.{signum}); stop_signals.check()"
+    ended = run(PROGRAM.format(signum="SIGINT", within=again))
+    assert ended.returncode == 130 and "saved SIGINT" in ended.stdout
 
 
 def test_a_signal_outside_of_a_step_stops_immediately():

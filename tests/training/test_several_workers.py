@@ -95,6 +95,15 @@ def test_all_stop_at_one_step_if_one_worker_is_stopped(small_config):
 
 
 @pytest.mark.slow
+def test_all_end_if_the_run_was_started_with_other_flags(trained):
+    ended = run(trained.replace(learning_rate=(0.5, 0.5)), "cluster", "phase1", "--workers=2")
+    output = ended.stdout + ended.stderr
+    assert ended.returncode == 2, output
+    assert "--learning_rate" in output and "worker 0 has refused the settings" in output
+    assert "lost contact" not in output
+
+
+@pytest.mark.slow
 def test_a_worker_with_other_flags_is_named(small_config):
     """Each worker by itself, as a scheduler starts them."""
     addresses = scheduler.local_addresses(2)

@@ -117,6 +117,28 @@ def test_the_time_left_counts_larger_images_later_in_the_epoch():
     assert report.later_than_epoch(4) == pytest.approx(30 / 3)
 
 
+def test_the_progress_of_an_epoch_counts_its_larger_images(
+    small_config, small_network, monkeypatch
+):
+    later = []
+
+    class Progress(progress.Progress):
+        def __init__(self, label, *arguments, **settings):
+            if "later" in settings:
+                later.append(settings["later"])
+            super().__init__(label, *arguments, **settings)
+
+        def at_another_rate(self, images):
+            later.append(images)
+            super().at_another_rate(images)
+
+    monkeypatch.setattr(progress, "Progress", Progress)
+    settings = {"cnn_image_size": "80:0.5,160:0.5", "eval_image_size": 160, "feature_cache": "off"}
+    train.train((phases.PHASE1,), small_config.replace(epochs=(1, 1), **settings))
+    # 4 steps of 4 images, and 9 images of validation.
+    assert later == [2 * 3 * 4 + 9 * 4 / 3, 9 / 3]
+
+
 @pytest.mark.parametrize(
     "total, words", [(85_900_000_000, "5.1 GB of 85.9 GB,"), (None, "5.1 GB, ")]
 )
