@@ -25,6 +25,9 @@ _TABLE = pathlib.Path(__file__).parent / "commands" / "commands.tsv"  # run.sh r
 _EXAMPLES = _TABLE.with_name("examples.tsv")
 _DEFAULT = "train"
 _HELP_FLAGS = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
+# Flags that say what a command works on, and their group: commands that do not read them refuse
+# them. Others may be in a flagfile for several commands.
+_OBJECTS = {"model": "prediction", "test_dataset": "evaluation", "phase": "rate_search"}
 _RESUME = (
     " To resume, give the same command again: training continues from its last checkpoint; a phase "
     "without one starts from the beginning."
@@ -113,13 +116,13 @@ def _run(argv: list[str]) -> int:
     except (flags.Error, ValueError) as error:  # ValueError: a flagfile that is not text
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
-    if config.prediction.model and "prediction" not in commands()[word].groups:
-        readers = [name for name, command in commands().items() if "prediction" in command.groups]
-        instead = "name the run by --run and --runs_dir" if word == "evaluate" else "see --help"
-        raise errors.UsageError(
-            f"--model is for {', '.join(readers)}. With {word}, {instead}. "
-            f"Received: {config.prediction.model!r}."
-        )
+    for name, group in _OBJECTS.items():
+        if flags.FLAGS[name].present and group not in commands()[word].groups:
+            readers = [each for each, command in commands().items() if group in command.groups]
+            raise errors.UsageError(
+                f"--{name} is for {', '.join(readers)}: leave it out with {word}"
+                f"{', which takes --run and --runs_dir' if name == 'model' else ''}."
+            )
     if positional and "arguments" not in commands()[word].options:
         raise errors.UsageError(
             f"{word} takes flags only. Received: {positional[0]!r}. See --help."

@@ -73,6 +73,16 @@ def png16():
     return buffer.getvalue()
 
 
+def masked_bmp(masks):
+    """A BMP of 32 bits per pixel whose header says where its colors are."""
+    width, height = SIZE
+    pixels = np.random.default_rng(5).integers(0, 256, (height, width, 4), np.uint8).tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    header += struct.pack("<IIII", *masks)
+    header += bytes(108 - len(header))
+    return b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + header + pixels
+
+
 def many_scans(count):
     """A progressive JPEG whose last scan is repeated: each takes time, and few bytes."""
     whole = encoded("JPEG", progressive=True)
@@ -101,6 +111,7 @@ FILES = {
     "bits16.png": (png16(), None),
     "bilevel.png": (encoded("PNG", "1"), None),
     "good.bmp": (encoded("BMP"), None),
+    "usual_masks.bmp": (masked_bmp((0xFF0000, 0xFF00, 0xFF, 0xFF000000)), None),
     "good.gif": (encoded("GIF"), None),
     "gray.bmp": (encoded("BMP", "L"), None),
     "good.webp": (encoded("WEBP"), None),
@@ -131,6 +142,7 @@ FILES = {
     "scan.ppm": (encoded("PPM"), "is PPM, which"),
     "animated.webp": (animated("WEBP"), "is an animated WebP"),
     "palette.bmp": (encoded("BMP", "P"), "a BMP with a palette"),
+    "masks.bmp": (masked_bmp((0xFF000000, 0xFF0000, 0xFF00, 0xFF)), "a BMP with unusual color m"),
     "transparent.webp": (encoded("WEBP", "RGBA"), "a WebP with transparency"),
     "transparent_lossless.webp": (encoded("WEBP", "RGBA", lossless=True), "a WebP with transpar"),
     "scans.jpg": (many_scans(200), "a JPEG with too many scans"),
@@ -141,7 +153,7 @@ FILES = {
 BAD = {name for name, (_, problem) in FILES.items() if problem}
 
 # Bad ones that TensorFlow decodes all the same: to gigabytes, for minutes, in wrong colors.
-DECODABLE = {"bomb.png", "bomb.gif", "huge_header.jpg", "scans.jpg", "palette.bmp"}
+DECODABLE = {"bomb.png", "bomb.gif", "huge_header.jpg", "scans.jpg", "palette.bmp", "masks.bmp"}
 
 
 def write(folder: pathlib.Path) -> None:

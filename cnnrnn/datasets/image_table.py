@@ -83,9 +83,9 @@ def build(
         if (row := _row(table, line, values, on_problem)) is not None
     ]
     rows = _without_repeated(table, rows, on_problem)
-    if not keeps_missing:
-        rows = _existing(table, rows, on_problem)
     splits = {_TRAIN: _test_rows(rows)} if is_test else _by_split(table, rows, on_problem)
+    if not keeps_missing:
+        splits = {name: _existing(table, own, on_problem) for name, own in splits.items()}
     names = sorted({row.label for row in splits[_TRAIN]})
     if len(names) < 2 and not is_test:
         only = f" (only {names[0]!r})" if names else ""
@@ -97,9 +97,10 @@ def build(
     examples = {
         split: tuple(
             (row.path, labels[row.label])
-            for row in sorted(rows, key=lambda row: (row.label, row.path))
+            for row in sorted(own, key=lambda row: (row.label, row.path))
+            if row.label in labels  # else no training image of the class exists
         )
-        for split, rows in splits.items()
+        for split, own in splits.items()
     }
     counts = collections.Counter(row.split for listed in splits.values() for row in listed)
     shown = " and ".join(f"{count:,} {split}" for split, count in counts.items())

@@ -205,16 +205,17 @@ def validation_names(builder: Builder, name: str, is_test: bool) -> list[str]:
     """The validation split, if there is one; of --test_dataset, what may be scored, in order.
 
     Raises:
-        UsageError: there is no split 'train'.
+        UsageError: there is no split 'train', and of test images none of the others.
         RunError: there are no splits.
     """
     splits = list(builder.info.splits)
     if not splits:
         raise example_source.damaged(builder.data_path, "it lists no splits")
+    scored = [split for split in (*_TEST_SPLITS, "train") if split in splits] if is_test else []
+    if scored:
+        return scored
     if "train" not in splits:
         raise errors.UsageError(
             f"--dataset={name} has no split 'train'. Its splits are {', '.join(splits)}."
         )
-    if is_test:
-        return [split for split in (*_TEST_SPLITS, "train") if split in splits]
     return [split for split in _VALIDATION_SPLITS if split in splits][:1]

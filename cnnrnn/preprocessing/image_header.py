@@ -7,10 +7,11 @@ Offsets are those of the formats' specifications (PNG: ISO 15948; GIF89a; BMP; W
 
 import tensorflow as tf
 
-_HEAD_BYTES = 32
+_HEAD_BYTES = 66
 # A progressive JPEG usually has ten scans. Each may be empty, and takes as long as a full one.
 _JPEG_MAX_SCANS = 100
 _BMP_PALETTE_AT, _BMP_COLOR_BYTES = 14, 4  # the palette begins after both headers
+_BMP_MASKS_AT, _BMP_MASKS = 54, (0xFF0000, 0xFF00, 0xFF)  # of red, green and blue
 _GIF_FRAME, _GIF_EXTENSION = 0x2C, 0x21
 _GIF_MAX_STEP_BYTES = 1024  # a frame's header with 256 colors, or a sub-block of 255 bytes
 # A step is a sub-block; a block takes as long as 16. This many hold 50 MB and take two seconds.
@@ -30,11 +31,11 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: the header of a JPEG is damaged, a JPEG has too many scans
             or a GIF too many blocks, or the image is of a kind that TensorFlow does not read: a BMP
-            with a palette of colors, a WebP with transparency.
+            with a palette of colors or with unusual color masks, a WebP with transparency.
     """
     start = tf.strings.substr(encoded, 0, _HEAD_BYTES)
     head = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
-    head = tf.pad(head, [[0, _HEAD_BYTES - tf.size(head)]])  # (32,)
+    head = tf.pad(head, [[0, _HEAD_BYTES - tf.size(head)]])  # (_HEAD_BYTES,)
 
     def begins(text: bytes, at: int = 0) -> tf.Tensor:
         return tf.reduce_all(head[at : at + len(text)] == tf.constant(list(text), tf.int64))
@@ -71,8 +72,16 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
             (number(28, 2) != 8) | is_gray,
             ["a BMP with a palette, whose colors TensorFlow does not read"],
         )
+        # Where the colors are in the 32 bits of a pixel. Pillow takes 0 for the usual masks.
+        masks = [number(_BMP_MASKS_AT + 4 * i, 4) for i in range(3)]
+        usual = [mask == expected for mask, expected in zip(masks, _BMP_MASKS, strict=True)]
+        has_masks = (number(28, 2) == 32) & (number(30, 4) == 3)
+        ordered = tf.debugging.Assert(
+            ~has_masks | tf.reduce_all(usual) | (tf.add_n(masks) == 0),
+            ["a BMP with unusual color masks, which TensorFlow does not read"],
+        )
         height = number(22, 4)  # above 2**31 it is negative: rows are stored top to bottom
-        with tf.control_dependencies([plain]):
+        with tf.control_dependencies([plain, ordered]):
             return number(18, 4) * tf.minimum(height, 2**32 - height)
 
     return tf.case(

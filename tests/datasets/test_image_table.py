@@ -167,6 +167,25 @@ def test_a_wrong_line_of_json_is_refused(table, line, message):
         load(table(f"\n{line}\n", "table.jsonl"))
 
 
+def test_images_of_lines_that_are_not_used_may_be_missing(tmp_path, table):
+    lines = "path,label,split\na.png,x,train\nb.png,y,train\na.png,x,val\ngone.png,y,test\n"
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    path = tmp_path / "own.csv"
+    path.write_text(lines)
+    built = image_table.build(path)
+    assert [len(built.examples(split)) for split in ("train", "validation")] == [2, 1]
+    path.write_text(lines.replace("gone.png,y,test", "a.png,x,test").replace("b.png", "gone.png"))
+    assert len(image_table.build(path, is_test=True).examples("train")) == 1
+    # Of the training images of a class, all may be missing: the lines are the problem.
+    lines = "path,label,split\na.png,x,train\nb.png,y,train\ngone.png,z,train\nc.png,z,val\n"
+    path.write_text(lines)
+    (tmp_path / "c.png").touch()
+    problems = []
+    built = image_table.build(path, problems.append)
+    assert len(problems) == 1 and len(built.examples("validation")) == 0
+
+
 def test_a_missing_table_and_class_separator_are_refused(tmp_path, table):
     with pytest.raises(errors.UsageError, match="none.csv does not exist"):
         load(tmp_path / "none.csv")

@@ -123,6 +123,20 @@ def test_of_test_images_the_test_split_is_evaluated(tmp_path, capsys):
     assert "tfds:splits: its split 'test' is evaluated" in capsys.readouterr().out
 
 
+def test_test_images_need_no_training_split(tmp_path, capsys):
+    class OnlyTest(PlainShapes):
+        name = "only_test"
+
+        def _split_generators(self, dl_manager):
+            return {"test": self._generate_examples(9)}
+
+    settings = {"dataset": "tfds:plain_shapes", "data_dir": str(tmp_path)}
+    config = config_lib.Config.of(**settings, test_dataset="tfds:only_test")
+    assert len(dataset_lib.load_test(config, dataset_lib.load(config)).validation) == 9
+    with pytest.raises(errors.UsageError, match="has no split 'train'. Its splits are test"):
+        dataset_lib.load(config.replace(dataset="tfds:only_test", test_dataset=""))
+
+
 @pytest.mark.parametrize(
     "name, damage",
     [
