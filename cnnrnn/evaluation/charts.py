@@ -1,15 +1,24 @@
 """Charts of an evaluation, and figures of inputs, predictions and explanations, as PNGs."""
 
+import contextlib
+import functools
 import io
 import warnings
 
 import numpy as np
-from matplotlib import figure
+from matplotlib import figure, font_manager
+from matplotlib import text as text_lib
 
 from cnnrnn import shapes
 
 _RIGHT, _WRONG = "#1a7f37", "#b42318"
 OVERLAY_OPACITY = 0.55  # of a heat map over its image
+# matplotlib's own font has Latin, Greek, Cyrillic, Arabic and few other letters.
+_MORE_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "IPAGothic", "Hiragino Sans"),
+    *("PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Noto Sans Thai", "Noto Sans Devanagari"),
+    *("Noto Sans Hebrew", "Noto Sans Bengali", "Noto Sans Tamil", "Arial Unicode MS"),
+)
 _MOST_BARS, _MOST_NAMES = 500, 250  # larger charts have more pixels than image viewers accept
 
 
@@ -298,11 +307,25 @@ def _short(name: str, length: int = 24) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
+@functools.cache
+def _families() -> list[str]:
+    """The font and, for letters that it lacks, those of `_MORE_FONTS` that are installed."""
+    fonts = font_manager.fontManager
+    known = {font.fname for font in fonts.ttflist}  # from a cache: others were installed since
+    for path in set(font_manager.findSystemFonts()) - known:
+        with contextlib.suppress(Exception):  # one that matplotlib cannot read
+            fonts.addfont(path)
+    installed = {font.name for font in fonts.ttflist}
+    return ["sans-serif", *(name for name in _MORE_FONTS if name in installed)]
+
+
 def png(chart: figure.Figure) -> bytes:
     """A figure as a PNG."""
+    for drawn in chart.findobj(text_lib.Text):
+        drawn.set_fontfamily(_families())
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes; a warning for each would not help.
+        # Letters that no font has are drawn as boxes; a warning for each would not help.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         chart.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from cnnrnn import shapes
 from cnnrnn.evaluation import branch_ablation, class_scores, confidence_intervals
 from cnnrnn.system import text as text_lib
 
@@ -63,6 +64,7 @@ def render(content: ReportContent) -> str:
         verdict=verdict(content),
         bins=class_scores.BINS,
         program=text_lib.program(),
+        all_are_top5=_all_are_top5(content),
     )
 
 
@@ -92,10 +94,19 @@ def verdict(content: ReportContent) -> str:
         f"The network has no {name} branch."
         if outputs[name] is None
         else _branch_verdict(
-            name, outputs[name], found[branch_ablation.permuted_name(name)], images
+            name,
+            outputs[name],
+            found[branch_ablation.permuted_name(name)],
+            images,
+            has_top5=not _all_are_top5(content),
         )
         for name in branch_ablation.BRANCHES
     )
+
+
+def _all_are_top5(content: ReportContent) -> bool:
+    """Whether there are so few classes that every label is among the five most likely ones."""
+    return len(content.classes) <= shapes.TOP_K
 
 
 def _branch_verdict(
@@ -103,6 +114,8 @@ def _branch_verdict(
     outputs: branch_ablation.OutputStatistics,
     permuted: branch_ablation.Ablation,
     images: int,
+    *,
+    has_top5: bool,
 ) -> str:
     if images < _FEWEST_IMAGES:
         claim = f"{images} images are too few to tell whether the network uses its {name} branch"
@@ -112,10 +125,11 @@ def _branch_verdict(
         claim = f"The network depends on its {name} branch, whose outputs lower its accuracy"
     else:
         claim = f"No use of the {name} branch is measurable on {images:,} images"
+    top5 = f" and top-5 by {_change(permuted.top5_drop)}" if has_top5 else ""
     variation = outputs.std / max(outputs.mean_abs, 1e-12)
     return (
         f"{claim}: permuting its outputs across images changes top-1 by "
-        f"{_change(permuted.top1_drop)} and top-5 by {_change(permuted.top5_drop)} percentage "
+        f"{_change(permuted.top1_drop)}{top5} percentage "
         "points (95% intervals in parentheses). The standard deviation of its outputs across "
         f"images is {variation:.1%} of their mean absolute value."
     )

@@ -51,6 +51,16 @@ def test_classes_without_images_do_not_displace_others(monkeypatch, classes, bar
     assert [text.replace("no images", "-") for text in texts] == bars
 
 
+def test_installed_fonts_draw_letters_that_the_own_font_lacks(monkeypatch):
+    monkeypatch.setattr(charts, "_MORE_FONTS", ("No Such Font", "DejaVu Serif"))
+    charts._families.cache_clear()
+    chart = figure.Figure()
+    drawn = chart.text(0.5, 0.5, "name")
+    charts.png(chart)
+    charts._families.cache_clear()
+    assert drawn.get_fontfamily() == ["sans-serif", "DejaVu Serif"]
+
+
 def test_the_gray_image_shows_the_timesteps_of_the_sequence():
     sequence = np.linspace(-1, 1, 23)[None, :, None].repeat(3887, axis=2)
     image = charts.gray_images(sequence.astype(np.float32))

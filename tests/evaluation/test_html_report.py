@@ -46,6 +46,18 @@ def test_the_verdict_distinguishes_an_unused_branch_from_a_used_one():
     assert "10 images are too few to tell whether the network uses its RNN branch" in few
 
 
+def test_top5_of_up_to_five_classes_is_said_to_be_always_right():
+    few = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
+    page = html_report.render(few)
+    assert page.count("always 100%, with 2 classes") == 2
+    assert "and top-5 by" not in html_report.verdict(few)
+    assert 'alt="top-5 accuracy by class"' not in page
+    many = dataclasses.replace(few, classes=few.classes * 3)
+    page = html_report.render(many)
+    assert "always 100%" not in page and "and top-5 by" in html_report.verdict(many)
+    assert 'alt="top-5 accuracy by class"' in page
+
+
 def test_the_page_says_nothing_of_a_branch_that_the_network_lacks():
     content = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
     both = html_report.render(content)
