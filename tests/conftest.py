@@ -16,6 +16,7 @@ import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -107,6 +108,16 @@ def _write_curves_only(patch):
     patch.setattr(train_batch, "write", lambda *_: None)
     for name in ("start", "predictions"):
         patch.setattr(tensorboard.Summaries, name, lambda *_: None)
+
+
+def _draw_nothing(patch):
+    from cnnrnn.evaluation import report
+
+    names = ("confusion", "reliability", "top1_by_class", "top5_by_class")
+    one_pixel = helpers.png(np.zeros((1, 1, 3), np.uint8))
+    patch.setattr(report, "_charts", lambda *_: dict.fromkeys(names, one_pixel))
+    patch.setattr(report, "_curves", lambda _: {})
+    patch.setattr(report._Examples, "_images", lambda *_: [])
 
 
 def _small_config(images: pathlib.Path, runs_dir: pathlib.Path) -> config.Config:
@@ -210,17 +221,32 @@ def graphs_as_traced():
 
 
 @pytest.fixture
-def small_config(shared_run, tmp_path, monkeypatch, complete_summaries) -> Iterator[config.Config]:
+def fast_pipelines(monkeypatch):
+    """Input pipelines trace the views of an image once for all, and are not optimized."""
+    _trace_preprocessing_once(monkeypatch)
+    _leave_pipelines_as_written(monkeypatch)
+
+
+@pytest.fixture
+def complete_reports() -> bool:
+    """Whether evaluations draw charts and explain mistakes, which takes most of their time."""
+    return False
+
+
+@pytest.fixture
+def small_config(
+    shared_run, tmp_path, monkeypatch, fast_pipelines, complete_summaries, complete_reports
+) -> Iterator[config.Config]:
     """Settings of runs that take seconds: their images are shared, checked, and their features
     cached.
     """
     images = pathlib.Path(shared_run.data.dataset)
     copy_cache(shared_run, paths.cache_dir())
     before = _times(images)
-    _trace_preprocessing_once(monkeypatch)
-    _leave_pipelines_as_written(monkeypatch)
     if not complete_summaries:
         _write_curves_only(monkeypatch)
+    if not complete_reports:
+        _draw_nothing(monkeypatch)
     with _graphs_as_traced():
         yield _small_config(images, tmp_path / "runs")
     assert _times(images) == before, "a test that changes images needs `own_images`"

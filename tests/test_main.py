@@ -267,6 +267,7 @@ def test_data_describes_a_folder_whatever_keras_backend_is_set(images):
     ]
 
 
+@pytest.mark.slow  # in this process: test_quiet_tensorflow
 def test_a_gpu_that_cannot_be_used_is_a_warning_before_anything_else(tmp_path):
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "nvidiactl").touch()

@@ -296,6 +296,8 @@ def test_a_failed_update_is_reported_and_leaves_the_old_environment_usable(insta
 
 def test_dev_requirements_only_for_the_tests(installed):
     project, tools, _ = installed
+    # Another test may have installed them.
+    (project / ".venv/.installed-requirements-dev.txt").unlink(missing_ok=True)
     result = run(project, tools, "test", "-k", "a b", cwd="/")
     assert "installing pytest" in result.stderr
     quick = ["-m", "not slow", "--numprocesses=3", "--dist=worksteal"]
@@ -330,6 +332,8 @@ def with_gpu_libraries(installed, tmp_path):
         },
     )
     (project / ".venv/.installed-requirements-gpu.txt").unlink(missing_ok=True)
+    for path in list((project / ".venv").rglob("gpulibraries*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def has_gpu_libraries(project: pathlib.Path) -> bool:
@@ -513,11 +517,14 @@ def outdated(installed, tmp_path):
     """The installed project, whose requirements have changed: (project, tools, changes)."""
     project, tools, _ = installed
     requirements = project / "requirements.txt"
-    requirements.write_text(requirements.read_text() + "# once more\n")
+    before = requirements.read_text()
+    requirements.write_text(before + "# once more\n")
     (tmp_path / "fakes").mkdir()
     fake(tmp_path / "fakes", "sleep", f"exec {tools}/sleep 0.1")
     yield project, tools, {"PATH": f"{tmp_path / 'fakes'}:{tools}"}
     shutil.rmtree(project / ".venv.lock", ignore_errors=True)
+    requirements.write_text(before)
+    run(project, tools, "phase1")  # as before for the next test
 
 
 @pytest.mark.parametrize("holder", ["another-host:{ended}", "{ended}", "{here}:{running}"])

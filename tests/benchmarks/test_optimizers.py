@@ -6,7 +6,13 @@ from benchmarks import optimizers
 from tests import small_network
 
 
-@pytest.mark.parametrize("phase, name", optimizers.CASES)
+@pytest.mark.parametrize(
+    "phase, name",
+    [
+        optimizers.CASES[0],
+        *[pytest.param(*case, marks=pytest.mark.slow) for case in optimizers.CASES[1:]],
+    ],
+)
 def test_both_updates_are_measured(phase, name):
     network = small_network.small_build(3)
     cells = optimizers.row(network, phase, name, 2).strip("|").split("|")

@@ -98,6 +98,7 @@ def running(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(helpers.REPOSITORY), "CHILD_ID_FILE": str(file)}
     with subprocess.Popen([sys.executable, "-c", CODE], env=environment) as process:
         while not (file.exists() and file.read_text()):
+            assert process.poll() is None
             time.sleep(0.05)
         yield process, int(file.read_text())
         process.kill()
@@ -117,8 +118,8 @@ def test_ctrl_c_ends_preflight_and_its_child_at_once(running):
     for target in (child, process.pid):  # a terminal sends it to both
         os.kill(target, signal.SIGINT)
     assert process.wait(timeout=30) == 130
-    assert time.monotonic() - began < 3
-    assert_ends(child, 1)
+    assert time.monotonic() - began < 10  # the dry run takes a minute
+    assert_ends(child, 10)
 
 
 def test_the_child_ends_with_a_killed_preflight(running):
@@ -127,6 +128,7 @@ def test_the_child_ends_with_a_killed_preflight(running):
     assert_ends(child, 10)
 
 
+@pytest.mark.slow  # in this process: test_dry_run
 def test_a_dry_run_leaves_no_files(small_config, tmp_path):
     folders = tmp_path, paths.cache_dir()
     before = [sorted(folder.rglob("*")) for folder in folders]

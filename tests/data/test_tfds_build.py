@@ -16,7 +16,13 @@ print(builder.__module__, builder(data_dir="unused").info.description[:5])
 """
 
 
-@pytest.mark.parametrize("name, description", [("digits", "1,797"), ("tiny_imagenet_100", "A hun")])
+@pytest.mark.parametrize(
+    "name, description",
+    [
+        pytest.param("digits", "1,797", marks=pytest.mark.slow),  # it imports nothing of cnnrnn
+        ("tiny_imagenet_100", "A hun"),
+    ],
+)
 def test_tfds_build_imports_the_builder(name, description):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(

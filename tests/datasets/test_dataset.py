@@ -119,6 +119,7 @@ def test_all_layouts_of_the_real_tiny_imagenet_are_the_same_data_set(tmp_path):
     assert built.class_names == original.class_names == folders.class_names
 
 
+@pytest.mark.slow  # the builder: data/digits/digits_dataset_builder_test.py
 def test_digits_are_complete():
     data = load("digits")
     assert len(data.train) + len(data.validation) == 1797

@@ -48,6 +48,7 @@ def test_an_evaluation_writes_its_files(evaluated_run):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("complete_reports", [True], ids=[""])
 def test_tensorboard_shows_only_the_last_evaluation(evaluated_run, evaluated):
     evaluate.run((), evaluated)
     results = json.loads((evaluated_run / "results.json").read_text())

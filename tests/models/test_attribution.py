@@ -41,17 +41,19 @@ def network():
     return parts
 
 
-@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_grad_cam_covers_the_evidence(network, corner):
-    image = np.full((1, 299, 299, 3), -1.0, np.float32)
-    y, x = corner[0] * 184, corner[1] * 184
-    image[:, y : y + 115, x : x + 115] = 1.0
-    sequence = np.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES), np.float32)
-    batch = {"image": tf.constant(image), "sequence": tf.constant(sequence)}
-    ((explanation,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
-    assert explanation.cam.shape == (13, 13) and explanation.cam.max() == 1
-    inside = explanation.cam[y // 23 : y // 23 + 5, x // 23 : x // 23 + 5]
-    assert inside.min() > 0.99 and explanation.cam.sum() == pytest.approx(inside.sum())
+def test_grad_cam_covers_the_evidence(network):
+    """Images with the evidence in one corner each."""
+    corners = [(y, x) for y in (0, 184) for x in (0, 184)]
+    images = np.full((4, 299, 299, 3), -1.0, np.float32)
+    for image, (y, x) in zip(images, corners, strict=True):
+        image[y : y + 115, x : x + 115] = 1.0
+    sequence = np.ones((4, shapes.TIMESTEPS, shapes.STEP_FEATURES), np.float32)
+    batch = {"image": tf.constant(images), "sequence": tf.constant(sequence)}
+    explanations = attribution.Explainer(network).explain(batch, np.ones((4, 1), np.int64))
+    for (explanation,), (y, x) in zip(explanations, corners, strict=True):
+        assert explanation.cam.shape == (13, 13) and explanation.cam.max() == 1
+        inside = explanation.cam[y // 23 : y // 23 + 5, x // 23 : x // 23 + 5]
+        assert inside.min() > 0.99 and explanation.cam.sum() == pytest.approx(inside.sum())
 
 
 def test_saliency_covers_the_timesteps_that_the_rnn_depends_on(network):

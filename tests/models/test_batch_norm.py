@@ -10,6 +10,8 @@ import tensorflow as tf
 from cnnrnn.models import batch_norm
 from tests import two_cpus  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("graphs_as_traced")
+
 
 def layer_pair(**kwargs):
     pair = [

@@ -41,8 +41,21 @@ def test_the_settings_name_all_fusions():
     assert network_settings.FUSIONS == tuple(fusion.FUSIONS)
 
 
-@pytest.mark.parametrize("normalized", [{}, NORMALIZED], ids=["raw", "normalized"])
-@pytest.mark.parametrize("name", fusion.FUSIONS)
+@pytest.mark.parametrize(
+    "name, normalized",
+    [
+        *[(name, {}) for name in fusion.FUSIONS],
+        *[
+            pytest.param(
+                name,
+                NORMALIZED,
+                id=f"{name}-normalized",
+                marks=[] if name in ("product", "concatenation") else pytest.mark.slow,
+            )
+            for name in fusion.FUSIONS
+        ],
+    ],
+)
 def test_the_parts_together_are_the_model(name, normalized):
     network = small_network.small_build(3, variant=network_lib.Variant(name, **normalized))
     inputs = batch()
@@ -87,6 +100,7 @@ def test_a_timestep_of_a_standardized_sequence_has_mean_0_and_deviation_1():
         pytest.param({"fusion": "gain"}, id="gain", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.parametrize("complete_reports", [True], ids=[""])
 def test_a_variant_is_trained_reported_exported_and_explained(
     settings, small_config, small_network, monkeypatch
 ):

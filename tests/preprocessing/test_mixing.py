@@ -25,11 +25,16 @@ def mixed(mixing, values, size=299, seed=0):
 
 MIXUP, CUTMIX = mixing_lib.Mixing(mixup=1.0), mixing_lib.Mixing(cutmix=1.0)
 BOTH = mixing_lib.Mixing(mixup=1.0, cutmix=1.0)
-ALL = pytest.mark.parametrize("mixing", [MIXUP, CUTMIX, BOTH], ids=["mixup", "cutmix", "both"])
 
 
-@ALL
-@pytest.mark.parametrize("size", [299, 160])
+@pytest.mark.parametrize(
+    "mixing, size",
+    [
+        *((MIXUP, 299), (CUTMIX, 299), (BOTH, 299), (BOTH, 160)),
+        pytest.param(MIXUP, 160, marks=pytest.mark.slow),
+        pytest.param(CUTMIX, 160, marks=pytest.mark.slow),
+    ],
+)
 def test_the_share_is_that_of_the_pixels_in_both_views(mixing, size):
     """Images of 1, in pairs with images of 0, so that the mean is a share."""
     values = np.tile([1.0, 0.0], 8)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.settings import paths
 from cnnrnn.system import devices, gpu_memory
 from cnnrnn.training import cost, dry_run, feature_cache, steps
 from tests import helpers, small_network
@@ -121,6 +122,17 @@ def test_the_rate_is_that_of_the_input_pipeline_if_it_is_slower(measure, small_c
     monkeypatch.setattr(dry_run.input_pipeline, "training", slow)
     found = measure("phase2", small_config)
     assert found.training.rate <= found.batch_size / 0.05
+
+
+def test_nothing_is_written(measure, small_config, tmp_path):
+    folders = tmp_path, paths.cache_dir()
+    before = [sorted(folder.rglob("*")) for folder in folders]
+    found = measure("phase2", small_config)
+    assert (found.batch_size, found.precision, found.features) == (2, "float32", None)
+    assert (found.training.images, found.training.passes) == (18, 2)
+    assert (found.validation.images, found.validation.passes) == (9, 2)
+    assert found.training.rate > 0 and found.validation.rate > 0
+    assert [sorted(folder.rglob("*")) for folder in folders] == before
 
 
 def test_the_data_set_is_reported_for_phase1_only(measure, small_config, capsys):

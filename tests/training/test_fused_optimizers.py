@@ -16,7 +16,7 @@ NAMES = ("Adam", "AdamW", "RMSprop")
 ARGUMENTS = {"AdamW": {"weight_decay": 0.1}}
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.slow), 2])
 def strategy(request, one_replica, two_replicas):
     return {1: one_replica, 2: two_replicas}[request.param]
 

@@ -171,8 +171,15 @@ def test_a_small_gradient_is_not_clipped(change):
     np.testing.assert_allclose(change(2 * np.linalg.norm(gradient)), gradient, atol=1e-7)
 
 
-@pytest.mark.parametrize("clip_norm, loss_scale", [(0.0, False), (1.0, False), (1.0, True)])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    "replicas, clip_norm, loss_scale",
+    [
+        *((1, 0.0, False), (2, 1.0, False), (2, 1.0, True)),
+        pytest.param(2, 0.0, False, marks=pytest.mark.slow),
+        pytest.param(1, 1.0, False, marks=pytest.mark.slow),
+        pytest.param(1, 1.0, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_gradient_whose_norm_overflows_cannot_be_clipped(
     strategies, replicas, clip_norm, loss_scale
 ):

@@ -285,6 +285,7 @@ def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
     "settings",
     [pytest.param({}, marks=pytest.mark.slow), {"mixup": 0.4, "augmentation": "flip"}],
 )
+@pytest.mark.parametrize("complete_reports", [True], ids=[""])
 def test_nothing_of_a_cnn_that_the_network_lacks_is_computed(
     small_config, tmp_path, monkeypatch, settings
 ):
