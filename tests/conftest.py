@@ -221,13 +221,6 @@ def graphs_as_traced():
 
 
 @pytest.fixture
-def fast_pipelines(monkeypatch):
-    """Input pipelines trace the views of an image once for all, and are not optimized."""
-    _trace_preprocessing_once(monkeypatch)
-    _leave_pipelines_as_written(monkeypatch)
-
-
-@pytest.fixture
 def complete_reports() -> bool:
     """Whether evaluations draw charts and explain mistakes, which takes most of their time."""
     return False
@@ -235,7 +228,7 @@ def complete_reports() -> bool:
 
 @pytest.fixture
 def small_config(
-    shared_run, tmp_path, monkeypatch, fast_pipelines, complete_summaries, complete_reports
+    shared_run, tmp_path, monkeypatch, complete_summaries, complete_reports
 ) -> Iterator[config.Config]:
     """Settings of runs that take seconds: their images are shared, checked, and their features
     cached.
@@ -243,6 +236,8 @@ def small_config(
     images = pathlib.Path(shared_run.data.dataset)
     copy_cache(shared_run, paths.cache_dir())
     before = _times(images)
+    _trace_preprocessing_once(monkeypatch)
+    _leave_pipelines_as_written(monkeypatch)
     if not complete_summaries:
         _write_curves_only(monkeypatch)
     if not complete_reports:

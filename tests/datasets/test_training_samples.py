@@ -21,9 +21,6 @@ EVERYTHING = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("fast_pipelines")
-
-
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")

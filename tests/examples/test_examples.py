@@ -13,13 +13,11 @@ import pytest
 import cnnrnn
 from tests import helpers
 
-pytestmark = pytest.mark.usefixtures("graphs_as_traced")
-
 EXAMPLES = helpers.REPOSITORY / "examples"
 
 
 @pytest.fixture
-def example(monkeypatch, fast_pipelines):
+def example(monkeypatch):
     """Imports an example by its name, as a script would run it."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
@@ -58,9 +56,7 @@ def test_the_lstm_layer_reads_digits_in_another_model(example):
     assert example("lstm_layer").main(units=32, epochs=5) > 0.5  # by chance a tenth
 
 
-def test_the_notebook_runs(
-    small_network, fast_pipelines, in_process, images, tmp_path, monkeypatch
-):
+def test_the_notebook_runs(small_network, in_process, images, tmp_path, monkeypatch):
     def system(command):
         """Runs a line that starts with '!', but with the small network."""
         words = shlex.split(command)

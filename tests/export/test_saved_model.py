@@ -14,8 +14,6 @@ from cnnrnn.models import network as network_lib
 from tests import bad_images, small_network
 from tests.export import small_export
 
-pytestmark = pytest.mark.usefixtures("graphs_as_traced")
-
 # Images are files of a folder; in the session, the first of them and one that is no image.
 STANDALONE = """
 import sys, json, pathlib

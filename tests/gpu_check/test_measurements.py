@@ -33,7 +33,7 @@ def tf32_as_before():
 
 
 @pytest.fixture
-def settings(images, small_network, two_replicas, fast_pipelines, monkeypatch):
+def settings(images, small_network, two_replicas, monkeypatch):
     monkeypatch.setattr(devices, "strategy", lambda logical_cpus: two_replicas)
     monkeypatch.setattr(session, "_TIMED_SECONDS", 0.0)
     return config.Config.of(

@@ -43,7 +43,7 @@ def small_chunks(monkeypatch):
 
 
 @pytest.fixture
-def make_cache(fast_pipelines, one_replica, tmp_path, small_chunks):
+def make_cache(one_replica, tmp_path, small_chunks):
     """Makes a cache of the small network."""
 
     def make(seed=0, resize_method="bilinear", strategy=one_replica):
