@@ -220,8 +220,8 @@ def _row(trial: Trial, config: config_lib.Config, program: Sequence[str]) -> Row
     path = folder.root / _ROW
     if not path.exists():
         fixed_settings.record(folder, _settings(config))
-        _call(program, ["phase1", *asked])
-        _call(program, ["evaluate", *asked])
+        child_process.run(program, ["phase1", *asked])
+        child_process.run(program, ["evaluate", *asked])
         row = _scored(trial, config, folder)
         atomic_files.write_json(path, {"row": dataclasses.asdict(row)})
     for unused in (folder.root / "checkpoints", folder.best)[: 1 + (trial.fusion != "rnn")]:
@@ -236,12 +236,6 @@ def _minus_cnn(root: pathlib.Path, trial: Trial) -> confidence_intervals.Interva
         for run in (Trial("cnn", ()).run, trial.run)
     )
     return confidence_intervals.paired_difference((own - of_cnn)[:, 0])
-
-
-def _call(program: Sequence[str], arguments: Sequence[str]) -> None:
-    code = child_process.run(program, arguments)
-    if code:
-        raise errors.RunError(f"`{shlex.join(arguments)}` ended with exit code {code}.")
 
 
 def _scored(trial: Trial, config: config_lib.Config, folder: run_folder.RunFolder) -> Row:

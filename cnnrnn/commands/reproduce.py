@@ -72,9 +72,9 @@ def run(
         for line in differences or ["none"]:
             logging.info(f"{phase.name}, differences from the recorded environment: {line}")
     for phase in todo:
-        _call(program, [phase.name, *settings[phase].to_flags()])
+        child_process.run(program, [phase.name, *settings[phase].to_flags()])
     if original.results.exists():
-        _call(program, ["evaluate", *settings[todo[-1]].to_flags()])
+        child_process.run(program, ["evaluate", *settings[todo[-1]].to_flags()])
     _compare(original, reproduced, todo)
     earlier = f" (at least in part by an earlier call, in {reproduced.root})" if was_begun else ""
     logging.info(f"verdict: {original.root} was reproduced bit for bit{earlier}")
@@ -156,12 +156,6 @@ def _today(
         xception = xception_weights.load_into(cnn, recorded.training.xception_weights)
     devices = devices_lib.describe(recorded.run.logical_cpus)
     return manifest.describe(phase, recorded, data, devices, "", xception)
-
-
-def _call(program: Sequence[str], arguments: Sequence[str]) -> None:
-    code = child_process.run(program, arguments)
-    if code:
-        raise errors.RunError(f"`{' '.join(arguments)}` ended with exit code {code}.")
 
 
 def _compare(

@@ -165,7 +165,7 @@ def _check_recorded(
     data: dataset_lib.Dataset,
     weights: np.ndarray | None,
 ) -> None:
-    """Raises UsageError on all workers if the chief's run folder was made with other settings."""
+    """Raises UsageError on all workers if the chief's run was started with other settings."""
     refusal = None
     if workers.is_chief:
         try:

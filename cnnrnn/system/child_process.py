@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path} | changes
 
 
-def run(program: Sequence[str], arguments: Sequence[str]) -> int:
+def run(program: Sequence[str], arguments: Sequence[str]) -> None:
     """Runs a command of this program to its end.
 
     A stop signal is passed on to it, once; it saves and ends, and then this process stops. A
@@ -50,10 +51,8 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
         program: its command line, up to the command word.
         arguments: the command word and the flags.
 
-    Returns:
-        Its exit code, as in `subprocess.Popen.returncode`.
-
     Raises:
+        RunError: it failed.
         Stopped: by a signal.
     """
     with stop_signals.held():
@@ -70,7 +69,10 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> int:
                     process.send_signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_SECONDS)
-    return process.returncode
+    if process.returncode:
+        raise errors.RunError(
+            f"`{shlex.join(arguments)}` ended with exit code {process.returncode}."
+        )
 
 
 @contextlib.contextmanager

@@ -43,6 +43,10 @@ class Part:
     passes: int
 
     @property
+    def seconds_per_pass(self) -> float:
+        return self.images / self.rate
+
+    @property
     def seconds(self) -> float:
         return self.images * self.passes / self.rate
 
@@ -83,8 +87,8 @@ class PhaseCost:
     def seconds(self) -> float:
         features = self.features.seconds if self.features else 0.0
         whole = self.training.seconds + self.validation.seconds
-        last_validation = self.validation.images / self.validation.rate  # follows the limit
-        return features + min(whole, self.limit + last_validation)
+        # A validation follows the limit.
+        return features + min(whole, self.limit + self.validation.seconds_per_pass)
 
 
 class GpuMemoryError(MemoryError):
@@ -146,8 +150,7 @@ def _total(part: Part | None) -> str:
 def _whole_run(costs: list[PhaseCost]) -> list[str]:
     # The evaluation runs the whole network once over the validation images, as phase 2's
     # validation does.
-    last = costs[-1].validation
-    evaluation = last.images / last.rate
+    evaluation = costs[-1].validation.seconds_per_pass
     seconds = sum(c.seconds for c in costs) + evaluation
     return [
         f"evaluation: {progress.duration(evaluation)}",

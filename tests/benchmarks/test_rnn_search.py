@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import rnn_search
 from cnnrnn import errors
+from cnnrnn.system import child_process
 from tests import helpers
 
 FEW = (
@@ -53,7 +54,7 @@ def test_each_network_is_trained_scored_and_recorded_once(
         assert code == 0, problem
         output.append(printed)
 
-    monkeypatch.setattr(rnn_search, "_call", call)
+    monkeypatch.setattr(child_process, "run", call)
     monkeypatch.setattr(rnn_search, "TRIALS", FEW)
     results = tmp_path / "results"
     config = small_config.replace(fold="1/3", train_per_class=6, feature_cache=str(tmp_path / "f"))

@@ -118,8 +118,8 @@ def test_ctrl_c_ends_preflight_and_its_child_at_once(running):
     for target in (child, process.pid):  # a terminal sends it to both
         os.kill(target, signal.SIGINT)
     assert process.wait(timeout=30) == 130
-    assert time.monotonic() - began < 10  # the dry run takes a minute
-    assert_ends(child, 10)
+    assert time.monotonic() - began < 3
+    assert_ends(child, 1)
 
 
 def test_the_child_ends_with_a_killed_preflight(running):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from cnnrnn import errors
 from cnnrnn.system import child_process
 from tests import helpers
 
@@ -118,8 +119,10 @@ def wait_for(process, path):
         time.sleep(0.05)
 
 
-def test_the_exit_code_of_a_command_is_returned():
-    assert child_process.run(["false"], []) == 1 and child_process.run(["true"], []) == 0
+def test_a_command_that_fails_is_an_error_with_its_exit_code():
+    child_process.run(["true"], [])
+    with pytest.raises(errors.RunError, match="`phase1 '--run=a b'` ended with exit code 1"):
+        child_process.run(["false"], ["phase1", "--run=a b"])
 
 
 def test_a_function_in_a_child_process_returns_its_result_or_its_error():

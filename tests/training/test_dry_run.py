@@ -132,6 +132,7 @@ def test_nothing_is_written(measure, small_config, tmp_path):
     assert (found.training.images, found.training.passes) == (18, 2)
     assert (found.validation.images, found.validation.passes) == (9, 2)
     assert found.training.rate > 0 and found.validation.rate > 0
+    assert 10**8 < found.peak < 10**10
     assert [sorted(folder.rglob("*")) for folder in folders] == before
 
 
