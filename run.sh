@@ -128,7 +128,7 @@ take_lock() { # the lock is a link to the holder's host and process id, because 
     reported=$holder; sleep 1
   done
   trap drop_lock EXIT
-  trap 'exit 130' INT # otherwise it goes on if the installer handles the interrupt, too, as pip does
+  trap 'exit 130' INT # otherwise it continues if the installer handles the interrupt, too, as pip does
 }
 drop_lock() { rm -f "$lock/holder"; rmdir "$lock" 2>/dev/null || true; trap - EXIT INT; }
 
@@ -167,7 +167,7 @@ gpu_environment() { # without the GPU libraries the program still works: on the 
   (set -e; environment requirements-gpu.txt "$1")
   code=$?; set -e
   [ "$code" -lt 128 ] || exit "$code" # interrupted
-  [ "$code" = 0 ] || say "warning: NVIDIA's libraries could not be installed: going on, probably on the CPU, which is" \
+  [ "$code" = 0 ] || say "warning: NVIDIA's libraries could not be installed: continuing, probably on the CPU, which is" \
     "many times slower. CUDA_VISIBLE_DEVICES=-1 turns the installation and this warning off."
 }
 

@@ -2,14 +2,14 @@
 
     ./run.sh bench [--peers] [--images=FOLDER] [--out=FOLDER]
 
-This program and a rival run in separate processes and take turns, one step each per round, so
+This program and a baseline run in separate processes and take turns, one step each per round, so
 that two never train at the same time. The reported ratio is that of the medians over the same
 rounds: a machine whose speed drifts slows both. Only two networks are in memory at a time,
 because each takes up to 10 GB. Training steps use synthetic data; the input pipelines read JPEGs.
 Each round also measures the peak rate of a matrix product.
 
 This process imports neither cnnrnn nor TensorFlow: both set environment variables, which the
-rivals would inherit.
+baselines would inherit.
 """
 
 import argparse
@@ -54,18 +54,18 @@ def torch(phase: int, precision: str, python: pathlib.Path) -> process.Contestan
 
 @dataclasses.dataclass(frozen=True)
 class Pairing:
-    """This program in one phase and precision, and a rival.
+    """This program in one phase and precision, and a baseline.
 
     Attributes:
         phase: 1 or 2.
         precision: of this program, "float32" or "bfloat16".
-        rival: its name in the table.
-        start: starts the rival's process.
+        baseline: its name in the table.
+        start: starts the baseline's process.
     """
 
     phase: int
     precision: str
-    rival: str
+    baseline: str
     start: Callable[[], process.Contestant]
 
 
@@ -78,39 +78,39 @@ def pairings(python: pathlib.Path | None, precisions: list[str]) -> list[Pairing
     """
     result = []
     for phase, precision in itertools.product((1, 2), precisions):
-        rivals = {
+        baselines = {
             f"Keras fit, {other}": functools.partial(worker, "keras", phase, other)
             for other in dict.fromkeys(("float32", precision))
         }
         # Shows how much of the gain comes from oneDNN alone, which TensorFlow leaves off on some
         # processors and cnnrnn turns on.
         with_onednn = functools.partial(worker, "keras", phase, "float32", onednn="1")
-        rivals["Keras fit, float32, oneDNN on"] = with_onednn
+        baselines["Keras fit, float32, oneDNN on"] = with_onednn
         if phase == 1:
             uncached = functools.partial(worker, "program-uncached", phase, precision)
-            rivals["this program without the cache"] = uncached
+            baselines["this program without the cache"] = uncached
         if python is not None:
-            rivals[f"PyTorch, {precision}"] = functools.partial(torch, phase, precision, python)
-        result += [Pairing(phase, precision, name, start) for name, start in rivals.items()]
+            baselines[f"PyTorch, {precision}"] = functools.partial(torch, phase, precision, python)
+        result += [Pairing(phase, precision, name, start) for name, start in baselines.items()]
     return result
 
 
 def measure(
     pairing: Pairing, program: process.Contestant, peak: process.Contestant, operations: float
 ) -> table.Row:
-    """Measures this program and one rival in turn.
+    """Measures this program and one baseline in turn.
 
     Args:
-        pairing: names the rival, whose process is started and ended here.
+        pairing: names the baseline, whose process is started and ended here.
         program: this program's process.
         peak: the process that multiplies matrices.
         operations: floating-point operations per image of this program's step.
     """
-    times, rival_times, peaks = [], [], []
-    with contextlib.closing(pairing.start()) as rival:
+    times, baseline_times, peaks = [], [], []
+    with contextlib.closing(pairing.start()) as baseline:
         for _ in range(ROUNDS):
             peaks.append(peak.seconds(3))
-            rival_times.append(rival.seconds(1))
+            baseline_times.append(baseline.seconds(1))
             times.append(program.seconds(1))
     peak_rate = 2 * contestants.PEAK_SIZE**3 / statistics.median(peaks)
     batch = contestants.BATCH[pairing.phase]
@@ -119,12 +119,12 @@ def measure(
         phase=pairing.phase,
         batch=batch,
         precision=pairing.precision,
-        rival=pairing.rival,
-        rival_rate=batch / statistics.median(rival_times),
+        baseline=pairing.baseline,
+        baseline_rate=batch / statistics.median(baseline_times),
         rate=rate,
         peak_gflops=peak_rate / 1e9,
         fraction=rate * operations / peak_rate,
-        rival_gb=rival.gigabytes,
+        baseline_gb=baseline.gigabytes,
         gb=program.gigabytes,
     )
 
@@ -142,12 +142,12 @@ def steps(all_pairings: list[Pairing]) -> list[table.Row]:
             for pairing in group:
                 print(
                     f"{len(rows) + 1} of {len(all_pairings)}: phase {phase}, {precision}, "
-                    f"beside {pairing.rival} ...",
+                    f"beside {pairing.baseline} ...",
                     flush=True,
                 )
                 row = measure(pairing, program, peak, operations)
                 print(
-                    f"    {row.rate:.2f} images/s, rival {row.rival_rate:.2f}, "
+                    f"    {row.rate:.2f} images/s, baseline {row.baseline_rate:.2f}, "
                     f"ratio {row.ratio:.2f}",
                     flush=True,
                 )

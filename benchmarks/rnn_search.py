@@ -48,6 +48,7 @@ REMEDIES: dict[str, dict[str, Any]] = {
 }
 _CHOSEN = ("fusion", "rnn_input", "rnn_layer_norm", "rnn_rate_factor", "rnn_weights")
 _REFUSED = (*_CHOSEN, "init_from", "test_dataset", "max_minutes", "patience")
+_MUST_AGREE = ("dataset", "precision", "xception_weights")
 _FOLD = "1/10"
 _ROW = "search.json"
 _HEADING = """# Does the RNN earn its place?
@@ -57,7 +58,8 @@ were held out; 95 % intervals are in brackets. These images chose the epoch of e
 and many networks are compared on few images, so the highest figure is optimistic. `cnn` and `gain`
 have no RNN. A `pretrained` RNN was trained before on the same images, for as many epochs, so these
 networks have had more training than the others. Minus `cnn`: the difference in top-1 from the CNN
-alone, in points, paired by image (Agresti and Min 2005); each network was trained once.
+alone, in points, paired by image (Agresti and Min 2005); each network was trained once. The
+networks of a table may have been trained by different commits of the program.
 
 RNN output: its mean absolute value, and its standard deviation across images. Where that is near 0,
 the output does not depend on the image. Lost: points of top-1, if the RNN's outputs are permuted
@@ -197,16 +199,26 @@ def search(
             )
         )
         different = manifest.mixed(manifests)
-        if any(text.startswith(("dataset", "precision")) for text in different):
+        if any(text.startswith(_MUST_AGREE) for text in different):
             raise errors.UsageError(
-                f"{trial.run} and {TRIALS[0].run} were not trained on the same images in the same "
-                f"precision ({'; '.join(different)}): give another --run=NAME."
+                f"{trial.run} and {TRIALS[0].run} were not trained on the same images, in the same "
+                f"precision, from the same weights ({'; '.join(different)}): give another "
+                "--run=NAME."
             )
-        headline_record.write_rows(results / f"{config.run_dir.name}.csv", Row, rows)
-        atomic_files.write_text(results / "README.md", _page(results))
+        _write(results, config.run_dir.name, rows)
     for text in different:
         print(f"note: not all networks were trained by the same program: {text}")
     print(f"\nresults: {results / 'README.md'}")
+
+
+def _write(results: pathlib.Path, name: str, rows: list[Row]) -> None:
+    """Writes the table and the page, but not over the table of a search that came further."""
+    path = results / f"{name}.csv"
+    if path.exists() and len(list(headline_record.read_rows(path, Row))) > len(rows):
+        print(f"note: {path} stays as it is: it has more networks than this search so far")
+        return
+    headline_record.write_rows(path, Row, rows)
+    atomic_files.write_text(results / "README.md", _page(results))
 
 
 def _settings(config: config_lib.Config) -> dict[str, Any]:
@@ -231,6 +243,8 @@ def _row(trial: Trial, config: config_lib.Config, program: Sequence[str]) -> Row
 
 def _minus_cnn(root: pathlib.Path, trial: Trial) -> confidence_intervals.Interval:
     """A network's top-1 minus that of the CNN alone, on the same held-out images."""
+    if trial == Trial("cnn", ()):
+        return confidence_intervals.Interval(0.0, 0.0, 0.0)
     of_cnn, own = (
         headline_record.hits(root / run / "evaluation" / headline_record.PREDICTIONS)
         for run in (Trial("cnn", ()).run, trial.run)

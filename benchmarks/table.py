@@ -16,23 +16,23 @@ class Row:
     phase: int
     batch: int
     precision: str
-    rival: str
-    rival_rate: float
+    baseline: str
+    baseline_rate: float
     rate: float
     peak_gflops: float
     fraction: float  # of the peak rate, by the operations of this program's step
-    rival_gb: float
+    baseline_gb: float
     gb: float
 
     @property
     def ratio(self) -> float:
-        return self.rate / self.rival_rate
+        return self.rate / self.baseline_rate
 
 
 def machine(torch_version: str | None) -> str:
     """The processor, its cores and vector extensions, and the versions.
 
-    Reads /proc/cpuinfo itself rather than by `cnnrnn.system`: the process that starts the rivals
+    Reads /proc/cpuinfo itself rather than by `cnnrnn.system`: the process that starts the baselines
     must not import cnnrnn (see `main`).
     """
     cpuinfo = pathlib.Path("/proc/cpuinfo")
@@ -53,14 +53,15 @@ def markdown(rows: list[Row], pipeline_rates: dict[str, float]) -> str:
     """The tables of training steps and of input pipelines, as markdown."""
     lines = [
         "| phase | this program | images/s | of peak | memory "
-        "| rival | images/s | memory | ratio |",
+        "| baseline | images/s | memory | ratio |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for row in rows:
         lines.append(
             f"| {row.phase}, batch {row.batch} | {row.precision} | {row.rate:.2f} | "
             f"{row.fraction:.0%} of {row.peak_gflops:.0f} GFLOP/s | {row.gb:.1f} GB | "
-            f"{row.rival} | {row.rival_rate:.2f} | {row.rival_gb:.1f} GB | **{row.ratio:.2f}** |"
+            f"{row.baseline} | {row.baseline_rate:.2f} | {row.baseline_gb:.1f} GB | "
+            f"**{row.ratio:.2f}** |"
         )
     lines += ["", "| input pipeline | images/s |", "| --- | ---: |"]
     lines += [f"| {name} | {rate:,.0f} |" for name, rate in pipeline_rates.items()]

@@ -33,7 +33,7 @@ def _peak_bytes() -> int:
     """Peak resident memory of this process.
 
     A copy of `cnnrnn.system.memory.peak`: importing cnnrnn sets environment variables, which would
-    change the kernels of the rivals, and the PyTorch environment does not have cnnrnn.
+    change the kernels of the baselines, and the PyTorch environment does not have cnnrnn.
     """
     status = pathlib.Path("/proc/self/status")
     if status.exists():  # on Linux, ru_maxrss starts at the value of the parent process

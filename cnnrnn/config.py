@@ -154,16 +154,16 @@ class Config:
             )
         if views and mixes:
             raise errors.UsageError(
-                f"--cached_views={views} does not go with --mixup and --cutmix: the features of "
-                "mixed images cannot be cached."
+                f"--cached_views={views} cannot be combined with --mixup and --cutmix: the "
+                "features of mixed images cannot be cached."
             )
         for schedule, epochs in zip(
             self.optimization.schedule, self.optimization.warmup_epochs, strict=True
         ):
             if schedule == "onecycle" and epochs:
                 raise errors.UsageError(
-                    f"--warmup_epochs={epochs} does not go with --schedule=onecycle, which has a "
-                    "warm-up of its own: give 0 for that phase, e.g. --warmup_epochs=1,0."
+                    f"--warmup_epochs={epochs} cannot be combined with --schedule=onecycle, which "
+                    "has a warm-up of its own: give 0 for that phase, e.g. --warmup_epochs=1,0."
                 )
         if mixes and 1 in self.training.batch_size:
             raise errors.UsageError(

@@ -145,7 +145,7 @@ def architecture() -> None:
         parts.append((40, y, 380, 56, color, text))
         if label:
             arrows.append((230, y + 56, 230, y + 90, label))
-    text = boxes((460, 732), parts, arrows, "The way of an image through the packages of cnnrnn")
+    text = boxes((460, 732), parts, arrows, "The path of an image through the packages of cnnrnn")
     _write(IMAGES / "architecture.svg", text)
 
 

@@ -123,7 +123,7 @@ def test_image_sizes_are_a_schedule_for_each_phase():
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings):
-    with pytest.raises(errors.UsageError, match="needs?|does not go with|has no effect"):
+    with pytest.raises(errors.UsageError, match="needs?|cannot be combined with|has no effect"):
         config.Config.of(**settings)
 
 

@@ -61,12 +61,16 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         heading = f"training {number} of {len(networks)}: {fusion}, seed {own.run.seed}"
         logging.info(f"\n{console.styled(heading, 'bold')}")
         trained.setdefault(fusion, []).append(_trained(own, settings, todo, data, strategy))
-        manifests.append(run_folder.RunFolder(own.run_dir).manifest()[todo[-1].name])
-    notes = manifest.mixed(manifests)
+        manifests.append(run_folder.RunFolder(own.run_dir).manifest())
+    notes = {
+        difference
+        for phase in todo
+        for difference in manifest.mixed([phases_of[phase.name] for phases_of in manifests])
+    }
     if notes:
         notes = [
             "The networks were trained by different versions or on different machines: "
-            f"{'; '.join(notes)}."
+            f"{'; '.join(sorted(notes))}."
         ]
     if config.training.rnn_weights:
         notes.append(_SAME_RNN)
@@ -103,8 +107,9 @@ def _check(config: config_lib.Config) -> None:
             )
     if config.training.init_from:
         raise errors.UsageError(
-            f"--init_from does not go with ablate: the weights of {config.training.init_from} fit "
-            "one of the networks only, and all must start alike. Leave it out."
+            "--init_from cannot be combined with ablate: the weights of "
+            f"{config.training.init_from} fit one of the networks only, and all must start alike. "
+            "Leave it out."
         )
     initial_weights.require_trained(phases.PHASE1, config, run_folder.RunFolder(config.run_dir))
 
@@ -185,6 +190,11 @@ def _train(
     """Trains and scores one network, and writes what was found into its folder."""
     network = train.train(todo, config, strategy=strategy, is_last=False)
     best, _, predictions = evaluate.score_best(folder, config, data, network, strategy)
+    if best.phase != todo[-1].name:
+        raise errors.RunError(
+            f"{folder.root} has no best weights of {todo[-1].name}: they could not be saved. "
+            "Remove the folder and start again."
+        )
     hits = np.stack([np.arange(len(data.validation)), predictions.top1, predictions.top5], axis=1)
     with atomic_files.replacing(folder.root / _HITS) as temporary:
         np.savetxt(temporary, hits, "%d", ",", header="index,top1,top5", comments="")

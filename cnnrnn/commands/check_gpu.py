@@ -191,7 +191,7 @@ class Checks:
         ]
         return measurement_lib.Measurement(
             set(figures["with --deterministic"].values()) == {"identical"},
-            f"two trainings are {', '.join(verdicts)}",
+            f"two training runs are {', '.join(verdicts)}",
             figures,
         )
 

@@ -130,7 +130,8 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
     megapixels = float(export.metadata.get("max_megapixels", math.inf))
     if megapixels < config.data.max_megapixels:
         logging.warning(
-            f"the export was made with --max_megapixels={megapixels:g}. It reads no larger images."
+            f"the export was created with --max_megapixels={megapixels:g}. It reads no "
+            "larger images."
         )
     max_pixels = int(min(megapixels, config.data.max_megapixels) * 1e6)
 

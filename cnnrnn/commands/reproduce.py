@@ -86,7 +86,8 @@ def _check_flags(config: config_lib.Config) -> None:
         name = flag.partition("=")[0]
         if name not in ("--run", "--runs_dir"):
             raise errors.UsageError(
-                f"{name} does not go with reproduce: the settings are those of the recorded run."
+                f"{name} cannot be combined with reproduce: the settings are those of the "
+                "recorded run."
             )
 
 

@@ -128,8 +128,8 @@ def _strategy(
         return devices_lib.strategy(config.run.logical_cpus)
     if config.run.logical_cpus > 1:
         raise errors.UsageError(
-            f"--logical_cpus={config.run.logical_cpus} does not go with several workers: each "
-            "uses its CPU as one device."
+            f"--logical_cpus={config.run.logical_cpus} cannot be combined with several workers: "
+            "each uses its CPU as one device."
         )
     if cluster.index:
         console.only_warnings(f"worker {cluster.index}: ")
@@ -175,7 +175,7 @@ def _check_recorded(
         except errors.UsageError as error:
             refusal = error
     if workers.any(refusal is not None):
-        raise refusal or errors.UsageError("worker 0 has refused the settings and said why.")
+        raise refusal or errors.UsageError("worker 0 refused the settings: see its message.")
 
 
 def _check_same(

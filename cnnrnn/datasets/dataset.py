@@ -246,7 +246,7 @@ def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
     if config.data.bad_images == "stop":
         raise errors.UsageError(
             f"{message}. Fix or remove them, or leave them out with --bad_images=skip. "
-            f"`{text_lib.program()} doctor` of the same data set lists them all."
+            f"`{text_lib.program()} doctor` of the same data set writes a list of all."
         )
     logging.warning(f"{message}. They are left out (--bad_images=skip)")
 

@@ -145,6 +145,9 @@ def _claim(signs: list[int], one_seed: bool) -> str:
         return "The RNN helps"
     if set(signs) == {-1}:
         return "The RNN does harm"
+    if set(signs) == {-1, 1}:
+        cnn, gain = ("Better", "worse") if signs[0] > 0 else ("Worse", "better")
+        return f"{cnn} than the CNN alone, but {gain} than with a constant in place of the RNN"
     if signs[0] > 0:
         return (
             "Better than the CNN alone, but not measurably better than with a constant in place of "
@@ -153,6 +156,11 @@ def _claim(signs: list[int], one_seed: bool) -> str:
     if signs[0] < 0:
         return (
             "Worse than the CNN alone, but not measurably worse than with a constant in place of "
+            "the RNN"
+        )
+    if signs[-1] < 0:
+        return (
+            "Not measurably better than the CNN alone, and worse than with a constant in place of "
             "the RNN"
         )
     return "No benefit of the RNN over the CNN alone is measurable"

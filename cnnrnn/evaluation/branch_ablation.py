@@ -57,13 +57,13 @@ class Ablation:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval of either drop lies above 0."""
-        return self.top1_drop.low > 0 or self.top5_drop.low > 0
+        """Whether the interval of the drop in top-1 lies above 0."""
+        return self.top1_drop.low > 0
 
     @property
     def is_gain(self) -> bool:
-        """Whether the interval of either drop lies below 0."""
-        return self.top1_drop.high < 0 or self.top5_drop.high < 0
+        """Whether the interval of the drop in top-1 lies below 0."""
+        return self.top1_drop.high < 0
 
 
 def statistics(outputs: np.ndarray) -> OutputStatistics:
@@ -113,7 +113,8 @@ def ablations(
         )
         return Ablation(name, *map(float, ablated.mean(axis=1)), *drops)
 
-    found = [ablation("as trained", as_trained)]
+    none = confidence_intervals.Interval(0.0, 0.0, 0.0)
+    found = [Ablation("as trained", *map(float, as_trained.mean(axis=1)), none, none)]
     for branch in branches:
         own = outputs[branch]
         permuted = [score(**{branch: own[order]}) for order in permutations]

@@ -50,10 +50,13 @@ def difference(first: np.ndarray, second: np.ndarray, comparisons: int = 1) -> D
     # Adds half a discordant image in each direction, as `confidence_intervals.paired_difference`
     # does: else the interval of networks that agree on all images would have no width.
     of_images = _variance_of_images(values) + 1 / (images + 2) ** 2
-    square = _quantile(images, comparisons) ** 2 * of_images
+    by_images = _quantile(images, comparisons) ** 2
+    square = by_images * of_images
     if seeds > 1:
-        # The variance of the seeds' means also holds what is particular to a seed and an image.
-        square += _quantile(seeds, comparisons) ** 2 * float(np.var(of_seeds, ddof=1)) / seeds
+        # The variance of the seeds' means also holds what is particular to a seed and an image. Few
+        # seeds can agree by chance, so it counts as no less than that.
+        by_seeds = _quantile(seeds, comparisons) ** 2 * float(np.var(of_seeds, ddof=1)) / seeds
+        square += max(by_seeds, by_images * _variance_of_the_rest(values) / values.size)
     low, high = mean - math.sqrt(square), mean + math.sqrt(square)
     interval = confidence_intervals.Interval(mean, max(low, -1.0), min(high, 1.0))
     return Difference(interval, tuple(map(float, of_seeds)))
@@ -64,12 +67,18 @@ def _variance_of_images(values: np.ndarray) -> float:
     seeds, images = values.shape
     if images == 1:
         return 0.0
-    of_images = values.mean(axis=0)
-    variance = float(np.var(of_images, ddof=1))
-    if seeds > 1:
-        residuals = values - values.mean(axis=1, keepdims=True) - of_images + values.mean()
-        variance -= float(np.sum(residuals**2)) / ((seeds - 1) * (images - 1)) / seeds
+    variance = float(np.var(values.mean(axis=0), ddof=1)) - _variance_of_the_rest(values) / seeds
     return max(variance, 0.0) / images
+
+
+def _variance_of_the_rest(values: np.ndarray) -> float:
+    """What neither the seed nor the image of a value explains; 0 if there is one of either."""
+    seeds, images = values.shape
+    if min(seeds, images) == 1:
+        return 0.0
+    of_seeds, of_images = values.mean(axis=1, keepdims=True), values.mean(axis=0)
+    residuals = values - of_seeds - of_images + values.mean()
+    return float(np.sum(residuals**2)) / ((seeds - 1) * (images - 1))
 
 
 def _quantile(count: int, comparisons: int) -> float:

@@ -41,6 +41,8 @@ def write(
 ) -> class_scores.MacroScores:
     """Writes all files; results.json last, so that its presence means that all are complete.
 
+    That of an earlier evaluation is removed first.
+
     Args:
         folder: of the run.
         preprocessing: of the evaluation.
@@ -87,6 +89,7 @@ def write(
         charts=_charts(classes, matrix, bins) | _curves(folder),
         manifest=manifest,
     )
+    folder.results.unlink(missing_ok=True)
     for name in ("top1", "top5"):
         with atomic_files.replacing(folder.evaluation / f"{name}_by_label.png") as temporary:
             temporary.write_bytes(content.charts[f"{name}_by_class"])

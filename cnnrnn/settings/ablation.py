@@ -10,7 +10,9 @@ class AblationSettings:
     """The comparison of the network with controls."""
 
     seeds: int = fields.setting(
-        5, "Trainings of each network, with --seed, --seed + 1, and so on.", fields.POSITIVE
+        5,
+        "Training runs of each network, with seeds --seed, --seed + 1, and so on.",
+        fields.POSITIVE,
     )
     trained_phases: str = fields.setting(
         "phase1",

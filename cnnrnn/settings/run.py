@@ -61,7 +61,7 @@ class RunSettings:
     deterministic: bool = fields.setting(
         False,
         "On GPUs, use only operations whose results do not depend on the order in which threads "
-        "finish. They are slower; without them two trainings differ, at first in the last digits. "
+        "finish. They are slower; without them two runs differ, at first in the last digits. "
         "On a CPU training is deterministic in any case. verify-resume and reproduce turn it on.",
     )
     checkpoint_minutes: float = fields.setting(

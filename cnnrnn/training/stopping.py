@@ -11,7 +11,7 @@ from cnnrnn.runs import best_weights, checkpoints, identity, run_folder
 
 
 class Stopping:
-    """Decides whether a phase goes on, and measures its time.
+    """Decides whether a phase continues, and measures its time.
 
     Args:
         phase: of the limits.

@@ -1,1 +1,1 @@
-"""The digits data set."""
+"""The photos data set."""

@@ -232,9 +232,9 @@ def fakes(monkeypatch):
     monkeypatch.setattr(main, "in_subprocess", lambda function, *arguments: 1e9)
 
 
-def test_rivals_take_turns_and_ratios_are_of_medians(fakes):
+def test_baselines_take_turns_and_ratios_are_of_medians(fakes):
     rows = main.steps(main.pairings(None, ["float32"]))
-    assert [(row.phase, row.rival) for row in rows] == [
+    assert [(row.phase, row.baseline) for row in rows] == [
         (1, "Keras fit, float32"),
         (1, "Keras fit, float32, oneDNN on"),
         (1, "this program without the cache"),
@@ -243,16 +243,16 @@ def test_rivals_take_turns_and_ratios_are_of_medians(fakes):
     ]
     assert Fake.order[:6] == ["peak", "keras", "program"] * 2
     assert [row.ratio for row in rows] == [5, 5, 2, 5, 5]
-    assert (rows[0].rate, rows[0].rival_rate) == (16, 3.2)
+    assert (rows[0].rate, rows[0].baseline_rate) == (16, 3.2)
     peak = 2 * contestants.PEAK_SIZE**3 / 0.5
     assert rows[0].fraction == pytest.approx(16 * 1e9 / peak)
-    # The matrix product, the program and one rival; two rivals would not fit into memory.
+    # The matrix product, the program and one baseline; two baselines would not fit into memory.
     assert (Fake.most, Fake.alive) == (3, 0)
 
 
 def test_bfloat16_is_paired_with_both_precisions_and_pytorch(fakes):
     pairings = main.pairings(pathlib.Path("python"), ["float32", "bfloat16"])
-    assert [pairing.rival for pairing in pairings if pairing.precision == "bfloat16"][:5] == [
+    assert [pairing.baseline for pairing in pairings if pairing.precision == "bfloat16"][:5] == [
         "Keras fit, float32",
         "Keras fit, bfloat16",
         "Keras fit, float32, oneDNN on",
@@ -264,8 +264,8 @@ def test_bfloat16_is_paired_with_both_precisions_and_pytorch(fakes):
 
 def test_the_table_is_written(tmp_path):
     row = table.Row(
-        phase=2, batch=16, precision="float32", rival="Keras fit, float32", rival_rate=0.5,
-        rate=1.25, peak_gflops=150.4, fraction=0.456, rival_gb=9.81, gb=7.4,
+        phase=2, batch=16, precision="float32", baseline="Keras fit, float32", baseline_rate=0.5,
+        rate=1.25, peak_gflops=150.4, fraction=0.456, baseline_gb=9.81, gb=7.4,
     )  # fmt: skip
     about = {"machine": table.machine("2.13.0"), "command": "./run.sh bench --peers"}
     text = table.write(tmp_path / "out", about, [row], {"this program": 1234.5})

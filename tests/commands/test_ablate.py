@@ -12,6 +12,7 @@ import pytest
 from cnnrnn import errors
 from cnnrnn.commands import ablate, train
 from cnnrnn.evaluation import ablation_report
+from cnnrnn.runs import best_weights, run_folder
 from tests import pages
 
 
@@ -47,6 +48,9 @@ def comparison(whole, cnn, gain=None, images=400):
         ([0.5, 0.5], [0.9, 0.9], [0.5, 0.49], "Worse than the CNN alone, but not"),
         ([0.75, 0.74], [0.74, 0.75], None, "No benefit of the RNN is measurable: "),
         ([0.9, 0.9], [0.9, 0.89], [0.5, 0.5], "No benefit of the RNN over the CNN alone"),
+        ([0.75, 0.74], [0.74, 0.75], [0.95, 0.95], "Not measurably better than the CNN alone, and"),
+        ([0.7, 0.7], [0.4, 0.4], [0.95, 0.95], "Better than the CNN alone, but worse than with a"),
+        ([0.7, 0.7], [0.95, 0.95], [0.4, 0.4], "Worse than the CNN alone, but better than with a"),
         ([0.9], [0.5], None, "The networks differ, but one seed does not show"),
         ([0.75], [0.74], None, "No benefit of the RNN is measurable: "),
     ],
@@ -168,6 +172,31 @@ def test_other_settings_of_a_control_are_found_before_any_training(
         ablate.run((), config.replace(fusion="gated", epochs=(2, 2)))
 
 
+def test_a_phase_that_was_trained_on_another_machine_is_noted(small_config, monkeypatch, capsys):
+    def trained(own, *_):
+        folder = run_folder.RunFolder(own.run_dir)
+        folder.root.mkdir(parents=True)
+        phase1 = "another" if own.network.fusion == "rnn" else "this"
+        manifest = {"phase1": {"processor": phase1}, "phase2": {"processor": "this"}}
+        (folder.root / "manifest.json").write_text(json.dumps(manifest))
+        return training([1, 0, 1, 1])
+
+    monkeypatch.setattr(ablate, "_trained", trained)
+    ablate.run((), small_config.replace(seeds=1, trained_phases="both"))
+    assert "different machines: processor: this then, another now." in capsys.readouterr().out
+
+
+def test_weights_of_the_phase_before_are_not_scored_as_those_of_the_last(
+    small_config, monkeypatch, tmp_path
+):
+    """As after --on_save_failure=continue, if the disk was full throughout phase 2."""
+    monkeypatch.setattr(train, "train", lambda *_, **__: None)
+    best = best_weights.Best(tmp_path / "weights", "0" * 64, (), "phase1", 1, None)
+    monkeypatch.setattr(ablate.evaluate, "score_best", lambda *_: (best, None, None))
+    with pytest.raises(errors.RunError, match="has no best weights of phase2"):
+        ablate.run((), small_config.replace(seeds=1, trained_phases="both"))
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -175,7 +204,7 @@ def test_other_settings_of_a_control_are_found_before_any_training(
         ({"patience": (3, 3)}, "--patience would end the networks after different"),
         (
             {"init_from": "runs/other"},
-            "--init_from does not go with ablate: the weights of runs/other",
+            "--init_from cannot be combined with ablate: the weights of runs/other",
         ),
         ({"rnn_weights": "/nowhere"}, "there are no trained weights in /nowhere"),
     ],

@@ -45,7 +45,7 @@ def test_failures_of_every_kind_are_lines_of_the_table(settings, capsys):
         "replicas": ("FAIL", "by up to 0.0e+00 (relative), and by nan after"),
         "determinism": (
             "FAIL",
-            "two trainings are identical with --deterministic in float32, different with "
+            "two training runs are identical with --deterministic in float32, different with "
             "--deterministic in bfloat16, identical without it in float32, identical",
         ),
         "export": ("FAIL", "differ by up to 2.0e-02, across images by 3.0e-01"),

@@ -185,7 +185,7 @@ def test_an_image_with_more_pixels_than_an_export_takes_is_named(
     captured = capsys.readouterr()
     assert "large.png: has 1,600.0 million pixels" in captured.out
     assert "more than --max_megapixels=1 allows" in captured.out
-    assert "the export was made with --max_megapixels=1." in captured.err
+    assert "the export was created with --max_megapixels=1." in captured.err
 
 
 def test_missing_images_or_weights_are_reported(trained, tmp_path):

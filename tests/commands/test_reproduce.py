@@ -46,7 +46,7 @@ def test_the_new_run_can_be_named_and_other_flags_are_refused(trained):
         reproduce.run([str(run)], settings.replace(run="again"), ("false",))
     with pytest.raises(errors.UsageError, match="--run=.* is the run itself"):
         reproduce.run([str(run)], settings.replace(run=run.name), ("false",))
-    with pytest.raises(errors.UsageError, match="--seed does not go with reproduce"):
+    with pytest.raises(errors.UsageError, match="--seed cannot be combined with reproduce"):
         reproduce.run([str(run)], settings.replace(seed=3), ("false",))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnrnn.evaluation import branch_ablation
+from cnnrnn.evaluation import branch_ablation, confidence_intervals
 
 CLASSES, UNITS, IMAGES = 10, 40, 500
 
@@ -37,6 +37,7 @@ def test_ablations_are_named():
 def test_a_constant_branch_costs_nothing_and_an_informative_one_almost_everything(outputs):
     as_trained, *others = ablations(*outputs)
     assert as_trained.top1 > 0.95
+    assert as_trained.top1_drop == confidence_intervals.Interval(0, 0, 0)
     for rnn in others[:2]:
         assert rnn.top1 == pytest.approx(as_trained.top1, abs=0.01)
         assert not rnn.is_significant
@@ -56,6 +57,19 @@ def test_a_small_drop_is_significant_because_it_is_paired_by_image(outputs):
     as_trained, permuted, *_ = ablations(cnn, slightly_informative, kernel, bias, label)
     half_width = 1.96 * np.sqrt(as_trained.top1 * (1 - as_trained.top1) / len(label))
     assert permuted.is_significant and 0 < permuted.top1_drop.value < half_width
+
+
+def test_the_verdict_is_of_top1_alone():
+    """Either of two intervals would miss 0 by chance in more than 5 of 100 evaluations."""
+    none, drop, gain = (
+        confidence_intervals.Interval(value, value - 0.01, value + 0.01) for value in (0, 0.1, -0.1)
+    )
+    found = [
+        branch_ablation.Ablation("RNN", 1.0, 0.5, 0.9, top1, top5)
+        for top1, top5 in ((none, drop), (none, gain), (drop, none), (gain, drop))
+    ]
+    assert [each.is_significant for each in found] == [False, False, True, False]
+    assert [each.is_gain for each in found] == [False, False, False, True]
 
 
 def test_other_fusions_are_ablated_by_their_own_rule(outputs):

@@ -88,6 +88,19 @@ def test_of_equal_networks_few_comparisons_find_a_difference(seeds):
     assert found / draws < 0.07
 
 
+def test_seeds_that_agree_by_chance_do_not_narrow_the_interval():
+    """In each seed the first network is right on 10 images that the second misses, and the second
+    on 6 that the first misses; other images in each seed."""
+    values = np.zeros((2, 53))
+    values[0, :10], values[0, 10:16] = 1, -1
+    values[1, 20:30], values[1, 30:36] = 1, -1
+    found = paired_differences.difference(values, np.zeros_like(values), 3)
+    assert found.of_seeds[0] == found.of_seeds[1] == pytest.approx(4 / 53)
+    as_independent = np.std(values, ddof=1) / np.sqrt(values.size)
+    assert not found.is_significant
+    assert found.interval.high - found.interval.value > 2 * as_independent
+
+
 def test_intervals_of_networks_that_differ_by_images_alone_are_not_much_wider_than_needed():
     rng, widths = np.random.default_rng(4), []
     for _ in range(100):

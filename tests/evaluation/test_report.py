@@ -1,11 +1,13 @@
 """The files of an evaluation, after a run on the small network."""
 
+import errno
 import json
 
 import pytest
 import tensorflow as tf
 
 from cnnrnn.commands import evaluate
+from cnnrnn.evaluation import html_report
 from cnnrnn.runs import event_files
 
 
@@ -46,6 +48,18 @@ def test_an_evaluation_writes_its_files(evaluated_run):
     assert set(results["branches"]["ablations"][0]) == {
         "name", "loss", "top1", "top5", "top1_drop", "top5_drop",
     }  # fmt: skip
+
+
+def test_an_evaluation_that_fails_leaves_no_results_of_the_one_before(
+    evaluated_run, evaluated, monkeypatch
+):
+    def full(_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(html_report, "render", full)
+    with pytest.raises(OSError, match="no space left"):
+        evaluate.run((), evaluated)
+    assert not (evaluated_run / "results.json").exists()
 
 
 @pytest.mark.parametrize("complete_reports", [True], ids=[""])
