@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Creates .venv on first use, then runs a command; `./run.sh help` lists them. For bash 3.2 and later.
 # Paths in the arguments are relative to the caller's folder: only test and check change folder.
-set -euo pipefail
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"; set -euo pipefail
 self=${BASH_SOURCE[0]}
 while [ -L "$self" ]; do # older macOS has no readlink -f
   link=$(readlink "$self")
@@ -73,13 +73,13 @@ find_python() { # sets python and version to the first suitable interpreter; fou
   for name in "$@"; do
     # It has to be run: pyenv has shims for versions that are not installed.
     answer=$("$name" -I -c 'import sys; print("%d.%d %s" % (sys.version_info[:2] + (sys.executable,)))' 2>/dev/null) || continue
-    case $answer in 3.1[123]\ *) version=${answer%% *} python=${answer#* }; return ;; esac
+    case $answer in *" $venv"/*) continue ;; 3.1[123]\ *) version=${answer%% *} python=${answer#* }; return ;; esac
     [ "$found" != 'no Python' ] || found="only Python ${answer%% *}"
   done
 }
 make_venv() {
   local fix="install Python 3.11, 3.12 or 3.13, or set PYTHON=/path/to/python, and run this again"
-  [ ! -d "$venv" ] || rmdir "$venv" 2>/dev/null || [ -e "$venv/.installed-requirements.txt" ] || [ -e "$incomplete" ] ||
+  { [ ! -e "$venv" ] && [ ! -L "$venv" ]; } || rmdir "$venv" 2>/dev/null || [ -e "$venv/.installed-requirements.txt" ] || [ -e "$incomplete" ] ||
     die 2 "$venv is no environment that run.sh can use or has made: move it away, or give another CNNRNN_VENV"
   find_python
   [ -n "$python" ] || [ -z "${PYTHON-}" ] || die 2 "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13"

@@ -191,6 +191,25 @@ def test_an_interpreter_that_was_asked_for_is_not_replaced_by_another(fresh, too
     assert not (fresh / ".venv").exists()
 
 
+def test_the_python_of_an_environment_that_is_created_anew_is_not_used(fresh, tools):
+    """It is active, and is removed first."""
+    (fresh / ".venv/bin").mkdir(parents=True)
+    (fresh / ".venv/.incomplete").touch()
+    own = fresh / ".venv/bin/python3.12"
+    fake(fresh / ".venv/bin", "python3.12", f'echo "3.12 {own}"')
+    path = f"{fresh / '.venv/bin'}:{tools}"
+    result = run(fresh, tools, "phase1", PYTHON="", PATH=path)
+    assert result.returncode == 2 and "found no Python: install" in result.stderr
+    assert own.exists()
+
+
+def test_sh_is_replaced_by_bash(fresh, tools):
+    """That of Debian is no bash."""
+    command = ["sh", str(fresh / "run.sh"), "help"]
+    result = subprocess.run(command, env=environment(tools, PATH=os.environ["PATH"]))
+    assert result.returncode == 0
+
+
 def test_a_python_without_its_venv_package(fresh, tools):
     python = tools / "python3.12"
     fake(tools, "python3.12", f'case $3 in *version*) echo "3.12 {python}";; *) exit 1; esac')
@@ -473,6 +492,18 @@ def test_a_folder_that_is_not_an_environment_is_not_removed(fresh, tools, tmp_pa
     result = run(fresh, tools, "phase1", CNNRNN_VENV=str(tmp_path / "mine"))
     assert result.returncode == 2 and "is no environment that run.sh can use" in result.stderr
     assert (tmp_path / "mine/thesis.txt").exists()
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_and_a_broken_link_are_not_removed(fresh, tools, tmp_path, is_link):
+    mine = tmp_path / "mine"
+    if is_link:
+        mine.symlink_to(tmp_path / "nowhere")
+    else:
+        mine.write_text("a thesis")
+    result = run(fresh, tools, "phase1", CNNRNN_VENV=str(mine))
+    assert result.returncode == 2 and "is no environment that run.sh can use" in result.stderr
+    assert mine.is_symlink() if is_link else mine.read_text() == "a thesis"
 
 
 def test_an_environment_of_the_user_is_not_removed(fresh, tools, tmp_path):

@@ -54,6 +54,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             "started from them can be averaged with them."
         )
     alpha = config.averaging.alpha
+    if config.data.dataset != config_lib.Config().data.dataset:  # the images have been moved
+        settings = settings.replace(dataset=config.data.dataset)
     settings = settings.replace(
         run=config.run.name or f"{original.root.name}-average-{alpha:g}",
         runs_dir=config.run.runs_dir,

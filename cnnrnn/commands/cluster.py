@@ -116,7 +116,8 @@ def _worker(command: Sequence[str], addresses: list[str], index: int) -> Iterato
             start_new_session=True,  # Ctrl-C reaches this process, which passes it on
         )
     try:
-        yield process
+        with stop_signals.ending(process.kill):
+            yield process
     finally:
         process.kill()
         process.wait()

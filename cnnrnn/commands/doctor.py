@@ -76,7 +76,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             Finding("note", "", text_lib.printable(message.removeprefix("note: ")))
             for message in messages
         ),
-        *_images(splits),
+        *_images(splits, skips=config.data.bad_images == "skip"),
         *_duplicates(divided, examined.class_names),
         *_classes(divided, examined.class_names),
     ]
@@ -89,7 +89,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     logging.info(f"complete report: {report}.txt, {report}.json")
     bad = sum(finding.bad for finding in findings)
     if bad:
-        unusable = sum(finding.kind == _BAD for finding in findings)
+        unusable = sum(finding.bad and finding.kind == _BAD for finding in findings)
         skip = 0 < unusable < images
         raise errors.RunError(
             f"{text_lib.printable(config.data.dataset)} cannot be trained on as it is: {bad:,} "
@@ -97,12 +97,12 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         )
 
 
-def _images(splits: dict[str, splits_lib.Split]) -> Iterator[Finding]:
-    """Observations about single images."""
+def _images(splits: dict[str, splits_lib.Split], *, skips: bool) -> Iterator[Finding]:
+    """Observations about single images; `skips` is whether training leaves bad ones out."""
     for split in splits.values():
         for index, info in enumerate(split.infos):
             for kind, why in _of_image(info, split.path(index)):
-                yield Finding(kind, split.describe(index), why, bad=kind == _BAD)
+                yield Finding(kind, split.describe(index), why, bad=kind == _BAD and not skips)
 
 
 def _of_image(info: image_check.ImageInfo, path: str) -> Iterator[tuple[str, str]]:

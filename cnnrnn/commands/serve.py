@@ -5,6 +5,7 @@ import errno
 import functools
 import itertools
 import pathlib
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -71,7 +72,11 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+        server = uvicorn.Server(settings)
+        # It handles SIGINT and SIGTERM itself. A closed terminal means the same, but not for nohup.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, lambda _, frame: server.handle_exit(signal.SIGTERM, frame))
+        server.run(sockets=[listener])
 
 
 def _load(config: config_lib.Config) -> tuple[batcher.Function, batcher.Function]:

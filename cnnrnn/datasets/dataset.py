@@ -10,7 +10,14 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.datasets import example_source, image_folder, image_index, splits, tfds_builders
+from cnnrnn.datasets import (
+    class_folders,
+    example_source,
+    image_folder,
+    image_index,
+    splits,
+    tfds_builders,
+)
 from cnnrnn.system import text as text_lib
 
 _SHOWN = 5  # bad images in a message
@@ -209,10 +216,13 @@ def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
     names = [examined.class_names[label] for label in test.labels]
     unknown = sorted(set(names) - label_of.keys())
     if unknown:
+        class_folders.report_similar({*unknown, *trained.class_names})
         shown = ", ".join(map(text_lib.printable, unknown[:_SHOWN]))
         raise errors.UsageError(
             f"--test_dataset={text_lib.printable(config.data.dataset)} has classes that the run "
-            f"was not trained on: {shown}{', ...' if unknown[_SHOWN:] else ''}."
+            f"was not trained on: {shown}{', ...' if unknown[_SHOWN:] else ''}. Classes are "
+            "matched by name, and `data` lists those of the run. For folders named by WordNet ids, "
+            "put the words.txt of the training images beside them."
         )
     test = dataclasses.replace(test, labels=np.array([label_of[name] for name in names], np.int64))
     dataset = dataclasses.replace(

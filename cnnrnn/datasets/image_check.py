@@ -131,8 +131,10 @@ def _is_transparent(encoded: bytes) -> bool:
 
 def _orientation(image: PIL.Image.Image) -> int:
     """The orientation of EXIF data before the pixels. Pillow would decode to read later data."""
+    exif = PIL.Image.Exif()
     try:
-        value = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+        exif.load(image.info.get("exif", b""))  # image.getexif() would also read it from XMP data
+        value = exif.get(_ORIENTATION, 1)
     except Exception:  # an image with damaged EXIF data is not damaged
         return 1
     return value if value in range(1, 9) else 1

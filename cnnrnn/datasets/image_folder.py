@@ -27,7 +27,8 @@ from cnnrnn.system import text as text_lib
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "valid", "validation")
 TEST_NAMES = ("test", "testing")
-_OTHERS = (*VALIDATION_NAMES, *TEST_NAMES)  # the first one validates
+_OTHERS = (*VALIDATION_NAMES, *TEST_NAMES)  # the first one is used for validation
+_SPLITS = (*TRAIN_NAMES, *_OTHERS)
 _SHOWN = 5  # folders in a message
 
 OnProblem = class_folders.OnProblem
@@ -46,6 +47,12 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
         splits: (path, label) pairs by split name.
         class_names: by label.
     """
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        info = super()._info()
+        # TensorFlow Datasets would create a temporary folder, and leave it.
+        info.initialize_from_bucket = lambda: None
+        return info
 
     def __init__(self, root: pathlib.Path, splits: dict[str, Examples], class_names: list[str]):
         # ImageFolder.__init__ would list the folder itself; its parent's does not.
@@ -212,9 +219,11 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem, is_test: bo
                 f"{text_lib.printable(str(validation_dir))} holds no images: put class folders "
                 "into it, or remove it to split the training images (--validation_fraction)."
             )
-    # Class folders may be named by WordNet ids, with a words.txt beside them.
+    # Class folders may be named by WordNet ids, with a words.txt beside them. That of test images
+    # may be beside their folder, which is then a split of the data set.
     has_ids = all(re.fullmatch(r"n\d{8}", name) for name in train)
-    words = original_layout.class_names(sources.Folder(root), list(train)) if has_ids else train
+    beside = root.parent if is_test and not (root / original_layout.WORDS).is_file() else root
+    words = original_layout.class_names(sources.Folder(beside), list(train)) if has_ids else train
     names = {name: word for name, word in zip(train, words, strict=True) if word != name}
     return _Folder(text_lib.printable(str(train_dir or root)), train, validation, names)
 
@@ -240,9 +249,10 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | N
 
 
 def _check_not_splits(root: pathlib.Path) -> None:
-    """Raises UsageError if class folders are named like a training and another split."""
+    """Raises UsageError if class folders are named like splits."""
     folders = [entry.name for entry in class_folders.subfolders(root)]
-    if _without(TRAIN_NAMES, folders) & _without(_OTHERS, folders):
+    only_splits = len(folders) > 1 and {name.lower() for name in folders} <= {*_SPLITS}
+    if only_splits or _without(TRAIN_NAMES, folders) & _without(_OTHERS, folders):
         names = text_lib.printable(", ".join(folders[:_SHOWN]))
         raise errors.UsageError(
             f"{text_lib.printable(str(root))} holds the folders {names}, which are named like "

@@ -20,7 +20,7 @@ from typing import Any
 from absl import logging
 
 from cnnrnn import errors
-from cnnrnn.datasets import image_folder
+from cnnrnn.datasets import class_folders, image_folder
 from cnnrnn.system import text as text_lib
 
 _DELIMITERS = (",", ";", "\t")
@@ -312,6 +312,8 @@ def _by_split(
         by_split[_VALIDATION] = test
     trained = {row.label for row in by_split[_TRAIN]}
     unknown = {row.label: row for row in reversed(by_split.get(_VALIDATION, []))}
+    if unknown.keys() - trained:
+        class_folders.report_similar({*trained, *unknown})
     for label in sorted(unknown.keys() - trained):
         on_problem(
             f"{_where(table, unknown[label].line)} the class {label!r} has validation images, but "

@@ -26,6 +26,11 @@ from cnnrnn.system import console
 from cnnrnn.system import text as text_lib
 
 _QUICK = ("digits", "digit_stacks", "photos")  # prepared in a second
+# Of a name, a version or a configuration that does not exist.
+_NOT_LOADED = (
+    tfds.core.DatasetNotFoundError, ImportError, ValueError, AssertionError, TypeError
+)  # fmt: skip
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _VALIDATION_SPLITS = ("validation", "val", "test")
 _TEST_SPLITS = ("test", "validation", "val")  # of --test_dataset
 
@@ -64,7 +69,7 @@ def build(
     ) as error:
         folder = data_dir / name.removeprefix("tfds:").partition(":")[0]  # NAME or NAME:VERSION
         raise example_source.damaged(folder, error) from error
-    except (tfds.core.DatasetNotFoundError, ImportError, ValueError) as error:
+    except _NOT_LOADED as error:
         if "File format is already set" in str(error):
             raise errors.UsageError(
                 f"{data_dir} holds {name} in a format without random access: give another "
@@ -75,7 +80,15 @@ def build(
         logging.info(
             f"note: --archive is not read: {name} is already prepared in {builder.data_path}"
         )
-    return _prepared(builder, name, data_dir)
+    try:
+        return _prepared(builder, name, data_dir)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        raise errors.RunError(
+            f"cannot prepare {name} in {data_dir} ({error.strerror}): make it writable and free "
+            "some space, or give another folder by --data_dir or CNNRNN_CACHE."
+        ) from error
 
 
 def _of_files(

@@ -3,6 +3,7 @@
 The record is written last, so that it always names a complete file.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -91,7 +92,8 @@ def save(
     # Previous weights, and incomplete ones of a killed process.
     for old in directory.glob(f"*{phase.name}-epoch*.weights.h5"):
         if old != weights:
-            old.unlink()
+            with contextlib.suppress(OSError):  # the next save removes it
+                old.unlink()
 
 
 def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:

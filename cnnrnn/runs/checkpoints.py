@@ -253,9 +253,9 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= 60 * self._policy.minutes
 
     def _save(self) -> None:
-        earlier = _folders(self._directory)
-        number = int(earlier[-1].name) + 1 if earlier else 1
         try:
+            earlier = _folders(self._directory)
+            number = int(earlier[-1].name) + 1 if earlier else 1
             self._directory.mkdir(parents=True, exist_ok=True)
             atomic_files.check_free_space(
                 self._directory, 1.02 * self._bytes(), "saving", atomic_files.FREE_SPACE

@@ -9,6 +9,7 @@ from typing import Any
 from cnnrnn import errors, phases
 from cnnrnn.runs import run_folder
 from cnnrnn.system import atomic_files
+from cnnrnn.system import text as text_lib
 
 _FILE = "settings.json"
 _SHOWN = 3  # differences
@@ -34,7 +35,13 @@ def check(folder: run_folder.RunFolder, settings: dict[str, Any], *, is_complete
             f"{folder.root} was trained by an earlier version of this program: give another "
             "--run=NAME."
         )
-    recorded = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise errors.UsageError(
+            f"{path} is damaged ({text_lib.first_line(error)}): restore it from a copy, or give "
+            "another --run=NAME."
+        ) from error
     differences = [
         f"{name}: {_cut(recorded[name])} (now {_cut(value)})"
         for name, value in settings.items()

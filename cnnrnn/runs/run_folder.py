@@ -38,6 +38,8 @@ _DATA_SETTINGS = (
     "split_seed",
     "fold",
     "class_separator",
+    "bad_images",
+    "max_megapixels",
     "eval_image_size",
 )
 
@@ -159,11 +161,12 @@ class RunFolder:
         Raises:
             UsageError: the run was created with other settings or images.
         """
-        recorded = self.config()
-        if any(self.has_begun(other) for other in phases.BY_NAME.values()):
-            self.check_data(config, data)
-        if not self.has_begun(phase) or phase.name not in recorded:
+        self.check_data(config, data)
+        if not self.has_begun(phase):
             return
+        recorded = self.config()
+        if phase.name not in recorded:
+            raise self._lacks(f"the settings of {phase.name}")
         current = identity.of(phase, config.to_json())
         with self._incomplete_config():
             before = identity.of(phase, recorded[phase.name])
@@ -187,9 +190,11 @@ class RunFolder:
         Raises:
             UsageError: the run was created with other images, or resizes them otherwise.
         """
+        if not any(self.has_begun(phase) for phase in phases.BY_NAME.values()):
+            return
         recorded = self.config().get("data")
         if recorded is None:
-            return
+            raise self._lacks("the images of the run")
         with self._incomplete_config():
             resize_method, fingerprint = recorded["resize_method"], recorded["fingerprint"]
             flags = " ".join(
@@ -206,6 +211,12 @@ class RunFolder:
                 f"{fingerprint[:12]}, now {data.fingerprint[:12]}): {flags}. Give these flags and "
                 "the same images to resume it, or another --run=NAME to start again."
             )
+
+    def _lacks(self, what: str) -> errors.UsageError:
+        return errors.UsageError(
+            f"{self.root / 'config.json'} does not record {what}: restore it from a copy, or give "
+            "another --run=NAME to start again."
+        )
 
     def eval_image_size(self, phase: str, asked: int = 0) -> int:
         """The size of the CNN's input at which a phase is evaluated: `asked`, or that of the run.

@@ -1,6 +1,7 @@
 """Atomic writes: temporary file, fsync, rename."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -46,10 +47,13 @@ def temporary_prefix() -> str:
 
 
 def sync(path: pathlib.Path) -> None:
-    """Flushes a file's content, or a folder's entries, to disk."""
+    """Flushes a file's content, or a folder's entries where that is possible, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # e.g. of a folder that a virtual machine shares with its host
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

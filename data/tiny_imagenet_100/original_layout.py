@@ -33,8 +33,13 @@ ANNOTATIONS = "val/val_annotations.txt"
 _JPEG_SUFFIXES = (".jpeg", ".jpg")
 # The first is used to find the top folder of an archive.
 _REQUIRED = (ANNOTATIONS, WNIDS, "train/", "val/images/")
-# Files of file managers; these and hidden files are skipped.
-_CLUTTER = frozenset({"Thumbs.db", "desktop.ini"})
+# Files and folders of operating systems; these and hidden ones are skipped.
+_CLUTTER = frozenset(
+    {
+        *("Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN"),
+        *("System Volume Information", "lost+found"),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +85,13 @@ def is_original_layout(root: pathlib.Path) -> bool:
     Not everything that `read` requires is checked: an incomplete folder is still recognised, and
     `read` reports what is missing.
     """
-    if not (root / ANNOTATIONS).is_file() or not (root / "train").is_dir():
+    train, val = root / "train", root / "val"
+    if not (root / ANNOTATIONS).is_file() or not train.is_dir():
         return False
-    return any((folder / "images").is_dir() for folder in (root / "train").iterdir())
+    folders = [folder for folder in train.iterdir() if folder.is_dir()]
+    if not (val / "images").is_dir() and any((val / folder.name).is_dir() for folder in folders):
+        return False  # sorted into class folders, as scripts do that leave the annotations
+    return any((folder / "images").is_dir() for folder in folders)
 
 
 def read(root: pathlib.Path, wnids: Sequence[str] | None = None) -> OriginalLayout:

@@ -13,6 +13,8 @@ from cnnrnn.runs import best_weights, classifier, run_folder
 from cnnrnn.system import checksummed
 from tests import helpers, small_network
 
+NOT_GIVEN = config_lib.Config().data.dataset
+
 
 @pytest.fixture
 def both(trained, small_network):
@@ -48,7 +50,7 @@ def averaged(config, alpha):
 
 
 def test_the_weights_lie_between_those_of_the_phases(both):
-    """All of them, also BatchNorm's moving statistics; at the ends to the bit."""
+    """All of them, also BatchNorm's moving statistics; at the ends bit for bit."""
     ends = [weights_of(both.run_dir, phase) for phase in (phases.PHASE1, phases.PHASE2)]
     assert len(ends[0]) == len(small_network.small_build(3).model.weights)
     for alpha, end in ((0, ends[0]), (1, ends[1])):
@@ -156,6 +158,16 @@ def test_phases_that_do_not_belong_together_are_refused(both):
         path.write_text(before)
 
 
+def test_images_that_were_moved_are_found_by_the_flag(both):
+    path, now = both.run_dir / "config.json", both.data.dataset
+    record = json.loads(path.read_text())
+    record["phase2"]["dataset"] = f"{now}-before"
+    path.write_text(json.dumps(record))
+    with pytest.raises(errors.UsageError, match="neither a folder nor a known data set"):
+        averaged(both.replace(dataset=NOT_GIVEN), 0.5)
+    assert (averaged(both, 0.5) / "best").exists()
+
+
 def test_other_images_and_classes_are_refused(both, images):
     root = both.run_dir
     record = json.loads((root / "config.json").read_text())
@@ -166,5 +178,5 @@ def test_other_images_and_classes_are_refused(both, images):
     record["phase2"]["dataset"] = str(images)
     (root / "config.json").write_text(json.dumps(record))
     with pytest.raises(errors.UsageError, match="created with other images"):
-        averaged(both, 0.5)
+        averaged(both.replace(dataset=NOT_GIVEN), 0.5)
     assert not (root.with_name("test-average-0.5") / "best").exists()

@@ -96,6 +96,21 @@ sys.exit(143)"""
     assert (tmp_path / "saved").exists()
 
 
+def test_a_second_signal_ends_the_workers_too(tmp_path, monkeypatch):
+    """os._exit leaves no other chance to do it."""
+    to_end = []
+
+    def requested():
+        to_end.extend(stop_signals._to_end)
+        return bool(to_end)
+
+    monkeypatch.setattr(stop_signals, "requested", requested)
+    body = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\ntime.sleep(60)"
+    with pytest.raises((errors.Stopped, errors.RunError)):
+        run(tmp_path, body)
+    assert len(to_end) >= 2 and not stop_signals._to_end
+
+
 def test_a_signal_is_passed_on(tmp_path, monkeypatch):
     ready = tmp_path / "ready"
     monkeypatch.setattr(stop_signals, "requested", ready.exists)

@@ -179,6 +179,18 @@ def test_a_good_data_set_has_no_problems(tmp_path):
     assert "doctor: 120 images examined" in printed
 
 
+def test_images_that_training_would_skip_are_listed_but_no_problem(images, tmp_path):
+    (images / "train" / "gray" / "gray_00.png").write_bytes(b"no image")
+    settings = config.Config.of(
+        dataset=str(images), runs_dir=str(tmp_path), run="d", bad_images="skip"
+    )
+    doctor.run((), settings)
+    findings = json.loads((tmp_path / "d" / "doctor.json").read_text(encoding="utf-8"))["findings"]
+    assert "gray_00.png" in of_kind(findings, "bad image")[0]
+    with pytest.raises(errors.RunError, match="1 problem.s. listed. Bad images can be left out"):
+        doctor.run((), settings.replace(bad_images="stop"))
+
+
 def test_the_other_images_can_be_trained_on(folder, capsys):
     data = dataset_lib.load(config.Config.of(dataset=str(folder), bad_images="skip"))
     good = len(bad_images.FILES) - len(bad_images.BAD) + 1  # and the name that is not UTF-8

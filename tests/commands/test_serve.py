@@ -258,6 +258,21 @@ def never_loading(monkeypatch):
     monkeypatch.setattr(loader, "load", lambda *_, **__: pytest.fail("it loads"))
 
 
+def test_a_closed_terminal_ends_it_like_sigterm(monkeypatch):
+    def run(server, sockets):
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.01)  # the handler runs
+        assert server.should_exit
+
+    monkeypatch.setattr(serve, "_load", lambda _: (None, None))
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        serve.run((), config_lib.Config.of(port=0))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_port_in_use_is_reported_before_loading(never_loading):
     with socket.create_server(("127.0.0.1", 0)) as used:
         port = used.getsockname()[1]

@@ -130,6 +130,8 @@ def test_line_ends_and_files_of_other_systems_are_accepted(write, content):
     for folder in ("train", "val/images", "train/n00000001/images"):
         content[f"{folder}/.DS_Store"] = b"x"
     content["train/n00000001/images/Thumbs.db"] = b"x"
+    for folder in ("train", "train/n00000001/images", "val/images"):
+        content[f"{folder}/@eaDir/n00000001.JPEG"] = b"x"
     layout = _read(write(content))
     assert (len(layout.train), len(layout.validation)) == (33, 6)
 
@@ -148,6 +150,15 @@ def test_recognition(tmp_path, content, removed, recognised):
     kept = {name: data for name, data in content.items() if not name.startswith(removed or "-")}
     root = dummy.write_folder(tmp_path / "a", kept)
     assert original_layout.is_original_layout(root) == recognised
+
+
+def test_sorted_validation_images_are_class_folders(tmp_path, content):
+    """Scripts sort them, and leave the list of them."""
+    root = dummy.write_folder(tmp_path / "a", content)
+    (root / "val" / "images").rename(root / "val" / "n00000001")
+    assert not original_layout.is_original_layout(root)
+    (root / "val" / "n00000001").rename(root / "val" / "lost")
+    assert original_layout.is_original_layout(root)
 
 
 def test_class_folders_are_not_the_original_layout(tmp_path):

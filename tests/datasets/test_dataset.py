@@ -368,9 +368,27 @@ def test_validation_images_among_the_training_images_are_reported(images, capsys
     assert "note: 1 of the validation images are training images" in capsys.readouterr().out
 
 
-def test_test_images_of_an_unknown_class_are_refused(images, tmp_path):
+def test_test_images_of_an_unknown_class_are_refused(images, tmp_path, capsys):
     test = helpers.write_classes(tmp_path / "test", 1)
     (test / "gray").rename(test / "grey")
     config = config_lib.Config.of(dataset=str(images), test_dataset=str(test))
     with pytest.raises(errors.UsageError, match="classes that the run was not trained on: grey"):
         dataset_lib.load_test(config, load(images))
+    (test / "grey").rename(test / "Gray")
+    with pytest.raises(errors.UsageError, match="not trained on: Gray"):
+        dataset_lib.load_test(config, load(images))
+    assert "differ only in letter case" in capsys.readouterr().out
+
+
+def test_test_classes_have_the_words_of_the_data_set_that_they_are_a_part_of(tmp_path):
+    """Folders named by WordNet ids, with words.txt beside train/ and val/."""
+    root, ids = tmp_path / "images", ("n00000001", "n00000002", "n00000003")
+    for split, count in (("train", 4), ("val", 2)):
+        helpers.write_classes(root / split, count)
+        for name, wnid in zip(helpers.CLASSES, ids, strict=True):
+            (root / split / name).rename(root / split / wnid)
+    (root / "words.txt").write_text("".join(map("{}\tword {}\n".format, ids, "abc")))
+    data = load(root)
+    assert data.class_names == ("word a", "word b", "word c")
+    config = config_lib.Config.of(dataset=str(root), test_dataset=str(root / "val"))
+    assert len(dataset_lib.load_test(config, data).validation) == 6

@@ -74,6 +74,18 @@ def test_a_png_with_much_compressed_metadata_is_read():
     assert image_check.examine(buffer.getvalue(), LIMIT).problem == ""
 
 
+def test_the_orientation_is_that_of_the_exif_data_alone():
+    """Only this one is applied; Pillow would read that of XMP data, too."""
+    exif, buffer = PIL.Image.Exif(), io.BytesIO()
+    exif[0x010E] = "a description"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+    PIL.Image.new("RGB", (40, 32)).save(buffer, "JPEG", exif=exif, xmp=xmp)
+    assert image_check.examine(buffer.getvalue(), LIMIT).orientation == 1
+    exif[0x0112], buffer = 6, io.BytesIO()
+    PIL.Image.new("RGB", (40, 32)).save(buffer, "JPEG", exif=exif)
+    assert image_check.examine(buffer.getvalue(), LIMIT).orientation == 6
+
+
 def test_images_are_checked_on_the_cpu(monkeypatch):
     """The second logical CPU is the default device here, as a GPU is where there is one."""
     used = []

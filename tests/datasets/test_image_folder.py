@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import tempfile
 
 import pytest
 import tensorflow_datasets as tfds
@@ -77,6 +78,7 @@ def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsy
         ("seg_train/cats", "seg_test/cats", "seg_pred"),
         ("trainset/cats", "testset/cats"),
         ("trainA", "trainB", "testA", "testB"),
+        ("val/cats", "Test/cats"),
     ],
 )
 def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path, folders):
@@ -86,6 +88,14 @@ def test_folders_named_like_splits_are_not_taken_for_classes(tmp_path, folders):
         (tmp_path / folder / "1.png").write_bytes(b"")
     with pytest.raises(errors.UsageError, match="named like splits.*: name them train and val"):
         image_folder.build([tmp_path])
+
+
+def test_no_temporary_folder_is_left(images, monkeypatch, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    image_folder.build([images])
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,13 @@ def test_a_wrong_csv_is_refused_with_its_line(table, text, message):
         load(table(text))
 
 
+def test_a_class_that_is_stored_in_two_ways_is_noted(table, capsys):
+    text = f"{HEADER}{GOOD}images/val/gray/gray_00.png,Gray,val\n"
+    with pytest.raises(errors.UsageError, match="'Gray' has validation images, but no training"):
+        load(table(text))
+    assert "differ only in letter case" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "line, message",
     [

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 
 import numpy as np
 import pytest
@@ -189,12 +190,25 @@ def test_a_data_set_prepared_without_random_access_is_refused(tmp_path):
     [
         ("tfds:no_such_set", "no_such_set"),
         ("tfds:glue", "not an image classification data set"),
+        ("tfds:plain_shapes:9.9.9", "cannot be loaded at version 9.9.9"),
+        ("tfds:mnist/x=1", "mnist"),
     ],
 )
 def test_an_unusable_tfds_data_set_is_refused(dataset, message, monkeypatch):
     monkeypatch.setattr(tfds_builders, "_prepared", lambda builder, *_: builder)
     with pytest.raises(errors.UsageError, match=message):
         load(dataset)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+def test_a_cache_that_cannot_be_written_is_named_with_the_flag(tmp_path, monkeypatch, number):
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(PlainShapes, "download_and_prepare", refused)
+    message = f"cannot prepare .* in {tmp_path} .*another folder by --data_dir or CNNRNN_CACHE"
+    with pytest.raises(errors.RunError, match=message):
+        load("tfds:plain_shapes", data_dir=str(tmp_path))
 
 
 @pytest.fixture

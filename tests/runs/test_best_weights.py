@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -77,6 +78,23 @@ def test_weights_that_cannot_be_written_leave_the_previous_ones(tmp_path, monkey
         save(tmp_path, epoch=4)
     assert best_weights.find(tmp_path, phases.PHASE1) == before
     assert names(tmp_path) == ["phase1-epoch0003.weights.h5", "phase1.json"]
+
+
+def test_earlier_weights_that_cannot_be_removed_are_left_to_the_next_save(tmp_path, monkeypatch):
+    unlink = pathlib.Path.unlink
+
+    def stale(path, **keywords):
+        if path.name == "phase1-epoch0003.weights.h5":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        unlink(path, **keywords)
+
+    save(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "unlink", stale)
+        save(tmp_path, epoch=4)
+    assert best_weights.find(tmp_path, phases.PHASE1).epoch == 4
+    save(tmp_path, epoch=5)
+    assert names(tmp_path) == ["phase1-epoch0005.weights.h5", "phase1.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff"])

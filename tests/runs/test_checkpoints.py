@@ -279,6 +279,10 @@ def test_on_save_failure_continue_warns_and_saves_the_next_one(tmp_path, monkeyp
         saved.checkpoints.save()
     warning = capsys.readouterr().out
     assert "No space left" in warning and "Training continues without it" in warning
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_folders", full_disk)  # a network disk that is gone for a while
+        saved.checkpoints.save()
+    assert "Training continues without it" in capsys.readouterr().out
     saved.checkpoints.save()
     assert Saved(tmp_path).checkpoints.restore() == tmp_path / "00000002"
 

@@ -44,6 +44,12 @@ def test_a_mistake_before_training_does_not_bind_the_folder(tmp_path):
         fixed_settings.check(folder, {"--epochs": [0]}, is_complete=True)
 
 
+def test_a_damaged_record_is_one_sentence(started):
+    (started.root / "settings.json").write_text("{")
+    with pytest.raises(errors.UsageError, match="settings.json is damaged"):
+        fixed_settings.check(started, GIVEN, is_complete=False)
+
+
 def test_networks_of_earlier_versions_are_refused(started):
     (started.root / "settings.json").unlink()
     with pytest.raises(errors.UsageError, match="was trained by an earlier version"):

@@ -71,6 +71,24 @@ def test_a_rate_that_falls_now_is_named_by_its_schedule(begun):
         begun.check(phases.PHASE1, changed, DATA)
 
 
+def test_a_run_that_has_lost_its_settings_is_refused(begun):
+    path = begun.root / "config.json"
+    recorded = json.loads(path.read_text())
+    path.write_text(json.dumps({"data": recorded["data"]}))
+    with pytest.raises(errors.UsageError, match="config.json does not record the settings of ph"):
+        begun.check(phases.PHASE1, CONFIG, DATA)
+    path.unlink()
+    for check in (lambda: begun.check(phases.PHASE1, CONFIG, DATA),
+                  lambda: begun.check_data(CONFIG, OTHER_DATA)):  # fmt: skip
+        with pytest.raises(errors.UsageError, match="config.json does not record the images"):
+            check()
+
+
+def test_flags_that_choose_the_images_are_named_if_the_images_differ(begun):
+    with pytest.raises(errors.UsageError, match="--bad_images=stop --max_megapixels="):
+        begun.check(phases.PHASE1, CONFIG, OTHER_DATA)
+
+
 def test_of_simultaneous_starts_one_succeeds_and_the_others_are_refused(folder):
     """Some used to fail when another one removed the file that checks writability."""
 

@@ -1,5 +1,7 @@
 """Atomic writes: interruption, two processes, the checks before and after."""
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -40,6 +42,22 @@ def test_the_content_is_on_disk_before_the_file_has_its_name(tmp_path, monkeypat
     atomic_files.write_text(path, "text")
     temporary = tmp_path / f"{atomic_files.temporary_prefix()}file.txt"
     assert calls == [str(temporary), "rename", str(tmp_path)]
+
+
+@pytest.mark.parametrize("number, is_written", [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_folder_that_cannot_be_flushed_is_written_to(tmp_path, monkeypatch, number, is_written):
+    """As one that a virtual machine shares with its host."""
+    fsync, path = os.fsync, tmp_path / "file.txt"
+
+    def only_files(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    with contextlib.nullcontext() if is_written else pytest.raises(OSError):
+        atomic_files.write_text(path, "text")
+        assert path.read_text() == "text"
 
 
 def test_the_temporary_file_keeps_the_suffix_and_belongs_to_the_process(tmp_path):
