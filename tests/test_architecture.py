@@ -97,7 +97,6 @@ TESTED_IN = {
     "training.recorder": "training/test_trainer.py",
     "training.stopping": "training/test_trainer_options.py",
     "training.train_state": "training/test_steps.py",
-    "training.training_batches": "training/test_trainer_options.py",
 }
 # Functions with more than six parameters, and why.
 LONG_SIGNATURES = {"runs.best_weights.save": "all that its record says of the weights"}

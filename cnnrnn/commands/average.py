@@ -142,15 +142,16 @@ def _average(
     folder.write_manifest(phases.PHASE2, described)
     # Last: a folder without best weights is not a trained run, and the command can be repeated.
     best_weights.save(
-        folder.best, phases.PHASE2, network.model, data.class_names, ends[1].epoch, means
-    )
+        folder.best, phases.PHASE2, network.model, data.class_names, ends[1].epoch, means,
+        samples=ends[1].samples,
+    )  # fmt: skip
     return means
 
 
 def interpolated(
     before: Sequence[np.ndarray], after: Sequence[np.ndarray], alpha: float
 ) -> list[np.ndarray]:
-    """(1 - alpha) x before + alpha x after, array by array; 0 and 1 give one of them to the bit."""
+    """(1 - alpha) x before + alpha x after, array by array; 0 and 1 give the arrays of one."""
     if alpha in (0, 1):
         return list(after if alpha else before)
     # In float64, so that weights that are equal in both stay as they are.

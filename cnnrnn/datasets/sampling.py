@@ -15,7 +15,7 @@ from cnnrnn.system import devices as devices_lib
 
 
 class Order(abc.ABC):
-    """The images of a run, one after another. Positions count from the run's first sample."""
+    """The images, one after another. A phase continues where the weights it starts from stopped."""
 
     @abc.abstractmethod
     def index_at(self, position: tf.Tensor) -> tf.Tensor:

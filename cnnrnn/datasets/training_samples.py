@@ -19,6 +19,9 @@ class TrainingSamples:
     Attributes:
         order: which image each sample is.
         preprocessing: from a decoded image to the inputs.
+        first: position of the phase's first sample in the order: a phase continues where the
+            weights that it starts from stopped, so that it does not begin with the same images and
+            draws again.
         seed: of all that is drawn for a sample.
         augmentation: changes of the images.
         cached_views: how many augmented views of each image are used in turn, so that their
@@ -30,6 +33,7 @@ class TrainingSamples:
 
     order: sampling.Order
     preprocessing: views_lib.Preprocessing
+    first: int = 0
     seed: int = 0
     augmentation: augmentation_lib.Augmentation = augmentation_lib.Augmentation()
     cached_views: int = 0
@@ -45,6 +49,7 @@ class TrainingSamples:
         *,
         train_cnn: bool,
         dropout_width: int,
+        first: int = 0,
         preprocessing: views_lib.Preprocessing | None = None,
     ) -> "TrainingSamples":
         """The samples of a phase of a run.
@@ -54,12 +59,14 @@ class TrainingSamples:
             split: the training images.
             train_cnn: whether the phase trains the CNN, so that features cannot be cached.
             dropout_width: number of fused features.
+            first: position of the phase's first sample.
             preprocessing: None: that of `config`, at full size.
         """
         settings, seed = config.augmentation, config.run.seed
         return cls(
             order=sampling.order(config.training.sampling, split.labels, seed),
             preprocessing=preprocessing or views_lib.Preprocessing(config.data.resize_method),
+            first=first,
             seed=seed,
             augmentation=augmentation_lib.Augmentation(settings.augmentation),
             cached_views=0 if train_cnn else config.training.cached_views,

@@ -29,7 +29,8 @@ from cnnrnn.system import text as text_lib
 _KEEP = 2
 _PREFIX = "variables"
 _EPOCH = "epoch/.ATTRIBUTES/VARIABLE_VALUE"  # the name by TensorFlow of the key "epoch"
-_PLAIN = ("seconds", "cpu_seconds", "validated")  # of a position, in a checkpoint's metadata
+# Of a position, in a checkpoint's metadata.
+_PLAIN = ("seconds", "cpu_seconds", "validated", "first_sample")
 
 
 class _DamagedError(Exception):
@@ -50,13 +51,14 @@ class Position:
         best: the best validation value so far, of the figure that the phase selects by.
         seconds: of training and validation so far. No variable, since no step depends on it.
         cpu_seconds: processor time of the program in this time, all threads together.
+        first_sample: position of the phase's first sample in the order of the images.
     """
 
     def __init__(self, phase: phases.Phase):
         self.epoch, self.step = 0, 0
         self.totals, self.best = np.zeros(4), phase.worst
         self.seconds = self.cpu_seconds = 0.0
-        self.validated = 0
+        self.validated = self.first_sample = 0
         self._variables = {
             "epoch": tf.Variable(0, dtype=tf.int64, trainable=False),
             "step": tf.Variable(0, dtype=tf.int64, trainable=False),

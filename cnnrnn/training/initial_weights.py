@@ -24,10 +24,12 @@ class InitialWeights:
         description: one line.
         xception: the source of the CNN's pretrained weights; None if all are of a run, or without
             a CNN.
+        first_sample: position in the order of the images at which the phase starts.
     """
 
     description: str
     xception: xception_weights.WeightsSource | None = None
+    first_sample: int = 0
 
 
 def load(
@@ -78,7 +80,7 @@ def load_for_trial(
     best = _starting_point(config, folder)
     best_weights.load(best, network.model, class_names)
     logging.info(f"{phase.name}: starts from {_described(best)}")
-    return InitialWeights(_described(best))
+    return InitialWeights(_described(best), first_sample=best.samples)
 
 
 def other_images(

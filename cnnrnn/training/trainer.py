@@ -150,6 +150,7 @@ class PhaseTrainer:
             )
             return
         initial = initial_weights.load(phase, config, folder, self._network, self._data.class_names)
+        self._position.first_sample = initial.first_sample
         for note in initial_weights.other_images(phase, config, self._data):
             logging.info(f"note: {note}")
         if self._state.average is not None:
@@ -183,6 +184,7 @@ class PhaseTrainer:
                 self._data.train,
                 train_cnn=self._phase.train_cnn,
                 dropout_width=network.fused_width,
+                first=self._position.first_sample,
             ),
             self._sizes,
             schedule.batch_size,
@@ -230,6 +232,8 @@ class PhaseTrainer:
                             predictions.means,
                             self._position,
                             step=self._position.step % schedule.steps_per_epoch,
+                            samples=self._position.first_sample
+                            + schedule.total_steps * schedule.batch_size,
                         )
                     self._position.validated = self._position.step
                     self._end_epoch(result, predictions, preprocessing, is_best)

@@ -52,6 +52,11 @@ class TrainingBatches:
         """Whether `begin_part` is to be called before the next batch."""
         return self._part != self._sizes.at(self._step)
 
+    @property
+    def _next_sample(self) -> int:
+        """The position of the next step's first sample in the order."""
+        return self._samples.first + self._step * self._batch_size
+
     def __iter__(self) -> "TrainingBatches":
         return self
 
@@ -66,8 +71,7 @@ class TrainingBatches:
         except tf.errors.ResourceExhaustedError:  # out of memory, which no image is to blame for
             raise
         except tf.errors.OpError as error:
-            start = self._step * self._batch_size
-            indices = self._samples.order.indices_at(start, self._batch_size)
+            indices = self._samples.order.indices_at(self._next_sample, self._batch_size)
             raise input_pipeline.decoding_error(self._split, indices, error) from error
         self._step += 1
         return batch
@@ -80,11 +84,12 @@ class TrainingBatches:
         """
         count = min(_SHOWN, self._batch_size)
         samples = self._samples.of_size(self._sizes.at(0).size)
-        batches = input_pipeline.training(self._split, samples, batch_size=count, start=0)
+        start = samples.first
+        batches = input_pipeline.training(self._split, samples, batch_size=count, start=start)
         try:
             return next(batches.as_numpy_iterator())
         except tf.errors.OpError as error:
-            indices = self._samples.order.indices_at(0, count)
+            indices = self._samples.order.indices_at(start, count)
             raise input_pipeline.decoding_error(self._split, indices, error) from error
 
     def begin_part(self) -> None:
@@ -110,7 +115,7 @@ class TrainingBatches:
             self._split,
             samples,
             batch_size=self._batch_size,
-            start=self._step * self._batch_size,
+            start=self._next_sample,
             features=features,
             share=workers_lib.Workers(self._strategy).share,
         )

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import tensorflow as tf
 
 from cnnrnn import errors
 from cnnrnn.models import network as network_lib
@@ -16,15 +17,18 @@ def share(
 ) -> None:
     """Gives all workers the chief's weights, optimizer and position, bit for bit."""
     position.to_variables()
+    first_sample = tf.Variable(position.first_sample, dtype=tf.int64, trainable=False)
     workers.broadcast(
         (
             *state.network.model.weights,
             *state.optimizer.variables,
             *state.trackables().values(),
             *position.trackables().values(),
+            first_sample,
         )
     )
     position.from_variables()
+    position.first_sample = int(first_sample.numpy())
 
 
 def check(workers: workers_lib.Workers, network: network_lib.Network) -> None:

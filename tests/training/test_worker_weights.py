@@ -5,7 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from cnnrnn import errors
+from cnnrnn import errors, phases
+from cnnrnn.runs import checkpoints
 from cnnrnn.training import worker_weights
 
 
@@ -18,3 +19,17 @@ def test_other_weights_on_a_worker_are_an_error(others, fails):
         return
     with pytest.raises(errors.RunError, match="worker 1 has other weights than worker 0"):
         worker_weights.check(workers, network)
+
+
+def test_all_workers_continue_at_the_same_sample():
+    nothing = types.SimpleNamespace(weights=(), variables=())
+    state = types.SimpleNamespace(
+        network=types.SimpleNamespace(model=nothing), optimizer=nothing, trackables=dict
+    )
+    position = checkpoints.Position(phases.PHASE2)
+
+    def broadcast(variables):
+        variables[-1].assign(8)  # the chief's value
+
+    worker_weights.share(types.SimpleNamespace(broadcast=broadcast), state, position)
+    assert position.first_sample == 8
