@@ -13,6 +13,9 @@ import tensorflow as tf
 
 from cnnrnn.system import devices as devices_lib
 
+_FEW = 256
+_BITS_OF_POWERS_OF_4 = 0x5555555555555555
+
 
 class Order(abc.ABC):
     """The images, one after another. A phase continues where the weights it starts from stopped."""
@@ -48,7 +51,7 @@ class Shuffled(Order):
 
     def index_at(self, position: tf.Tensor) -> tf.Tensor:
         permutation, offset = position // self.size, position % self.size
-        key = tf.stack([tf.constant(self.seed, tf.int64), permutation])
+        key = _key(self.seed, permutation)
         return _shuffled(offset, key, tf.constant(self.size - 1, tf.int64))
 
     def visits_before(self, position: tf.Tensor) -> tf.Tensor:
@@ -92,7 +95,7 @@ class Balanced(Order):
         """The class of a sample, how many came before it, how many images it has: () int64 each."""
         classes = len(self._counts)
         block, offset = position // classes, position % classes
-        key = tf.stack([tf.constant(self._seed, tf.int64), block])
+        key = _key(self._seed, block)
         chosen = _shuffled(offset, key, tf.constant(classes - 1, tf.int64))
         with tf.init_scope():
             counts = tf.constant(self._counts)
@@ -110,6 +113,23 @@ def order(sampling: str, labels: np.ndarray, seed: int) -> Order:
     return Balanced(labels, seed) if sampling == "balanced" else Shuffled(len(labels), seed)
 
 
+def _key(seed: int, number: tf.Tensor) -> tf.Tensor:
+    """The key, (2,) int64, of the permutation with a number, () int64.
+
+    `index_shuffle` uses the lowest eight bits or a few more of either. Keys below 256 stay as they
+    are, so that existing runs keep their order; larger ones are hashed.
+    """
+    key = tf.stack([tf.constant(seed, tf.int64), number])
+    hashed = tf.random.stateless_uniform((2,), key, None, None, tf.int64)
+    return tf.where(tf.reduce_all(key < _FEW), key, hashed)
+
+
 def _shuffled(offset: tf.Tensor, key: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
     """The number at an offset of a permutation of 0 to `last`, chosen by a key, (2,) int64."""
-    return tf.random.experimental.index_shuffle(offset, key, last)
+    # If `last` is 4^8 or a higher power of 4, index_shuffle never returns it: one number more is
+    # permuted then, and replaced by that at its own offset.
+    is_power_of_4 = (last & (last - 1) == 0) & (last & _BITS_OF_POWERS_OF_4 != 0)
+    size = last + tf.cast(is_power_of_4 & (last >= 4**8), tf.int64)
+    number = tf.random.experimental.index_shuffle(offset, key, size)
+    again = tf.random.experimental.index_shuffle(size, key, size)
+    return tf.where(number > last, again, number)

@@ -19,7 +19,7 @@ def order_of(order, positions):
     return next(dataset.batch(positions).as_numpy_iterator())
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 100, 1000])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 17, 100, 1000])
 def test_each_pass_is_a_permutation(n):
     order = order_of(sampling.Shuffled(n, seed=4), 3 * n)
     for i in range(3):
@@ -33,6 +33,26 @@ def test_the_shuffled_order_is_that_of_existing_runs():
     """It may never change, or they would resume with other images."""
     order = sampling.Shuffled(100, seed=0)
     assert order.indices_at(95, 12).tolist() == [20, 76, 38, 73, 31, 74, 21, 16, 19, 35, 64, 6]
+
+
+@pytest.mark.slow
+def test_no_image_is_left_out_where_the_operation_of_tensorflow_does():
+    n = 4**8 + 1
+    assert np.array_equal(np.sort(order_of(sampling.Shuffled(n, seed=0), n)), np.arange(n))
+
+
+@pytest.mark.parametrize("name", ["shuffle", "balanced"])
+def test_seeds_and_passes_do_not_repeat_after_256(name):
+    """The operation uses the lowest bits alone."""
+    labels = np.repeat(np.arange(10), 10)
+
+    def start(seed, passes=0):
+        order = sampling.order(name, labels, seed)
+        first = passes * (100 if name == "shuffle" else 10)  # Balanced has a pass per block
+        return tuple(labels[order.indices_at(first, 20)])
+
+    starts = [start(0), start(256), start(2**20), start(0, 256), start(0, 512), start(1, 256)]
+    assert len(set(starts)) == len(starts)
 
 
 def test_orders_of_different_seeds_and_passes_are_uncorrelated():
