@@ -144,7 +144,7 @@ class _DryRun:
         cached = cache_validation or not network.uses_cnn
         eval_rate = self._rate(eval_step, batch_size, evaluated, cached=cached)
         return {
-            "features": self._features(plain, computed),
+            "features": self._features(samples if samples.view_count else plain, computed),
             "training": cost.Part(
                 images * schedule.epochs / seconds, images, passes=schedule.epochs
             ),

@@ -102,7 +102,7 @@ def test_the_masks_of_the_dropout_keep_the_mean(split):
 def test_views_are_counted_only_if_they_repeat(split):
     assert samples_of(split).view_count == 1
     assert samples_of(split, mixup=0.2).view_count == 0
-    counted = {"augmentation": "flip", "cached_views": 3}
+    counted = {"augmentation": "standard", "cached_views": 3}
     assert samples_of(split, augmentation="flip").view_count == 0
     assert samples_of(split, train_cnn=False, **counted).view_count == 3
     assert samples_of(split, train_cnn=True, **counted).view_count == 0

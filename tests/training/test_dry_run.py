@@ -36,6 +36,20 @@ def test_features_are_timed_where_caching_pays_off(measure, small_config, change
     assert (found.features and found.features.images) == expected
 
 
+def test_features_of_augmented_views_are_timed_with_the_augmentation(
+    measure, small_config, monkeypatch
+):
+    timed = []
+    monkeypatch.setattr(
+        dry_run._DryRun,
+        "_rate",
+        lambda _, step, size, samples, cached: timed.append(samples.augmentation.policy) or 10.0,
+    )
+    config = small_config.replace(augmentation="standard", cached_views=2, epochs=(2, 2))
+    assert measure("phase1", config).features.images == 9 + 2 * 18
+    assert timed == ["standard", "none", "standard"]  # training, validation, features
+
+
 def test_only_the_split_whose_features_pay_off_is_cached(measure, small_config, tmp_path):
     """Both splits come from one tree, so that they differ in their arrays alone."""
     root = helpers.write_classes(tmp_path / "tree", 6)
