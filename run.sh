@@ -70,10 +70,10 @@ find_python() { # sets python and version to the first suitable interpreter; fou
   local name answer
   if [ -n "${PYTHON-}" ]; then set -- "$PYTHON"; else set -- python3.13 python3.12 python3.11 python3 python; fi
   python='' version='' found='no Python'
-  for name in "$@"; do
-    # It has to be run: pyenv has shims for versions that are not installed.
-    answer=$("$name" -I -c 'import sys; print("%d.%d %s" % (sys.version_info[:2] + (sys.executable,)))' 2>/dev/null) || continue
-    case $answer in *" $venv"/*) continue ;; 3.1[123]\ *) version=${answer%% *} python=${answer#* }; return ;; esac
+  for name in "$@"; do # it has to be run: pyenv has shims for versions that are not installed
+    answer=$("$name" -I -c 'import sys; print("%d.%d %s" % (sys.version_info[:2] + (sys.executable,)))' 2>/dev/null) &&
+      [ ! "$(dirname "${answer#* }")" -ef "$venv/bin" ] || continue
+    case $answer in 3.1[123]\ *) version=${answer%% *} python=${answer#* }; return ;; esac
     [ "$found" != 'no Python' ] || found="only Python ${answer%% *}"
   done
 }
@@ -82,7 +82,7 @@ make_venv() {
   { [ ! -e "$venv" ] && [ ! -L "$venv" ]; } || rmdir "$venv" 2>/dev/null || [ -e "$venv/.installed-requirements.txt" ] || [ -e "$incomplete" ] ||
     die 2 "$venv is no environment that run.sh can use or has made: move it away, or give another CNNRNN_VENV"
   find_python
-  [ -n "$python" ] || [ -z "${PYTHON-}" ] || die 2 "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13"
+  [ -n "$python" ] || [ -z "${PYTHON-}" ] || die 2 "PYTHON=$PYTHON is not Python 3.11, 3.12 or 3.13 outside $venv"
   [ -n "$python" ] || command -v uv >/dev/null || die 2 "found $found: $fix"
   [ ! -e "$venv" ] || say "removing $venv, which is incomplete or has an unsuitable Python"
   rm -rf "$venv"; mkdir "$venv"; : >"$incomplete"

@@ -212,7 +212,7 @@ def search(
 
 
 def _write(results: pathlib.Path, name: str, rows: list[Row]) -> None:
-    """Writes the table and the page, but not over the table of a search that came further."""
+    """Writes the table and the page, but not over a table with more networks."""
     path = results / f"{name}.csv"
     if path.exists() and len(list(headline_record.read_rows(path, Row))) > len(rows):
         print(f"note: {path} stays as it is: it has more networks than this search so far")

@@ -152,11 +152,6 @@ class Config:
             raise errors.UsageError(
                 f"--cached_views={views} needs --augmentation=flip, standard or strong."
             )
-        if views > 2 and self.augmentation.augmentation == "flip":
-            raise errors.UsageError(
-                f"--cached_views={views} is more than the two views that --augmentation=flip has: "
-                "give 2, or --augmentation=standard or strong."
-            )
         if views and mixes:
             raise errors.UsageError(
                 f"--cached_views={views} cannot be combined with --mixup and --cutmix: the "

@@ -92,19 +92,13 @@ def schedule(phase: Phase, config: config_lib.Config, training_images: int) -> S
     steps_per_epoch = images // batch_size
     kind = config.optimization.schedule[phase.index]
     warmup_epochs = config.optimization.warmup_epochs[phase.index]
-    warmup_steps = round(warmup_epochs * steps_per_epoch)
-    if warmup_epochs and not warmup_steps:
-        raise errors.UsageError(
-            f"--warmup_epochs={warmup_epochs:g} is less than one of the {steps_per_epoch} steps "
-            f"per epoch of {phase.name}: raise it, or give 0."
-        )
     numbers = Schedule(
         epochs=settings.epochs[phase.index],
         batch_size=batch_size,
         learning_rate=config.optimization.learning_rate[phase.index],
         steps_per_epoch=steps_per_epoch,
         kind=kind,
-        warmup_steps=warmup_steps,
+        warmup_steps=round(warmup_epochs * steps_per_epoch),
         batchnorm_momentum=_batchnorm_momentum(config, steps_per_epoch),
     )
     if kind == "cosine" and numbers.warmup_steps >= numbers.total_steps:

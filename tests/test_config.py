@@ -94,12 +94,6 @@ def test_an_invalid_value_is_reported_with_its_flag_and_what_is_expected(name, v
         parse(f"--{name}={value}")
 
 
-def test_more_views_than_a_flip_has_are_refused():
-    with pytest.raises(errors.UsageError, match="more than the two views.*=flip has: give 2"):
-        config.Config.of(cached_views=3, augmentation="flip")
-    config.Config.of(cached_views=2, augmentation="flip")
-
-
 @pytest.mark.parametrize("argument", ["--epochs=a", "--epochs=1,2,3", "--batch_size=1.5"])
 def test_anything_but_one_or_two_numbers_is_refused_by_the_parser(argument):
     with pytest.raises(flags.Error, match="whole number"):

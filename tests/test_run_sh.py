@@ -191,7 +191,7 @@ def test_an_interpreter_that_was_asked_for_is_not_replaced_by_another(fresh, too
     assert not (fresh / ".venv").exists()
 
 
-def test_the_python_of_an_environment_that_is_created_anew_is_not_used(fresh, tools):
+def test_the_python_of_an_environment_that_is_created_again_is_not_used(fresh, tools):
     """It is active, and is removed first."""
     (fresh / ".venv/bin").mkdir(parents=True)
     (fresh / ".venv/.incomplete").touch()

@@ -62,16 +62,17 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         logging.info(f"\n{console.styled(heading, 'bold')}")
         trained.setdefault(fusion, []).append(_trained(own, settings, todo, data, strategy))
         manifests.append(run_folder.RunFolder(own.run_dir).manifest())
-    notes = {
+    mixed = {
         difference
         for phase in todo
-        for difference in manifest.mixed([phases_of[phase.name] for phases_of in manifests])
+        for difference in manifest.mixed([by_phase[phase.name] for by_phase in manifests])
     }
-    if notes:
-        notes = [
+    notes = []
+    if mixed:
+        notes.append(
             "The networks were trained by different versions or on different machines: "
-            f"{'; '.join(sorted(notes))}."
-        ]
+            f"{'; '.join(sorted(mixed))}."
+        )
     if config.training.rnn_weights:
         notes.append(_SAME_RNN)
         notes += initial_weights.other_images(phases.PHASE1, config, data)

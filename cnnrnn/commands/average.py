@@ -27,7 +27,8 @@ _TRAINED = (phases.PHASE1, phases.PHASE2)
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Writes (1 - alpha) x the best weights of phase 1 + alpha x those of phase 2 as a run.
 
-    Everything but `alpha`, `runs_dir` and `run` is taken from the settings that RUN recorded.
+    Everything but `alpha`, `runs_dir`, `run` and, if it is given, `dataset` is taken from the
+    settings that RUN recorded.
 
     Args:
         arguments: RUN, a run's folder or its name in --runs_dir.
@@ -55,7 +56,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         )
     alpha = config.averaging.alpha
     if config.data.dataset != config_lib.Config().data.dataset:  # the images have been moved
-        settings = settings.replace(dataset=config.data.dataset)
+        settings = settings.replace(dataset=config.data.dataset, archive="")
     settings = settings.replace(
         run=config.run.name or f"{original.root.name}-average-{alpha:g}",
         runs_dir=config.run.runs_dir,
@@ -133,6 +134,9 @@ def _average(
         f"the best weights of both phases of {original.root}",
         None,
     )
+    described["first_sample"] = recorded_run.record(original, phases.PHASE2, "manifest.json").get(
+        "first_sample", 0
+    )
     described["average"] = {
         "run": str(original.root),
         "alpha": settings.averaging.alpha,
@@ -142,16 +146,15 @@ def _average(
     folder.write_manifest(phases.PHASE2, described)
     # Last: a folder without best weights is not a trained run, and the command can be repeated.
     best_weights.save(
-        folder.best, phases.PHASE2, network.model, data.class_names, ends[1].epoch, means,
-        samples=ends[1].samples,
-    )  # fmt: skip
+        folder.best, phases.PHASE2, network.model, data.class_names, ends[1].epoch, means
+    )
     return means
 
 
 def interpolated(
     before: Sequence[np.ndarray], after: Sequence[np.ndarray], alpha: float
 ) -> list[np.ndarray]:
-    """(1 - alpha) x before + alpha x after, array by array; 0 and 1 give the arrays of one."""
+    """(1 - alpha) x before + alpha x after, array by array; 0 and 1 return one of the two."""
     if alpha in (0, 1):
         return list(after if alpha else before)
     # In float64, so that weights that are equal in both stay as they are.

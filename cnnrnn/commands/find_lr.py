@@ -74,7 +74,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         raise _write_error(target, error) from error
     logging.info("network: building it, about ten seconds")
     network = train_state.build_network(len(data.class_names), config, strategy)
-    initial_weights.load_for_trial(phase, config, folder, network, data.class_names)
+    initial = initial_weights.load_for_trial(phase, config, folder, network, data.class_names)
     state = train_state.create(network, phase, config, strategy, schedule)
 
     def set_rate(rate: float) -> None:
@@ -84,7 +84,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         rate_search.search(
             steps.make_train_step(state, strategy, schedule.batch_size, options),
             set_rate,
-            _batches(phase, config, data, state, strategy),
+            _batches(phase, config, data, state, strategy, initial.first_sample),
         ),
         phase,
     )
@@ -98,6 +98,7 @@ def _batches(
     data: dataset_lib.Dataset,
     state: train_state.TrainState,
     strategy: tf.distribute.Strategy,
+    first_sample: int,
 ) -> training_batches.TrainingBatches:
     """The first batches of a phase, in its first image size.
 
@@ -111,6 +112,7 @@ def _batches(
             data.train,
             train_cnn=phase.train_cnn,
             dropout_width=state.network.fused_width,
+            first=first_sample,
         ),
         size_schedule.SizeSchedule((image_sizes.SizeShare(first.size, 1.0),), rate_search.STEPS),
         config.training.batch_size[phase.index],

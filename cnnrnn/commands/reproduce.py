@@ -129,12 +129,18 @@ def _check_start(
     recorded: config_lib.Config,
     described: dict[str, Any],
 ) -> None:
-    """Raises UsageError if the trained weights that a phase started from have been replaced."""
+    """Raises UsageError if a phase would now start from other weights or images."""
     best = initial_weights.require_trained(phase, recorded, original)
     if best is not None and best.weights.name not in described["started_from"]:
         raise errors.UsageError(
             f"{phase.name} of {original.root} started from {described['started_from']}, which "
             f"later training has replaced by {best.weights}: it cannot be reproduced."
+        )
+    if best is not None and initial_weights.first_sample(best) != described.get("first_sample", 0):
+        raise errors.UsageError(
+            f"{phase.name} of {original.root} started at another position in the order of the "
+            "images than it would now: an earlier version trained it, or the phase before was "
+            "given more --epochs since. It cannot be reproduced."
         )
 
 

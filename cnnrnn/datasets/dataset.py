@@ -215,14 +215,19 @@ def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
     label_of = {name: label for label, name in enumerate(trained.class_names)}
     names = [examined.class_names[label] for label in test.labels]
     unknown = sorted(set(names) - label_of.keys())
+    if unknown and not config.data.is_built and config.data.table is None:
+        # A split of a data set whose class folders are named by ids has words.txt beside it.
+        words = image_folder.words(config.data.locations[0].parent, unknown)
+        names = [words.get(name, name) for name in names]
+        unknown = sorted(set(names) - label_of.keys())
     if unknown:
         class_folders.report_similar({*unknown, *trained.class_names})
         shown = ", ".join(map(text_lib.printable, unknown[:_SHOWN]))
         raise errors.UsageError(
             f"--test_dataset={text_lib.printable(config.data.dataset)} has classes that the run "
             f"was not trained on: {shown}{', ...' if unknown[_SHOWN:] else ''}. Classes are "
-            "matched by name, and `data` lists those of the run. For folders named by WordNet ids, "
-            "put the words.txt of the training images beside them."
+            f"matched by name; `{text_lib.program()} data` lists those of the run. Folders named "
+            "by WordNet ids need the words.txt of the training images, if these have one."
         )
     test = dataclasses.replace(test, labels=np.array([label_of[name] for name in names], np.int64))
     dataset = dataclasses.replace(
@@ -256,7 +261,7 @@ def _report_bad_images(config: config_lib.Config, examined: Examined) -> None:
     if config.data.bad_images == "stop":
         raise errors.UsageError(
             f"{message}. Fix or remove them, or leave them out with --bad_images=skip. "
-            f"`{text_lib.program()} doctor` of the same data set writes a list of all."
+            f"`{text_lib.program()} doctor` of the same data set writes all to doctor.txt."
         )
     logging.warning(f"{message}. They are left out (--bad_images=skip)")
 

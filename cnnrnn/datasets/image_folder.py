@@ -12,7 +12,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import tensorflow_datasets as tfds
@@ -219,13 +219,17 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem, is_test: bo
                 f"{text_lib.printable(str(validation_dir))} holds no images: put class folders "
                 "into it, or remove it to split the training images (--validation_fraction)."
             )
-    # Class folders may be named by WordNet ids, with a words.txt beside them. That of test images
-    # may be beside their folder, which is then a split of the data set.
-    has_ids = all(re.fullmatch(r"n\d{8}", name) for name in train)
-    beside = root.parent if is_test and not (root / original_layout.WORDS).is_file() else root
-    words = original_layout.class_names(sources.Folder(beside), list(train)) if has_ids else train
-    names = {name: word for name, word in zip(train, words, strict=True) if word != name}
+    names = words(root, train)
     return _Folder(text_lib.printable(str(train_dir or root)), train, validation, names)
+
+
+def words(root: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
+    """The words for class folders that are all named by WordNet ids, from words.txt in a folder."""
+    ids = list(names)
+    if not all(re.fullmatch(r"n\d{8}", name) for name in ids):
+        return {}
+    found = original_layout.class_names(sources.Folder(root), ids)
+    return {name: word for name, word in zip(ids, found, strict=True) if word != name}
 
 
 def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:

@@ -57,7 +57,7 @@ def training(
         split: the examples.
         samples: their order, and from a decoded image to the inputs.
         batch_size: B.
-        start: number of samples drawn earlier in the run.
+        start: position of the first sample in the order.
         features: cached CNN features, which replace the RGB view; of each view of each image, if
             there are several.
         share: the part of each batch that is read.

@@ -1,6 +1,6 @@
 """The order of training: which image each sample of a run is, as a pure function of its position.
 
-So a resumed run needs two integers and no iterator state, skipping costs nothing, and shuffling
+So a resumed run needs a few integers and no iterator state, skipping costs nothing, and shuffling
 needs no buffer. When an epoch is shorter than the data, or not a multiple of the batch size, the
 next one continues where it ended.
 """
@@ -18,7 +18,7 @@ _BITS_OF_POWERS_OF_4 = 0x5555555555555555
 
 
 class Order(abc.ABC):
-    """The images, one after another. A phase continues where the weights it starts from stopped."""
+    """The images, one after another. Phase 2 continues in the order after phase 1."""
 
     @abc.abstractmethod
     def index_at(self, position: tf.Tensor) -> tf.Tensor:

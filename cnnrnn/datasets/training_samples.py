@@ -19,9 +19,8 @@ class TrainingSamples:
     Attributes:
         order: which image each sample is.
         preprocessing: from a decoded image to the inputs.
-        first: position of the phase's first sample in the order: a phase continues where the
-            weights that it starts from stopped, so that it does not begin with the same images and
-            draws again.
+        first: position of the phase's first sample in the order. A phase continues after the
+            samples of the phase before, so that it does not repeat its images and draws.
         seed: of all that is drawn for a sample.
         augmentation: changes of the images.
         cached_views: how many augmented views of each image are used in turn, so that their

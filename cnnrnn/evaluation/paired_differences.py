@@ -5,7 +5,8 @@ each pair of seed and image. Both are samples: other seeds and other images woul
 mean. Their components of variance are those of a two-way random effects analysis of variance
 (Searle, Casella, McCulloch: Variance Components, 1992, section 4), as in studies of several readers
 and several cases. Each contributes with Student's quantile for its own number: three seeds say
-little about how much seeds vary, however many images there are.
+little about how much seeds vary, however many images there are. The part of the seeds is at least
+that of what is particular to a seed and an image, with the quantile of the images.
 """
 
 import dataclasses

@@ -28,8 +28,6 @@ class Best:
         phase: name of the phase that trained them.
         epoch: from 1.
         validation: their figures on the validation split.
-        samples: position in the order of the images at which a phase that starts from them
-            continues: after all samples of their phase. 0 if an earlier version saved them.
     """
 
     weights: pathlib.Path
@@ -38,7 +36,6 @@ class Best:
     phase: str
     epoch: int
     validation: metrics.Means
-    samples: int = 0
 
     @property
     def is_within_epoch(self) -> bool:
@@ -55,7 +52,6 @@ def save(
     validation: metrics.Means,
     *,
     step: int = 0,
-    samples: int = 0,
 ) -> None:
     """Replaces a phase's best weights.
 
@@ -68,7 +64,6 @@ def save(
         validation: their figures.
         step: finished steps of the epoch, 0 if it is complete. The complete epoch has a file of its
             own, because a killed process must not leave a file that its record does not describe.
-        samples: see `Best`.
 
     Raises:
         RunError: they cannot be written; the previous ones stay.
@@ -90,7 +85,6 @@ def save(
             "phase": phase.name,
             "epoch": epoch,
             "validation": validation.to_json(),
-            "samples": samples,
         }
         checksummed.write_json(directory / f"{phase.name}.json", record)
     except OSError as error:

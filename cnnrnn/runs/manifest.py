@@ -29,7 +29,7 @@ _PACKAGES = {  # distribution -> a module that it installs
 }
 # Differences in these do not change the result.
 _IGNORED = (
-    *("command", "started_from", "dataset.name"),
+    *("command", "started_from", "first_sample", "dataset.name"),
     *("xception_weights.kind", "xception_weights.description"),  # where the file came from
 )
 

@@ -42,6 +42,7 @@ _DATA_SETTINGS = (
     "max_megapixels",
     "eval_image_size",
 )
+_LIMITS = ("bad_images", "max_megapixels")
 
 
 class RunFolder:
@@ -192,14 +193,17 @@ class RunFolder:
         """
         if not any(self.has_begun(phase) for phase in phases.BY_NAME.values()):
             return
-        recorded = self.config().get("data")
+        by_group = self.config()
+        recorded = by_group.get("data")
         if recorded is None:
             raise self._lacks("the images of the run")
         with self._incomplete_config():
             resize_method, fingerprint = recorded["resize_method"], recorded["fingerprint"]
-            flags = " ".join(
-                f"--{name}={(identity.ADDED | recorded)[name]}" for name in _DATA_SETTINGS
-            )
+            # Earlier versions recorded some of them with the phases only.
+            first = next((by_group[name] for name in phases.BY_NAME if name in by_group), {})
+            limits = {name: first[name] for name in _LIMITS if name in first}
+            known = identity.ADDED | limits | recorded
+            flags = " ".join(f"--{name}={known[name]}" for name in _DATA_SETTINGS)
         if resize_method != config.data.resize_method:
             raise errors.UsageError(
                 f"the run folder {self.root} was created with --resize_method={resize_method}: "

@@ -53,7 +53,7 @@ class OptimizationSettings:
         "Compute each batch in this many parts, one after another, and sum their gradients: the "
         "same step in less memory. Unlike Keras's gradient_accumulation_steps, --batch_size stays "
         "the number of images per update. BatchNorm in training then uses the statistics of each "
-        "part, and its moving averages follow with each part.",
+        "part, and updates its moving averages with each part.",
         fields.POSITIVE,
     )
     ema: float = fields.setting(

@@ -16,6 +16,7 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
+from cnnrnn.preprocessing import augmentation, mixing
 from cnnrnn.system import console, gpu_memory, memory, pipelined
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
@@ -121,10 +122,17 @@ class _DryRun:
         caches = not self.phase.train_cnn and config.training.feature_cache_dir is not None
         caches = caches and network.uses_cnn
         views = samples.view_count
-        computed = []  # (image size, number of images) of each call that computes features
+        plain = dataclasses.replace(
+            samples,
+            augmentation=augmentation.Augmentation(),
+            cached_views=0,
+            mixing=mixing.Mixing(),
+            dropout=0.0,
+        )
+        computed = []  # (samples, number of images) of each call that computes features
         cache_validation = caches and feature_cache.pays(schedule.epochs)
         if cache_validation:
-            computed.append((eval_size, len(validation)))
+            computed.append((plain.of_size(eval_size), len(validation)))
         train_step = steps.make_train_step(self.state, strategy, batch_size, self.options)
         seconds = 0.0  # of the phase's steps
         cached_sizes = set()
@@ -134,17 +142,17 @@ class _DryRun:
             pays = feature_cache.pays(passes, views)
             if caches and pays and part.size not in cached_sizes:
                 cached_sizes.add(part.size)
-                computed.append((part.size, views * len(train)))
+                viewed = plain if views == 1 else samples
+                computed.append((viewed.of_size(part.size), views * len(train)))
             cached = part.size in cached_sizes or not network.uses_cnn
             rate = self._rate(train_step, batch_size, samples.of_size(part.size), cached=cached)
             seconds += part_images / rate
         eval_step = steps.make_eval_step(network, strategy)
-        plain = training_samples.TrainingSamples(samples.order, samples.preprocessing)
         evaluated = plain.of_size(eval_size)
         cached = cache_validation or not network.uses_cnn
         eval_rate = self._rate(eval_step, batch_size, evaluated, cached=cached)
         return {
-            "features": self._features(samples if samples.view_count else plain, computed),
+            "features": self._features(computed),
             "training": cost.Part(
                 images * schedule.epochs / seconds, images, passes=schedule.epochs
             ),
@@ -152,19 +160,19 @@ class _DryRun:
         }
 
     def _features(
-        self, samples: training_samples.TrainingSamples, computed: list[tuple[int, int]]
+        self, computed: list[tuple[training_samples.TrainingSamples, int]]
     ) -> cost.Part | None:
-        """The features that are computed: numbers of images with their sizes; None: none."""
+        """The features that are computed: of which samples, and of how many; None: none."""
         if not computed:
             return None
         step = steps.make_feature_step(self.state.network, self.strategy)
         batch_size = feature_cache.batch_size(self.strategy)
         rates = {
-            size: self._rate(step, batch_size, samples.of_size(size), cached=False)
-            for size in sorted({size for size, _ in computed})
+            samples: self._rate(step, batch_size, samples, cached=False)
+            for samples in dict.fromkeys(samples for samples, _ in computed)
         }
         images = sum(count for _, count in computed)
-        seconds = sum(count / rates[size] for size, count in computed)
+        seconds = sum(count / rates[samples] for samples, count in computed)
         return cost.Part(images / seconds, images, passes=1)
 
     def _rate(

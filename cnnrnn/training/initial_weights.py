@@ -80,7 +80,23 @@ def load_for_trial(
     best = _starting_point(config, folder)
     best_weights.load(best, network.model, class_names)
     logging.info(f"{phase.name}: starts from {_described(best)}")
-    return InitialWeights(_described(best), first_sample=best.samples)
+    return InitialWeights(_described(best), first_sample=first_sample(best))
+
+
+def first_sample(best: best_weights.Best) -> int:
+    """The position in the order of the images at which a phase starts from weights of a run.
+
+    It is after all samples of the phase that trained them, by its settings: the phase may have
+    ended earlier, but networks of a comparison, whose best epochs differ, are to see the same
+    images in their next phase. 0 if the run has no records of that phase.
+    """
+    folder = run_folder.RunFolder(best.weights.parent.parent)
+    settings, recorded = folder.config().get(best.phase), folder.manifest().get(best.phase)
+    if not settings or not recorded:
+        return 0
+    images = recorded["dataset"]["training_examples"]
+    schedule = phases.schedule(phases.BY_NAME[best.phase], config_lib.from_json(settings), images)
+    return recorded.get("first_sample", 0) + schedule.total_steps * schedule.batch_size
 
 
 def other_images(

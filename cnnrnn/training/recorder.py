@@ -78,12 +78,7 @@ class Recorder:
             self._attempt(lambda: self._summaries.batch_loss(loss, step))
 
     def keep_if_best(
-        self,
-        validation: metrics.Means,
-        position: checkpoints_lib.Position,
-        *,
-        step: int,
-        samples: int,
+        self, validation: metrics.Means, position: checkpoints_lib.Position, *, step: int
     ) -> bool:
         """Saves the weights if they are the best so far; returns whether they are.
 
@@ -91,7 +86,6 @@ class Recorder:
             validation: figures of the network's weights.
             position: its `best` is set.
             step: finished steps of an epoch that is not complete, else 0.
-            samples: see `best_weights.Best`.
 
         Raises:
             RunError: the validation loss is not finite.
@@ -114,7 +108,6 @@ class Recorder:
                 position.epoch + 1,
                 validation,
                 step=step,
-                samples=samples,
             )
         )
         if is_best:

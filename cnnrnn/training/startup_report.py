@@ -37,6 +37,18 @@ def report_phase(
     warning = small_share(phase.index, config.training.batch_size, gpus)
     if warning:
         logging.warning(warning)
+    warmup_epochs = config.optimization.warmup_epochs[phase.index]
+    if warmup_epochs and not schedule.warmup_steps:
+        logging.warning(
+            f"--warmup_epochs={warmup_epochs:g} is less than one of the {schedule.steps_per_epoch} "
+            f"steps per epoch of {phase.name}, so there is no warm-up"
+        )
+    views = config.training.cached_views
+    if views > 2 and config.augmentation.augmentation == "flip" and not phase.train_cnn:
+        logging.warning(
+            f"--cached_views={views} is more than the two views that --augmentation=flip has: "
+            "--cached_views=2 gives as much and costs less"
+        )
 
 
 def small_share(phase: int, batch_sizes: tuple[int, int], gpus: int) -> str:

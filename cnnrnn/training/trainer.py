@@ -156,17 +156,15 @@ class PhaseTrainer:
         if self._state.average is not None:
             self._state.average.reset()
         folder.record(phase, config, self._data, content)
-        folder.write_manifest(
+        described = manifest.describe(
             phase,
-            manifest.describe(
-                phase,
-                config,
-                self._data,
-                devices_lib.describe(config.run.logical_cpus, self._workers.count),
-                initial.description,
-                initial.xception,
-            ),
+            config,
+            self._data,
+            devices_lib.describe(config.run.logical_cpus, self._workers.count),
+            initial.description,
+            initial.xception,
         )
+        folder.write_manifest(phase, described | {"first_sample": initial.first_sample})
         initial_weights.mark_start(folder, phase)
 
     def _is_over(self) -> bool:
@@ -232,8 +230,6 @@ class PhaseTrainer:
                             predictions.means,
                             self._position,
                             step=self._position.step % schedule.steps_per_epoch,
-                            samples=self._position.first_sample
-                            + schedule.total_steps * schedule.batch_size,
                         )
                     self._position.validated = self._position.step
                     self._end_epoch(result, predictions, preprocessing, is_best)

@@ -88,7 +88,7 @@ def is_original_layout(root: pathlib.Path) -> bool:
     train, val = root / "train", root / "val"
     if not (root / ANNOTATIONS).is_file() or not train.is_dir():
         return False
-    folders = [folder for folder in train.iterdir() if folder.is_dir()]
+    folders = [f for f in train.iterdir() if f.is_dir() and not _is_clutter(f.name)]
     if not (val / "images").is_dir() and any((val / folder.name).is_dir() for folder in folders):
         return False  # sorted into class folders, as scripts do that leave the annotations
     return any((folder / "images").is_dir() for folder in folders)

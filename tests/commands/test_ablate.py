@@ -186,6 +186,18 @@ def test_a_phase_that_was_trained_on_another_machine_is_noted(small_config, monk
     assert "different machines: processor: this then, another now." in capsys.readouterr().out
 
 
+def test_networks_that_start_from_one_rnn_are_noted(small_config, trained, monkeypatch, capsys):
+    def made(own, *_):
+        folder = run_folder.RunFolder(own.run_dir)
+        folder.root.mkdir(parents=True)
+        (folder.root / "manifest.json").write_text('{"phase1": {}}')
+        return training([1, 0, 1, 1])
+
+    monkeypatch.setattr(ablate, "_trained", made)
+    ablate.run((), small_config.replace(seeds=1, run="new", rnn_weights=str(trained.run_dir)))
+    assert "note: All seeds start from the same RNN" in capsys.readouterr().out
+
+
 def test_weights_of_the_phase_before_are_not_scored_as_those_of_the_last(
     small_config, monkeypatch, tmp_path
 ):

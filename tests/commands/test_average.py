@@ -85,11 +85,16 @@ def test_it_is_validated_as_training_validates(both, capsys):
 
 
 def test_the_manifest_tells_what_it_was_made_of(both):
+    path = both.run_dir / "manifest.json"
+    recorded = json.loads(path.read_text())
+    recorded["phase2"]["first_sample"] = 8
+    path.write_text(json.dumps(recorded))
     described = run_folder.RunFolder(averaged(both, 0.5)).manifest()["phase2"]
     for phase in (phases.PHASE1, phases.PHASE2):
         best = best_weights.find(both.run_dir / "best", phase)
         assert checksummed.file_digest(best.weights) == best.sha256
         assert described["average"][f"{phase.name}_sha256"] == best.sha256
+    assert described["first_sample"] == 8
     assert described["average"]["alpha"] == 0.5 and both.run.name in described["started_from"]
 
 

@@ -392,3 +392,6 @@ def test_test_classes_have_the_words_of_the_data_set_that_they_are_a_part_of(tmp
     assert data.class_names == ("word a", "word b", "word c")
     config = config_lib.Config.of(dataset=str(root), test_dataset=str(root / "val"))
     assert len(dataset_lib.load_test(config, data).validation) == 6
+    data = load(root / "train")  # no words.txt is beside these class folders
+    assert data.class_names == ids
+    assert len(dataset_lib.load_test(config, data).validation) == 6

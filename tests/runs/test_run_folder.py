@@ -87,6 +87,13 @@ def test_a_run_that_has_lost_its_settings_is_refused(begun):
 def test_flags_that_choose_the_images_are_named_if_the_images_differ(begun):
     with pytest.raises(errors.UsageError, match="--bad_images=stop --max_megapixels="):
         begun.check(phases.PHASE1, CONFIG, OTHER_DATA)
+    path = begun.root / "config.json"  # as of an earlier version
+    recorded = json.loads(path.read_text())
+    del recorded["data"]["bad_images"], recorded["data"]["max_megapixels"]
+    recorded["phase1"]["bad_images"] = "skip"
+    path.write_text(json.dumps(recorded))
+    with pytest.raises(errors.UsageError, match="--bad_images=skip --max_megapixels="):
+        begun.check(phases.PHASE1, CONFIG, OTHER_DATA)
 
 
 def test_of_simultaneous_starts_one_succeeds_and_the_others_are_refused(folder):

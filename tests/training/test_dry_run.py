@@ -47,7 +47,8 @@ def test_features_of_augmented_views_are_timed_with_the_augmentation(
     )
     config = small_config.replace(augmentation="standard", cached_views=2, epochs=(2, 2))
     assert measure("phase1", config).features.images == 9 + 2 * 18
-    assert timed == ["standard", "none", "standard"]  # training, validation, features
+    # Training, validation, and the features of validation and of training.
+    assert timed == ["standard", "none", "none", "standard"]
 
 
 def test_only_the_split_whose_features_pay_off_is_cached(measure, small_config, tmp_path):

@@ -68,12 +68,6 @@ def test_a_warm_up_without_steps_left_to_fall_is_refused():
         phases.schedule(phases.PHASE1, settings, 100)
 
 
-def test_a_warm_up_of_no_step_is_refused():
-    settings = config.Config.of(warmup_epochs=(0.04, 0), batch_size=(10, 10))
-    with pytest.raises(errors.UsageError, match="--warmup_epochs=0.04 is less than one of the 10"):
-        phases.schedule(phases.PHASE1, settings, 100)
-
-
 def test_a_fraction_of_an_epoch_of_warm_up():
     settings = config.Config.of(warmup_epochs=(0.5, 1.5), batch_size=(10, 10))
     found = [
