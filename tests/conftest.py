@@ -133,32 +133,44 @@ def _small_config(images: pathlib.Path, runs_dir: pathlib.Path) -> config.Config
 
 
 @functools.cache
-def _traced_decode():
-    import tensorflow as tf
-
+def _preprocessing_as_written() -> dict[str, Callable]:
+    """Functions of `views` by name. The first call comes before any patch of them."""
+    from cnnrnn.datasets import image_check
     from cnnrnn.preprocessing import views
 
-    return tf.function(views.decode, input_signature=[tf.TensorSpec((), tf.string)])
+    # Checks of images, which run in threads, trace `views.decode` once in a process: not the
+    # patched one.
+    for op in image_check._ops():
+        op.get_concrete_function()
+    of_class = {name: getattr(views.Preprocessing, name) for name in ("rgb", "sequence")}
+    return {"decode": views.decode, **of_class}
 
 
 @functools.cache
-def _traced_view(view: Callable, preprocessing):
+def _traced_decode():
     import tensorflow as tf
 
-    image = tf.TensorSpec((None, None, 3), tf.uint8)
-    return tf.function(functools.partial(view, preprocessing), input_signature=[image])
+    decode = _preprocessing_as_written()["decode"]
+    return tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)])
+
+
+@functools.cache
+def _traced_view(name: str, preprocessing):
+    import tensorflow as tf
+
+    view = functools.partial(_preprocessing_as_written()[name], preprocessing)
+    return tf.function(view, input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
 
 
 def _trace_preprocessing_once(patch):
     """A run makes several input pipelines; tracing the same functions for each takes long."""
     from cnnrnn.preprocessing import views
 
-    patch.setattr(views, "decode", _traced_decode())  # traced before the patch
+    patch.setattr(views, "decode", _traced_decode())
     for name in ("rgb", "sequence"):
-        view = getattr(views.Preprocessing, name)
 
-        def traced(preprocessing, image, view=view):
-            return _traced_view(view, preprocessing)(image)
+        def traced(preprocessing, image, name=name):
+            return _traced_view(name, preprocessing)(image)
 
         patch.setattr(views.Preprocessing, name, traced)
 
