@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import devices
 from cnnrnn.training import feature_cache, feature_rows, steps
 from tests import (
+    conftest,
     small_network,
     two_cpus,  # noqa: F401
 )
@@ -31,28 +33,71 @@ pytestmark = pytest.mark.usefixtures("graphs_as_traced")
 
 
 @pytest.fixture
-def data(images):
+def data(small_config):
+    return dataset_lib.load(small_config)
+
+
+@pytest.fixture
+def own_data(images):
+    """The same images, for tests that damage them."""
     return dataset_lib.load(config.Config.of(dataset=str(images)))
+
+
+def make_small_chunks(patch):
+    """Chunks of 7 images in batches of 4: the 18 training images make three, the last of 4."""
+    patch.setattr(feature_rows, "CHUNK_SIZE", 7)
+    patch.setattr(feature_cache, "_BATCH_PER_REPLICA", 4)
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Chunks of 7 images in batches of 4: the 18 training images make three, the last of 4."""
-    monkeypatch.setattr(feature_rows, "CHUNK_SIZE", 7)
-    monkeypatch.setattr(feature_cache, "_BATCH_PER_REPLICA", 4)
+    make_small_chunks(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def network_of():
+    """The small network by its seed and strategy; each is built once."""
+
+    @functools.cache
+    def build(seed, strategy):
+        with strategy.scope():
+            return small_network.small_build(3, seed=seed)
+
+    return build
 
 
 @pytest.fixture
-def make_cache(one_replica, tmp_path, small_chunks):
+def make_cache(one_replica, tmp_path, small_chunks, network_of):
     """Makes a cache of the small network."""
 
     def make(seed=0, resize_method="bilinear", strategy=one_replica):
-        with strategy.scope():
-            network = small_network.small_build(3, seed=seed)
+        network = network_of(seed, strategy)
         preprocessing = views_lib.Preprocessing(resize_method)
         return feature_cache.FeatureCache(tmp_path / "features", network, strategy, preprocessing)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def computed(shared_run, one_replica, network_of, tmp_path_factory):
+    """The folder of a cache with the training images, and their features, (18, 6)."""
+    root = tmp_path_factory.mktemp("computed")
+    conftest.copy_cache(shared_run, root / "cache")
+    folder = root / "features"
+    with conftest.fast_runs(root / "cache"), pytest.MonkeyPatch.context() as patch:
+        make_small_chunks(patch)
+        cache = feature_cache.FeatureCache(
+            folder, network_of(0, one_replica), one_replica, views_lib.Preprocessing()
+        )
+        return folder, features_of(cache, dataset_lib.load(shared_run).train)
+
+
+@pytest.fixture
+def cached(computed, tmp_path):
+    """The cache of `make_cache` holds the features of the training images: (its chunks, these)."""
+    folder, features = computed
+    shutil.copytree(folder, tmp_path / "features")
+    return chunks(tmp_path), features
 
 
 def features_of(cache, split, indices=None, passes=2):
@@ -62,6 +107,10 @@ def features_of(cache, split, indices=None, passes=2):
 
 def rows_of(split):
     return feature_rows.Rows(split, "train", None)
+
+
+def folder_of(cache, split):
+    return cache._folder(cache._key(rows_of(split)))
 
 
 def chunks(tmp_path) -> list[pathlib.Path]:
@@ -93,10 +142,13 @@ def test_features_are_the_cnns_outputs_in_any_order(make_cache, data, tmp_path, 
     )["image"]
     np.testing.assert_allclose(kept, cache.network.cnn(images[indices], training=False), atol=1e-6)
     assert "computing 18 images of train," in capsys.readouterr().out
-    key = json.loads(next((tmp_path / "features").rglob("key.json")).read_text())
+    (path,) = (tmp_path / "features").rglob("key.json")
+    assert path.parent == folder_of(cache, data.train)
+    key = json.loads(path.read_text())
     assert key["precision"] == "float32" and key["resize_method"] == "bilinear"
 
 
+@pytest.mark.usefixtures("cached")
 def test_any_number_of_chunks_needs_few_open_files(make_cache, data, monkeypatch):
     monkeypatch.setattr(feature_cache, "_OPEN_CHUNKS", 1)
     features = make_cache().features(data.train, "train", passes=2)  # three chunks
@@ -113,7 +165,7 @@ def test_any_number_of_chunks_needs_few_open_files(make_cache, data, monkeypatch
 
 def test_the_key_on_a_cpu_is_that_of_existing_caches(make_cache, data):
     """It may never change: the features of all earlier runs would be computed again."""
-    cache = make_cache()
+    cache = make_cache(seed=2)  # a network of its own, which is changed
     cnn = cache.network.cnn
     cnn.set_weights([np.full(weight.shape, 0.5, np.float32) for weight in cnn.get_weights()])
     infos = [image_check.ImageInfo(f"{number:064x}") for number in range(len(data.train))]
@@ -128,20 +180,19 @@ def test_the_key_on_gpus_knows_their_arithmetic(make_cache, data, monkeypatch):
         monkeypatch.setattr(devices, "arithmetic", lambda found=arithmetic: found)
         cache = make_cache()
         key = cache._key(rows_of(data.train))
-        folders.add(cache._folder(key))
+        folders.add(folder_of(cache, data.train))
         assert {name: key[name] for name in ("device", "tf32") if name in key} == arithmetic
     assert len(folders) == 3
 
 
-def test_a_second_run_computes_nothing(make_cache, data, monkeypatch):
-    first = features_of(make_cache(), data.train)
+def test_a_second_run_computes_nothing(make_cache, data, monkeypatch, cached):
     counts = counting(monkeypatch)
     cache = make_cache()
-    np.testing.assert_array_equal(features_of(cache, data.train, passes=0), first)
+    np.testing.assert_array_equal(features_of(cache, data.train, passes=0), cached[1])
     assert counts["images"] == 0
 
 
-def test_a_killed_extraction_resumes(make_cache, data, monkeypatch, tmp_path):
+def test_a_killed_extraction_resumes(make_cache, data, monkeypatch, tmp_path, computed):
     original, written = feature_cache._write, []
 
     def dies_at_the_second(path, features):
@@ -158,8 +209,7 @@ def test_a_killed_extraction_resumes(make_cache, data, monkeypatch, tmp_path):
     counts = counting(monkeypatch)
     resumed = features_of(make_cache(), data.train)
     assert counts["images"] == 11
-    shutil.rmtree(tmp_path / "features")
-    np.testing.assert_array_equal(resumed, features_of(make_cache(), data.train))
+    np.testing.assert_array_equal(resumed, computed[1])
 
 
 def flip(path):
@@ -193,10 +243,10 @@ def other_chunk(path):
     ],
 )
 def test_a_damaged_chunk_is_reported_and_computed_again(
-    make_cache, data, monkeypatch, tmp_path, capsys, damage
+    make_cache, data, monkeypatch, capsys, cached, damage
 ):
-    right = features_of(make_cache(), data.train)
-    damage(chunks(tmp_path)[1])
+    paths, right = cached
+    damage(paths[1])
     counts = counting(monkeypatch)
     cache = make_cache()
     np.testing.assert_array_equal(features_of(cache, data.train), right)
@@ -204,25 +254,18 @@ def test_a_damaged_chunk_is_reported_and_computed_again(
     assert re.search(r"00001\.npy .*; computing it again", capsys.readouterr().out)
 
 
-def test_all_inputs_of_the_features_are_in_the_key(make_cache, data, tmp_path, monkeypatch):
-    def folder(cache, split):
-        cache.features(split, "train", 2)
-        return {path.parent for path in chunks(tmp_path)}
-
-    seen = folder(make_cache(), data.train)
-    assert len(seen) == 1
-    for count, (cache, split) in enumerate(
-        [
-            (make_cache(seed=1), data.train),
-            (make_cache(resize_method="nearest"), data.train),
-            (make_cache(), data.validation),
-            (make_cache(), data.train.take(np.arange(17))),
-        ],
-        start=2,
-    ):
-        assert len(folder(cache, split)) == count
+def test_all_inputs_of_the_features_are_in_the_key(make_cache, data, monkeypatch):
+    cache = make_cache()
+    folders = [
+        folder_of(cache, data.train),
+        folder_of(make_cache(seed=1), data.train),
+        folder_of(make_cache(resize_method="nearest"), data.train),
+        folder_of(cache, data.validation),
+        folder_of(cache, data.train.take(np.arange(17))),
+    ]
     monkeypatch.setattr(views_lib, "RGB_VERSION", 99)
-    assert len(folder(make_cache(), data.train)) == 6
+    folders.append(folder_of(make_cache(), data.train))
+    assert len(set(folders)) == 6
 
 
 def augmented(split, **settings):
@@ -250,11 +293,11 @@ def test_features_of_views_are_those_of_the_images_in_training(make_cache, data,
     assert "18 images of train in 2 views each," in capsys.readouterr().out
 
 
-def test_a_bad_image_is_named_while_features_of_views_are_computed(make_cache, data):
-    path = data.train.source._paths[9]
+def test_a_bad_image_is_named_while_features_of_views_are_computed(make_cache, own_data):
+    path = own_data.train.source._paths[9]
     pathlib.Path(path).write_bytes(b"not an image")
     with pytest.raises(errors.RunError, match=path):
-        make_cache().features(data.train, "train", 3, augmented(data.train))
+        make_cache().features(own_data.train, "train", 3, augmented(own_data.train))
 
 
 def test_all_that_determines_views_is_in_the_key(make_cache, data, monkeypatch):
@@ -265,7 +308,7 @@ def test_all_that_determines_views_is_in_the_key(make_cache, data, monkeypatch):
         return cache._folder(cache._key(rows))
 
     folders = [
-        cache._folder(cache._key(rows_of(data.train))),
+        folder_of(cache, data.train),
         folder(),
         folder(cached_views=3),
         folder(augmentation="flip"),
@@ -300,9 +343,8 @@ def test_what_cannot_be_cached_is_said(make_cache, data, tmp_path, capsys, setti
     assert not chunks(tmp_path)
 
 
-def test_two_replicas_compute_the_same_features_as_one(make_cache, data, two_replicas, tmp_path):
-    one = features_of(make_cache(), data.train)
-    shutil.rmtree(tmp_path / "features")
+def test_two_replicas_compute_the_same_features_as_one(make_cache, data, two_replicas, computed):
+    one = computed[1]
     two = features_of(make_cache(strategy=two_replicas), data.train)
     np.testing.assert_allclose(one, two, atol=1e-6)
 
@@ -339,11 +381,11 @@ def test_a_folder_that_cannot_be_written_is_reported(make_cache, data, tmp_path)
         make_cache().features(data.train, "train", 2)
 
 
-def test_a_bad_image_is_named_while_features_are_computed(make_cache, data):
-    path = data.train.source._paths[9]
+def test_a_bad_image_is_named_while_features_are_computed(make_cache, own_data):
+    path = own_data.train.source._paths[9]
     pathlib.Path(path).write_bytes(b"not an image")
     with pytest.raises(errors.RunError, match=path):
-        make_cache().features(data.train, "train", 2)
+        make_cache().features(own_data.train, "train", 2)
 
 
 def test_running_out_of_memory_is_not_taken_for_a_bad_image(make_cache, data, monkeypatch):
