@@ -21,17 +21,27 @@ def measure(monkeypatch, one_replica):
     return lambda phase, config: dry_run.measure(phase, config, small_network.small_build)
 
 
+def time_nothing(patch):
+    """Every step and pipeline has the same rate, without being run."""
+    patch.setattr(dry_run._DryRun, "_rate", lambda *_, **__: 10.0)
+
+
 @pytest.mark.parametrize(
-    "changes, expected",
+    "changes, expected, is_timed",
     [
-        ({}, 18 + 9),
-        ({"epochs": (1, 1)}, 18 + 9),  # evaluation and other runs can use them
-        ({"epochs": (2, 1), "samples_per_epoch": (4, 4)}, 9),  # only validation pays off
-        ({"feature_cache": "off"}, None),
-        ({"fusion": "rnn"}, None),  # there is no CNN
+        ({}, 18 + 9, True),
+        ({"epochs": (1, 1)}, 18 + 9, False),  # evaluation and other runs can use them
+        # only validation pays off
+        ({"epochs": (2, 1), "samples_per_epoch": (4, 4)}, 9, False),
+        ({"feature_cache": "off"}, None, False),
+        ({"fusion": "rnn"}, None, False),  # there is no CNN
     ],
 )
-def test_features_are_timed_where_caching_pays_off(measure, small_config, changes, expected):
+def test_features_are_timed_where_caching_pays_off(
+    measure, small_config, monkeypatch, changes, expected, is_timed
+):
+    if not is_timed:
+        time_nothing(monkeypatch)
     found = measure("phase1", small_config.replace(**changes))
     assert (found.features and found.features.images) == expected
 
@@ -51,8 +61,11 @@ def test_features_of_augmented_views_are_timed_with_the_augmentation(
     assert timed == ["standard", "none", "none", "standard"]
 
 
-def test_only_the_split_whose_features_pay_off_is_cached(measure, small_config, tmp_path):
+def test_only_the_split_whose_features_pay_off_is_cached(
+    measure, small_config, tmp_path, monkeypatch
+):
     """Both splits come from one tree, so that they differ in their arrays alone."""
+    time_nothing(monkeypatch)
     root = helpers.write_classes(tmp_path / "tree", 6)
     config = small_config.replace(
         dataset=str(root),
@@ -100,18 +113,20 @@ def test_an_image_that_fails_in_the_pipeline_is_named(measure, own_images, monke
 def test_on_a_gpu_memory_is_that_of_the_gpu(measure, small_config, monkeypatch):
     monkeypatch.setattr(gpu_memory, "peak", lambda: 5 * 10**9)
     monkeypatch.setattr(gpu_memory, "total", lambda: 24 * 10**9)
-    assert not measure("phase2", small_config).on_gpu
     with monkeypatch.context() as patch:
+        time_nothing(patch)
+        assert not measure("phase2", small_config).on_gpu
         patch.setattr(dry_run, "devices_lib", on_a_gpu())
         found = measure("phase2", small_config)
         assert (found.on_gpu, found.peak, found.available) == (True, 5 * 10**9, 24 * 10**9)
 
-        def exhausted(batch):
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    def exhausted(batch):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-        patch.setattr(steps, "make_train_step", lambda *_: exhausted)
-        with pytest.raises(cost.GpuMemoryError, match="OOM when allocating"):
-            measure("phase2", small_config)
+    monkeypatch.setattr(dry_run, "devices_lib", on_a_gpu())
+    monkeypatch.setattr(steps, "make_train_step", lambda *_: exhausted)
+    with pytest.raises(cost.GpuMemoryError, match="OOM when allocating"):
+        measure("phase2", small_config)
 
 
 def on_a_gpu():
@@ -151,7 +166,8 @@ def test_nothing_is_written(measure, small_config, tmp_path):
     assert [sorted(folder.rglob("*")) for folder in folders] == before
 
 
-def test_the_data_set_is_reported_for_phase1_only(measure, small_config, capsys):
+def test_the_data_set_is_reported_for_phase1_only(measure, small_config, monkeypatch, capsys):
+    time_nothing(monkeypatch)
     for phase, lines in (("phase1", 1), ("phase2", 0)):
         measure(phase, small_config.replace(feature_cache="off"))
         output = capsys.readouterr().out
