@@ -16,19 +16,24 @@ from cnnrnn.preprocessing import augmentation
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import workers
 from cnnrnn.training import feature_cache
+from tests.datasets import test_tfds_builders
 
 
 @pytest.fixture
-def data(images):
+def data(small_config):
+    return dataset_lib.load(small_config)
+
+
+@pytest.fixture
+def own_data(images):
+    """The same images, for tests that damage them."""
     return dataset_lib.load(config.Config.of(dataset=str(images)))
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """The training images of a generated data set, which takes seconds to prepare."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CNNRNN_CACHE", str(tmp_path_factory.mktemp("digits")))
-        return dataset_lib.load(config.Config.of(dataset="digits")).train
+@pytest.fixture
+def records(tmp_path):
+    """The training images of a data set of TFDS, which Python code reads."""
+    return test_tfds_builders.load("tfds:plain_shapes", data_dir=str(tmp_path)).train
 
 
 def plain(split, seed=0):
@@ -140,29 +145,31 @@ def test_nobody_waits_for_the_deletion_of_a_distributed_iterator():
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
-def test_the_error_names_a_bad_image_and_its_class(data, content):
-    path = data.train.path(0)
+def test_the_error_names_a_bad_image_and_its_class(own_data, content):
+    path = own_data.train.path(0)
     with open(path, "r+b") as file:
         file.truncate(60)
         if content is not None:
             file.truncate(0)
             file.write(content)
-    dataset = input_pipeline.training(data.train, plain(data.train), batch_size=18, start=0)
+    train = own_data.train
+    dataset = input_pipeline.training(train, plain(train), batch_size=18, start=0)
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
-    error = input_pipeline.decoding_error(data.train, np.arange(18), caught.value)
+    error = input_pipeline.decoding_error(own_data.train, np.arange(18), caught.value)
     assert isinstance(error, errors.RunError)
     assert path in str(error) and "'black'" in str(error)
     assert "function_node" not in str(error) and "[Op:" not in str(error)
 
 
-def test_the_error_names_a_missing_image(data):
-    path = data.train.path(3)
+def test_the_error_names_a_missing_image(own_data):
+    path = own_data.train.path(3)
     os.remove(path)
-    dataset = input_pipeline.training(data.train, plain(data.train), batch_size=18, start=0)
+    train = own_data.train
+    dataset = input_pipeline.training(train, plain(train), batch_size=18, start=0)
     with pytest.raises(tf.errors.OpError) as caught:
         next(iter(dataset))
-    assert path in str(input_pipeline.decoding_error(data.train, np.arange(18), caught.value))
+    assert path in str(input_pipeline.decoding_error(own_data.train, np.arange(18), caught.value))
 
 
 class OverlappingReads:
@@ -176,13 +183,13 @@ class OverlappingReads:
         return self._records[index]
 
 
-def test_records_are_read_in_parallel_under_op_determinism(digits, monkeypatch):
+def test_records_are_read_in_parallel_under_op_determinism(records, monkeypatch):
     """A stateful op in the pipeline would let only one call of its function run at a time."""
-    monkeypatch.setattr(digits.source, "_records", OverlappingReads(digits.source._records))
+    monkeypatch.setattr(records.source, "_records", OverlappingReads(records.source._records))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     tf.config.experimental.enable_op_determinism()
     try:
-        assert len(indices(digits, 0, 1, batch_size=4)) == 4
+        assert len(indices(records, 0, 1, batch_size=4)) == 4
     finally:
         tensorflow_config.disable_op_determinism()
 
@@ -197,10 +204,10 @@ def ops_of(dataset: tf.data.Dataset) -> set[str]:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_no_python_function_in_the_pipeline_is_stateful(cached, digits, tmp_path):
-    np.save(tmp_path / "features.npy", np.zeros((len(digits), 5), np.float32))
+def test_no_python_function_in_the_pipeline_is_stateful(cached, records, tmp_path):
+    np.save(tmp_path / "features.npy", np.zeros((len(records), 5), np.float32))
     features = feature_cache.Features([tmp_path / "features.npy"], 5) if cached else None
     ops = ops_of(
-        input_pipeline.training(digits, plain(digits), batch_size=4, start=0, features=features)
+        input_pipeline.training(records, plain(records), batch_size=4, start=0, features=features)
     )
     assert "PyFuncStateless" in ops and not {"PyFunc", "EagerPyFunc"} & ops

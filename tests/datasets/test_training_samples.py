@@ -10,10 +10,8 @@ from cnnrnn import config
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.preprocessing import views as views_lib
-from tests import helpers
 
-EVERYTHING = {
-    "augmentation": "strong",
+EVERYTHING = {  # but for the augmentation
     "mixup": 0.2,
     "cutmix": 1.0,
     "dropout": 0.25,
@@ -21,14 +19,9 @@ EVERYTHING = {
 }
 
 
-@pytest.fixture(scope="module")
-def split(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    helpers.write_classes(root / "train", 6, seed=1)
-    helpers.write_classes(root / "val", 3, seed=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CNNRNN_CACHE", str(root / "cache"))
-        return dataset_lib.load(config.Config.of(dataset=str(root))).train
+@pytest.fixture
+def split(small_config):
+    return dataset_lib.load(small_config).train
 
 
 def samples_of(split, train_cnn=True, image_size=299, **settings):
@@ -56,8 +49,13 @@ def assert_equal(one, two):
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
 
 
-def test_a_sample_is_the_same_whatever_start_batch_size_and_parallelism(split, monkeypatch):
-    samples = samples_of(split, **EVERYTHING)
+@pytest.mark.parametrize(
+    "policy",
+    ["standard", pytest.param("strong", marks=pytest.mark.slow)],  # which takes long to trace
+)
+def test_a_sample_is_the_same_whatever_start_batch_size_and_parallelism(split, monkeypatch, policy):
+    settings = EVERYTHING | {"augmentation": policy}
+    samples = samples_of(split, **settings)
     whole = drawn(split, samples, 0, 12, batch_size=6)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
     part = drawn(split, samples, 4, 8, batch_size=4)
@@ -66,7 +64,7 @@ def test_a_sample_is_the_same_whatever_start_batch_size_and_parallelism(split, m
         "image", "sequence", "label", "index", "weight", "dropout", "other_label", "share",
     }  # fmt: skip
     assert len(np.unique(whole["share"])) > 10 and len(np.unique(whole["dropout"], axis=0)) > 6
-    other_seed = drawn(split, samples_of(split, seed=1, **EVERYTHING), 0, 12, batch_size=12)
+    other_seed = drawn(split, samples_of(split, seed=1, **settings), 0, 12, batch_size=12)
     for name in ("image", "dropout", "share", "index"):
         assert not np.array_equal(other_seed[name], whole[name])
 
