@@ -41,7 +41,12 @@ def network():
     return parts
 
 
-def test_grad_cam_covers_the_evidence(network):
+@pytest.fixture(scope="module")
+def explainer(network):
+    return attribution.Explainer(network)
+
+
+def test_grad_cam_covers_the_evidence(explainer):
     """Images with the evidence in one corner each."""
     corners = [(y, x) for y in (0, 184) for x in (0, 184)]
     images = np.full((4, 299, 299, 3), -1.0, np.float32)
@@ -49,38 +54,37 @@ def test_grad_cam_covers_the_evidence(network):
         image[y : y + 115, x : x + 115] = 1.0
     sequence = np.ones((4, shapes.TIMESTEPS, shapes.STEP_FEATURES), np.float32)
     batch = {"image": tf.constant(images), "sequence": tf.constant(sequence)}
-    explanations = attribution.Explainer(network).explain(batch, np.ones((4, 1), np.int64))
+    explanations = explainer.explain(batch, np.ones((4, 1), np.int64))
     for (explanation,), (y, x) in zip(explanations, corners, strict=True):
         assert explanation.cam.shape == (13, 13) and explanation.cam.max() == 1
         inside = explanation.cam[y // 23 : y // 23 + 5, x // 23 : x // 23 + 5]
         assert inside.min() > 0.99 and explanation.cam.sum() == pytest.approx(inside.sum())
 
 
-def test_saliency_covers_the_timesteps_that_the_rnn_depends_on(network):
+def test_saliency_covers_the_timesteps_that_the_rnn_depends_on(explainer):
     rng = np.random.default_rng(0)
     batch = {
         "image": tf.constant(rng.uniform(0, 1, (2, 299, 299, 3)), tf.float32),
         "sequence": tf.constant(rng.uniform(0, 1, (2, 23, 3887)), tf.float32),
     }
-    for (explanation,) in attribution.Explainer(network).explain(batch, np.array([[1], [1]])):
+    for (explanation,) in explainer.explain(batch, np.array([[1], [1]])):
         assert explanation.timesteps.max() == 1
         assert np.flatnonzero(explanation.timesteps).tolist() == [10, 11, 12]
 
 
-def test_grad_cam_is_zero_without_evidence(network):
+def test_grad_cam_is_zero_without_evidence(explainer):
     image = tf.fill((1, 299, 299, 3), -1.0)
     batch = {"image": image, "sequence": tf.ones((1, shapes.TIMESTEPS, shapes.STEP_FEATURES))}
-    ((explanation,),) = attribution.Explainer(network).explain(batch, np.array([[1]]))
+    ((explanation,),) = explainer.explain(batch, np.array([[1]]))
     assert not explanation.cam.any() and np.isfinite(explanation.cam).all()
 
 
-def test_several_classes_are_explained_like_single_ones(network):
+def test_several_classes_are_explained_like_single_ones(explainer):
     rng = np.random.default_rng(0)
     batch = {
         "image": tf.constant(rng.uniform(-1, 1, (2, 299, 299, 3)), tf.float32),
         "sequence": tf.constant(rng.uniform(0, 1, (2, 23, 3887)), tf.float32),
     }
-    explainer = attribution.Explainer(network)
     labels = np.array([[0, 1], [1, 0]])
     for rank in range(2):
         alone = explainer.explain(batch, labels[:, rank : rank + 1])
