@@ -1,5 +1,7 @@
 """The measurements of check-gpu with the small network on two logical CPUs, in this process."""
 
+import math
+
 import pytest
 import tensorflow as tf
 
@@ -17,6 +19,7 @@ from cnnrnn.gpu_check import (
 from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.system import devices
+from cnnrnn.training import feature_cache
 from tests import (
     two_cpus,  # noqa: F401
 )
@@ -33,11 +36,15 @@ def tf32_as_before():
 
 
 @pytest.fixture
-def settings(images, small_network, two_replicas, monkeypatch):
+def settings(small_config, small_network, two_replicas, monkeypatch):
     monkeypatch.setattr(devices, "strategy", lambda logical_cpus: two_replicas)
     monkeypatch.setattr(session, "_TIMED_SECONDS", 0.0)
+    monkeypatch.setattr(feature_cache, "_BATCH_PER_REPLICA", 2)
     return config.Config.of(
-        dataset=str(images), batch_size=(5, 2), logical_cpus=2, precision="float32"
+        dataset=small_config.data.dataset,
+        batch_size=(5, 2),
+        logical_cpus=2,
+        precision="float32",
     )
 
 
@@ -52,9 +59,10 @@ def test_training_steps(settings, phase):
     assert f"loss {figures['losses'][0]:.4f}" in found.text
 
 
-def test_training_steps_fail_if_a_loss_is_not_finite(settings):
-    diverging = settings.replace(learning_rate=(1e38, 1e38))
-    assert not training_steps.measure(diverging, "phase1").passed
+def test_training_steps_fail_if_a_loss_is_not_finite(settings, monkeypatch):
+    monkeypatch.setattr(session, "rate", lambda *_: 1.0)
+    monkeypatch.setattr(session.Session, "losses", lambda *_: [1.0, math.nan, 1.0])
+    assert not training_steps.measure(settings, "phase1").passed
 
 
 def test_input_images(settings):
@@ -62,6 +70,7 @@ def test_input_images(settings):
     assert found.passed and len(found.figures) == 4 and min(found.figures.values()) > 0
 
 
+@pytest.mark.slow  # quick: that two replicas equal one, in test_steps
 def test_replicas_are_told_from_those_that_do_not_synchronize(settings, one_replica, monkeypatch):
     monkeypatch.setattr(phases, "BY_NAME", {"phase2": phases.PHASE2})
 
