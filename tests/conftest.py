@@ -270,6 +270,27 @@ def _times(folder: pathlib.Path) -> dict[pathlib.Path, int]:
 
 
 @pytest.fixture
+def instant_steps(monkeypatch):
+    """Training and evaluation steps that compute nothing, for tests of what surrounds them."""
+    from cnnrnn.training import steps
+    from tests import instant
+
+    monkeypatch.setattr(steps, "make_train_step", instant.make_train_step)
+    monkeypatch.setattr(steps, "make_eval_step", instant.make_eval_step)
+
+
+@pytest.fixture
+def instant_training(instant_steps, monkeypatch):
+    """Like `instant_steps`, and no pipeline reads an image: features cannot be computed."""
+    from cnnrnn.datasets import input_pipeline
+    from tests import instant
+
+    monkeypatch.setattr(input_pipeline, "training", instant.training)
+    monkeypatch.setattr(input_pipeline, "evaluation", instant.evaluation)
+    monkeypatch.setattr(input_pipeline, "distribute", lambda batches, _: iter(batches))
+
+
+@pytest.fixture
 def own_images(small_config, images, tmp_path) -> config.Config:
     """Like `small_config`, with `images`, of which nothing is known or cached."""
     return small_config.replace(dataset=str(images), feature_cache=str(tmp_path / "features"))

@@ -100,6 +100,7 @@ def test_a_control_is_no_network_to_compare_with(small_config):
         ablate.run((), small_config.replace(fusion="gain"))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_networks_are_trained_compared_and_not_trained_again(
     small_config, small_network, monkeypatch, capsys
 ):
@@ -145,6 +146,7 @@ def test_networks_are_trained_compared_and_not_trained_again(
             ablate.run((), config.replace(**changes))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_network_is_not_continued_with_another_budget(small_config, small_network, monkeypatch):
     """More epochs would continue a run, and fewer would end it: each network has the same."""
     config = small_config.replace(epochs=(3, 3), seeds=1)
@@ -161,6 +163,7 @@ def test_a_network_is_not_continued_with_another_budget(small_config, small_netw
         ablate.run((), config.replace(epochs=(1, 1)))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_other_settings_of_a_control_are_found_before_any_training(
     small_config, small_network, monkeypatch
 ):

@@ -39,6 +39,7 @@ def test_phase1_needs_no_run(small_network, small_config, few_steps, capsys):
     assert output.count("\n     5") == 1  # a line every five steps
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_run_stays_as_it_is(small_network, trained, few_steps, capsys, monkeypatch):
     """Also one whose phase has begun: nothing of it is lost."""
     before = contents(trained.run_dir)

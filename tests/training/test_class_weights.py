@@ -82,6 +82,7 @@ def test_a_mistyped_word_is_refused():
         resolve("balnced")
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_file_that_changed_is_refused_when_the_run_resumes(small_network, trained, file, capsys):
     settings = trained.replace(class_weights=str(file({"gray": 2})), epochs=(3, 2))
     folder = run_folder.RunFolder(settings.run_dir)

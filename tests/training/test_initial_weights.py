@@ -17,8 +17,8 @@ from tests import small_network
 NORMALIZED = {"rnn_input": "standardized", "rnn_layer_norm": True}
 
 
-def phase1(config):
-    train.train((phases.PHASE1,), config, build=small_network.small_build)
+def phase1(config, build=small_network.small_build):
+    train.train((phases.PHASE1,), config, build=build)
 
 
 def trained_rnn(config, **variant):
@@ -29,10 +29,19 @@ def trained_rnn(config, **variant):
     return network.rnn.get_weights()
 
 
+def random_build(*arguments, **keywords):
+    """The small network with weights of its own, as if it had been trained."""
+    network = small_network.small_build(*arguments, **keywords)
+    rng = np.random.default_rng(1)
+    network.model.set_weights([rng.normal(size=w.shape) for w in network.model.get_weights()])
+    return network
+
+
+@pytest.mark.usefixtures("instant_training")
 @pytest.mark.parametrize("normalized", [{}, NORMALIZED], ids=["raw", "normalized"])
 def test_the_rnn_starts_from_a_run_of_it_alone_and_the_rest_does_not(small_config, normalized):
     source = small_config.replace(run="alone", fusion="rnn", epochs=(1, 1), **normalized)
-    phase1(source)
+    phase1(source, random_build)
     settings = small_config.replace(rnn_weights=str(source.run_dir), **normalized)
     variant = network_lib.Variant(**normalized)
     # Other classes: the head is not loaded.
@@ -125,13 +134,15 @@ def test_a_run_without_such_an_rnn_is_refused_before_any_work(trained, monkeypat
     assert not config.run_dir.exists()
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_weights_that_were_trained_on_other_images_are_noted(trained, capsys):
     """Another fold: its training images include validation images of this run."""
     note = "was trained on other images, or on another split of these"
     phase1(trained.replace(run="same", init_from=str(trained.run_dir)))
     assert note not in capsys.readouterr().out
-    phase1(trained.replace(run="fold", init_from=str(trained.run_dir), fold="1/3"))
+    fold = {"fold": "1/3", "feature_cache": "off"}
+    phase1(trained.replace(run="fold", init_from=str(trained.run_dir), **fold))
     assert f"note: --init_from={trained.run_dir} {note}" in capsys.readouterr().out
-    pretrained = trained.replace(run="rnn", rnn_weights=str(trained.run_dir), fold="1/3")
+    pretrained = trained.replace(run="rnn", rnn_weights=str(trained.run_dir), **fold)
     train.train((phases.PHASE1, phases.PHASE2), pretrained, build=small_network.small_build)
     assert capsys.readouterr().out.count(note) == 1

@@ -7,10 +7,11 @@ import pytest
 
 from cnnrnn import config, phases
 from cnnrnn.commands import train
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.models import network as network_lib
 from cnnrnn.settings import image_sizes
 from cnnrnn.system import devices, gpu_memory, memory, progress, scheduler
-from cnnrnn.training import cost, size_schedule, startup_report, trainer
+from cnnrnn.training import cost, feature_cache, size_schedule, startup_report, trainer
 from tests import small_network as small_network_lib
 
 
@@ -78,6 +79,7 @@ def test_epochs_of_one_step_report_nothing(report):
     assert report([1] * 6, epochs=6, steps_per_epoch=1) == []
 
 
+@pytest.mark.usefixtures("instant_training")
 @pytest.mark.parametrize(
     "changes, factor",
     [({}, 1), ({"feature_cache": "off"}, 4), ({"fusion": "rnn"}, 1)],
@@ -94,6 +96,8 @@ def test_the_progress_of_an_epoch_counts_validations(
             super().__init__(label, *arguments, **settings)
 
     monkeypatch.setattr(progress, "Progress", Progress)
+    known = input_pipeline.ConstantFeatures(6)
+    monkeypatch.setattr(feature_cache.FeatureCache, "features", lambda *_: known)
     settings = {"cnn_image_size": "80", "eval_image_size": 160, **changes}
     train.train((phases.PHASE1,), small_config.replace(**settings))
     # 9 images after each of two epochs of 4 steps of 4.
@@ -117,6 +121,7 @@ def test_the_time_left_counts_larger_images_later_in_the_epoch():
     assert report.later_than_epoch(4) == pytest.approx(30 / 3)
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_the_progress_of_an_epoch_counts_its_larger_images(
     small_config, small_network, monkeypatch
 ):
@@ -199,6 +204,7 @@ def test_on_gpus_nothing_is_said_of_phase2s_memory(one_replica, monkeypatch, cap
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_run_reports_its_speed_and_warns_if_phase2_does_not_fit(
     small_config, monkeypatch, capsys
 ):

@@ -312,13 +312,14 @@ def test_too_little_for_a_batch_is_refused(small_config, change, message):
         phase1(small_config.replace(**change))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_short_epochs_continue_in_the_shuffled_order(small_config, monkeypatch):
     rows = []
     make = steps.make_train_step
 
     def spy(*arguments, **keywords):
         step = make(*arguments, **keywords)
-        return lambda batch: rows.extend(batch["index"].numpy().tolist()) or step(batch)
+        return lambda batch: rows.extend(batch["index"].tolist()) or step(batch)
 
     monkeypatch.setattr(steps, "make_train_step", spy)
     phase1(small_config.replace(samples_per_epoch=(8, 8), batch_size=(2, 2)))
@@ -351,8 +352,8 @@ class ReadOnHost:
 
 
 @pytest.fixture
-def recorded_steps(monkeypatch):
-    """Records launches and reads of steps as ("launch" or "read", number).
+def recorded_steps(instant_training, monkeypatch):
+    """Records launches and reads of instant steps as ("launch" or "read", number).
 
     The loss of the step with the number `recorded_steps.non_finite` is not finite, and
     `recorded_steps.after_launch(number)` is called.
@@ -514,6 +515,7 @@ def test_evaluate_reads_the_best_weights(trained, monkeypatch, one_replica):
         evaluate.run((), trained.replace(run="untrained"))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_full_disk_is_reported_and_earlier_weights_stay(trained, monkeypatch):
     kept = weights_of_best(trained, phases.PHASE1)
 
@@ -530,6 +532,7 @@ def test_a_full_disk_is_reported_and_earlier_weights_stay(trained, monkeypatch):
     phase1(trained.replace(epochs=(3, 1)))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_full_disk_at_a_checkpoint_is_reported(small_config, monkeypatch):
     def full(*arguments, **keywords):
         raise tf.errors.ResourceExhaustedError(None, None, "x.data; No space left on device")
@@ -539,6 +542,7 @@ def test_a_full_disk_at_a_checkpoint_is_reported(small_config, monkeypatch):
         phase1(small_config)
 
 
+@pytest.mark.usefixtures("instant_training")
 @pytest.mark.parametrize("on_failure", ["stop", "continue"])
 def test_a_full_disk_at_the_curves_is_reported(small_config, monkeypatch, capsys, on_failure):
     def full(*_):
@@ -557,6 +561,7 @@ def test_a_full_disk_at_the_curves_is_reported(small_config, monkeypatch, capsys
     )
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_free_space_is_checked_before_writing(small_config, monkeypatch):
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
@@ -578,6 +583,7 @@ def test_a_mistyped_data_set_leaves_no_run_folder(small_config):
     assert not small_config.run_dir.exists()
 
 
+@pytest.mark.usefixtures("instant_training")
 @pytest.mark.parametrize(
     "best_epoch, deleted", [(1, "checkpoints"), (1, "checkpoints/*/0*"), (3, "checkpoints")]
 )
@@ -622,6 +628,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(trained, monkeypa
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_weights_that_could_not_be_saved_are_not_reported_as_best(
     small_config, monkeypatch, capsys
 ):
@@ -634,6 +641,7 @@ def test_weights_that_could_not_be_saved_are_not_reported_as_best(
     assert "warning: cannot save to" in output and "best so far" not in output
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_float16_with_nans_stops_after_a_step_at_the_lowest_loss_scale(small_config, monkeypatch):
     """The loss is finite and no gradient is: skipping steps for ever would train nothing."""
     make, scales = steps.make_train_step, []
@@ -652,7 +660,7 @@ def test_float16_with_nans_stops_after_a_step_at_the_lowest_loss_scale(small_con
 
     monkeypatch.setattr(steps, "make_train_step", make_overflowing)
     with pytest.raises(errors.RunError, match="at the lowest loss scale of float16"):
-        phase1(small_config.replace(precision="float16", epochs=(30, 1)))
+        phase1(small_config.replace(precision="float16", epochs=(30, 1), feature_cache="off"))
     assert scales == [2.0**power for power in range(15, -1, -1)]
 
 
@@ -665,6 +673,7 @@ def test_a_non_finite_validation_loss_stops_the_run(small_config):
     assert not list(small_config.run_dir.rglob("*.index"))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_an_epoch_that_an_earlier_process_trained_is_shown_without_a_rate(
     small_config, monkeypatch, capsys
 ):
@@ -684,6 +693,7 @@ def test_wildcards_in_the_run_folders_path_are_refused(small_config, tmp_path):
         phase1(small_config.replace(runs_dir=str(tmp_path / "[x]")))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_phase2_reports_newer_weights_of_phase1(trained, monkeypatch, capsys):
     phase2(trained.replace(epochs=(2, 1)))
     monkeypatch.setattr(phases.Phase, "is_better", lambda *_: True)

@@ -184,6 +184,7 @@ def test_an_export_with_all_options_equals_the_evaluated_network(
         np.testing.assert_allclose(outputs["probabilities"][index], expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("instant_steps")
 def test_each_part_of_a_phase_trains_at_its_size(trained, monkeypatch):
     sizes = []
     make = steps.make_train_step
@@ -229,12 +230,14 @@ def test_nothing_of_phase1_is_held_when_phase2_starts(small_config, monkeypatch)
     assert alive == [None]
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_the_speed_is_reported_once_for_each_size(trained, capsys):
     config = trained.replace(cnn_image_size="299/80:0.5,100:0.5", batch_size=(4, 2))
     run(phases.PHASE2, config)
     assert capsys.readouterr().out.count("images/s, peak memory") == 2
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_complete_phase_with_a_falling_rate_is_not_continued(trained, capsys):
     config = trained.replace(run="cosine", schedule=("cosine", "cosine"))
     for _ in range(2):
@@ -244,6 +247,7 @@ def test_a_complete_phase_with_a_falling_rate_is_not_continued(trained, capsys):
         run(phases.PHASE1, config.replace(epochs=(3, 3)))
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, capsys):
     config = trained.replace(
         run="patient", learning_rate=(1e-30, 1e-30), epochs=(5, 5), patience=(2, 2)
@@ -257,6 +261,7 @@ def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, c
     assert last_position(config) == (5, 0)
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
     trained, monkeypatch
 ):
@@ -282,10 +287,13 @@ def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
 
 @pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize(
-    "settings",
-    [pytest.param({}, marks=pytest.mark.slow), {"mixup": 0.4, "augmentation": "flip"}],
+    "settings, complete_reports",
+    [
+        pytest.param({}, True, marks=pytest.mark.slow),  # it explains mistakes, too
+        ({"mixup": 0.4, "augmentation": "flip"}, False),
+    ],
+    ids=["complete report", "mixed"],
 )
-@pytest.mark.parametrize("complete_reports", [True], ids=[""])
 def test_nothing_of_a_cnn_that_the_network_lacks_is_computed(
     small_config, tmp_path, monkeypatch, settings
 ):
