@@ -110,7 +110,8 @@ def _write_curves_only(patch):
         patch.setattr(tensorboard.Summaries, name, lambda *_: None)
 
 
-def _draw_nothing(patch):
+def draw_nothing(patch):
+    """Reports have charts of one pixel, and neither curves nor images."""
     from cnnrnn.evaluation import report
 
     names = ("confusion", "reliability", "top1_by_class", "top5_by_class")
@@ -253,7 +254,7 @@ def small_config(
     if not complete_summaries:
         _write_curves_only(monkeypatch)
     if not complete_reports:
-        _draw_nothing(monkeypatch)
+        draw_nothing(monkeypatch)
     with _graphs_as_traced():
         yield _small_config(images, tmp_path / "runs")
     assert _times(images) == before, "a test that changes images needs `own_images`"

@@ -78,7 +78,12 @@ def whole_recipe(shared_run, tmp_path_factory):
     """The settings of both phases and the evaluation, and what they print."""
     root = tmp_path_factory.mktemp("whole")
     config = shared_run.replace(runs_dir=str(root / "runs"))
-    with fast_runs(shared_run, root), console.captured() as messages:
+    with (
+        fast_runs(shared_run, root),
+        pytest.MonkeyPatch.context() as patch,
+        console.captured() as messages,
+    ):
+        conftest.draw_nothing(patch)  # the files are written all the same
         recipe(config)
     return config, "\n".join(messages)
 
@@ -178,7 +183,9 @@ def test_tensorboard_gets_its_curves_and_images(small_config):
 
 
 def test_it_learns(small_config):
-    config = small_config.replace(epochs=(10, 1), learning_rate=(0.03, 1e-3))
+    config = small_config.replace(
+        epochs=(2, 1), samples_per_epoch=(80, 80), learning_rate=(0.03, 1e-3)
+    )
     phase1(config)
     best = best_weights.find(config.run_dir / "best", phases.PHASE1)
     assert best.validation.top1 >= 0.6
@@ -190,16 +197,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole_recipe, recipe_in_parts
     for phase in phases.BY_NAME.values():
         for a, b in zip(weights_of_best(whole, phase), weights_of_best(parts, phase), strict=True):
             np.testing.assert_array_equal(a, b)
+        curves = [
+            scalars(config.run_dir / "events" / phase.name / "train") for config in (whole, parts)
+        ]
+        assert curves[0]["loss"] == curves[1]["loss"]
 
 
-@pytest.mark.parametrize(
-    "steps_before_the_kill",
-    [
-        pytest.param(1, marks=pytest.mark.slow),
-        pytest.param(4, marks=pytest.mark.slow),  # an epoch's end
-        6,
-    ],
-)
+@pytest.mark.slow  # quick: with all options, in test_trainer_options
+@pytest.mark.parametrize("steps_before_the_kill", [1, 4, 6])  # 4: an epoch's end
 def test_a_run_killed_in_an_epoch_resumes_from_its_checkpoint(
     trained, monkeypatch, steps_before_the_kill
 ):
@@ -489,10 +494,11 @@ def test_bad_images_can_be_skipped(own_images, images):
         evaluate.run((), own_images)
 
 
-def test_a_generated_split_is_recorded(small_config, tmp_path):
+def test_a_generated_split_is_recorded(small_config, nothing_is_trained, tmp_path):
     root = helpers.write_classes(tmp_path / "tree", 6)
-    config = small_config.replace(dataset=str(root), validation_fraction=0.34)
-    phase1(config)
+    config = small_config.replace(dataset=str(root), validation_fraction=0.34, feature_cache="off")
+    with nothing_is_trained:
+        phase1(config)
     lines = (config.run_dir / "split.tsv").read_text().splitlines()
     assert len(lines) == 2 + 18
     held_out = [line for line in lines if line.startswith("validation\t")]

@@ -314,27 +314,29 @@ def test_nothing_of_a_cnn_that_the_network_lacks_is_computed(
 
 
 def test_a_phase_out_of_time_is_saved_and_evaluated_and_resumes(trained, monkeypatch, capsys):
-    config = trained.replace(run="timed", max_minutes=(1.0, 1.0), init_from=str(trained.run_dir))
+    config = trained.replace(run="timed", max_minutes=(1.0, 1.0), batch_size=(2, 2))
     clock = iter(range(0, 10**6, 10))  # ten seconds between two steps
     times = types.SimpleNamespace(monotonic=lambda: next(clock), process_time=lambda: 0.0)
     monkeypatch.setattr(stopping, "time", times)
     for _ in range(2):  # the second time nothing is trained
-        run(phases.PHASE2, config)
+        run(phases.PHASE1, config)
         output = capsys.readouterr().out
-        assert "phase2 has used its --max_minutes=1 after 0 of 2 epochs and 6 steps" in output
-    assert last_position(config, phases.PHASE2) == (0, 6)
-    assert best_weights.find(run_folder.RunFolder(config.run_dir).best, phases.PHASE2).epoch == 1
-    run(phases.PHASE2, config.replace(max_minutes=(0.0, 0.0)))
+        assert "phase1 has used its --max_minutes=1 after 0 of 2 epochs and 6 steps" in output
+    assert last_position(config) == (0, 6)
+    assert best_weights.find(run_folder.RunFolder(config.run_dir).best, phases.PHASE1).epoch == 1
+    run(phases.PHASE1, config.replace(max_minutes=(0.0, 0.0)))
     whole = config.replace(run="whole", max_minutes=(0.0, 0.0))
-    run(phases.PHASE2, whole)
-    (_, continued), (_, expected) = (results_of(c, phases.PHASE2) for c in (config, whole))
+    run(phases.PHASE1, whole)
+    (_, continued), (_, expected) = (results_of(c, phases.PHASE1) for c in (config, whole))
     for key in expected:
         if key.startswith(("model", "optimizer")):
             np.testing.assert_array_equal(continued[key], expected[key], err_msg=key)
 
 
+@pytest.mark.usefixtures("instant_training")
 def test_the_time_of_features_is_not_that_of_the_phase(trained, monkeypatch):
-    config = trained.replace(run="timed", cnn_image_size="80:0.5,100:0.5", max_minutes=(1.0, 1.0))
+    sizes = {"cnn_image_size": "80:0.5,100:0.5", "feature_cache": "off"}
+    config = trained.replace(run="timed", max_minutes=(1.0, 1.0), **sizes)
     clock = [0.0]
     times = types.SimpleNamespace(monotonic=lambda: clock[0], process_time=lambda: clock[0])
     monkeypatch.setattr(stopping, "time", times)
