@@ -30,8 +30,16 @@ def exact_sums(one_replica):
     return sums
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("phase", [phases.PHASE1, phases.PHASE2], ids=lambda phase: phase.name)
+@pytest.mark.parametrize(
+    "precision, phase",
+    [
+        pytest.param("bfloat16", phases.PHASE1, marks=pytest.mark.slow),
+        ("bfloat16", phases.PHASE2),
+        ("float16", phases.PHASE1),
+        pytest.param("float16", phases.PHASE2, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_variables_features_and_logits_stay_float32_and_training_follows(
     one_replica, exact_sums, precision, phase
 ):
@@ -71,23 +79,44 @@ def test_weights_interchange_between_precisions(tmp_path):
 class Scaled:
     """float16 training on a strategy, step by step."""
 
-    def __init__(self, strategy, phase=phases.PHASE2):
+    def __init__(self, strategy, phase=phases.PHASE2, **settings):
         self.strategy = strategy
         with strategy.scope():
             self.network = small_network.small_build(
                 3, synchronized_batchnorm=True, precision="float16"
             )
-        settings = config.Config.of(learning_rate=(1e-3, 1e-3))
+        settings = config.Config.of(learning_rate=(1e-3, 1e-3), **settings)
         self.train_state = train_state.create(self.network, phase, settings, strategy)
         self.optimizer, self.scale = self.train_state.optimizer, self.train_state.loss_scale
+        self.average = self.train_state.average
         self._step = steps.make_train_step(self.train_state, strategy, test_steps.BATCH)
 
     def step(self, batch):
         return self._step(test_steps.distributed(self.strategy, batch))
 
+    def variables(self):
+        """What a step changes, but for the loss scale and the average of the weights."""
+        return [*self.network.model.trainable_variables, *self.optimizer.variables]
+
     def state(self):
-        variables = [*self.network.model.trainable_variables, *self.optimizer.variables]
-        return [np.array(v) for v in variables]
+        return [np.array(v) for v in self.variables()]
+
+    def averages(self):
+        return [np.array(v) for v in self.average.trackables().values()]
+
+
+@pytest.fixture(scope="module")
+def training_on_two(two_replicas):
+    """Phase 2 with an average of the weights, on two replicas."""
+    return Scaled(two_replicas, ema=0.2)
+
+
+@pytest.fixture
+def training(training_on_two):
+    """The same, with the scale of a start."""
+    training_on_two.scale.scale.assign(loss_scale_lib.INITIAL)
+    training_on_two.scale.good_steps.assign(0)
+    return training_on_two
 
 
 def overflowing(batch):
@@ -97,23 +126,22 @@ def overflowing(batch):
     return {**batch, "sequence": rows}
 
 
-def test_an_overflow_on_the_second_replica_is_skipped_on_both(two_replicas):
-    training = Scaled(two_replicas)
+def test_an_overflow_on_the_second_replica_is_skipped_on_both(training):
     batch = test_steps.batches(1)[0]
     training.step(batch)
-    before = training.state()
+    before, averages = training.state(), training.averages()
     _, bad = training.step(overflowing(batch))
     assert bad.numpy() == 0  # skipped, and the next step has a lower scale
-    for a, b in zip(before, training.state(), strict=True):
+    for a, b in zip(before + averages, training.state() + training.averages(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert training.scale.scale.numpy() == loss_scale_lib.INITIAL / 2
     assert training.scale.good_steps.numpy() == 0
     training.step(batch)
     assert any(not np.array_equal(a, b) for a, b in zip(before, training.state(), strict=True))
+    assert not any(np.array_equal(a, b) for a, b in zip(averages, training.averages(), strict=True))
 
 
-def test_an_overflow_at_the_lowest_scale_is_counted(two_replicas):
-    training = Scaled(two_replicas)
+def test_an_overflow_at_the_lowest_scale_is_counted(training):
     training.scale.scale.assign(2 * loss_scale_lib.MINIMUM)
     batch = overflowing(test_steps.batches(1)[0])
     counted = [float(training.step(batch)[1]) for _ in range(2)]
@@ -143,9 +171,11 @@ def test_the_scale_does_not_fall_below_its_minimum():
 
 def test_scaling_does_not_change_the_step(one_replica):
     """Divided out again: a step with a scale of 2**15 is that with a scale of 1."""
-    after = []
+    training, after = Scaled(one_replica, phases.PHASE1), []
+    before = training.state()
     for value in (1.0, loss_scale_lib.INITIAL):
-        training = Scaled(one_replica, phases.PHASE1)
+        for variable, initial in zip(training.variables(), before, strict=True):
+            variable.assign(initial)
         training.scale.scale.assign(value)
         training.step(test_steps.batches(1)[0])
         after.append(training.network.model.get_weights())
@@ -155,7 +185,7 @@ def test_scaling_does_not_change_the_step(one_replica):
 
 def test_a_checkpoint_holds_the_scale(one_replica, tmp_path):
     training = Scaled(one_replica)
-    training.step(overflowing(test_steps.batches(1)[0]))
+    training.scale.scale.assign(loss_scale_lib.INITIAL / 2)
     position = checkpoints.Position(phases.PHASE2)
 
     def saver(scale):
