@@ -18,10 +18,12 @@ from tests import (
 BATCH = 8
 
 
+@functools.cache
 def batches(count: int, classes: int = 3, batch: int = BATCH):
+    """Random batches, which cannot be written to: `copied` can."""
     rng = np.random.default_rng(0)
     image = rng.uniform(-1, 1, (count, batch, 299, 299, 3)).astype(np.float32)
-    return [
+    made = [
         {
             "image": image[i],
             "sequence": image[i].mean(axis=-1).reshape(batch, 23, 3887),
@@ -31,6 +33,13 @@ def batches(count: int, classes: int = 3, batch: int = BATCH):
         }
         for i in range(count)
     ]
+    for array in (array for each in made for array in each.values()):
+        array.setflags(write=False)
+    return made
+
+
+def copied(batch):
+    return {name: value.copy() for name, value in batch.items()}
 
 
 def distributed(strategy, batch):
@@ -126,6 +135,7 @@ def test_a_pack_of_gradients_does_not_wait_for_later_gradients(two_replicas, mon
         assert inputs_of(packs[1]).isdisjoint(late)
 
 
+@pytest.mark.slow  # quick: the packs of the graph, and that two replicas equal one
 def test_packs_do_not_change_the_weights(trained_on, two_replicas, monkeypatch):
     one_pack, _ = trained_on(2, phases.PHASE2, "train")
     size = sum(weight.nbytes for weight in one_pack.model.get_weights())
@@ -192,8 +202,9 @@ def test_one_step_of_sgd_is_the_gradient_of_the_mean_loss(two_replicas):
         np.testing.assert_allclose(variable - gradient, new, atol=1e-5)
 
 
+@pytest.mark.slow  # quick: in test_precision and, of a norm, in test_step_options
 def test_a_non_finite_gradient_is_reported(two_replicas):
-    batch = batches(1)[0]
+    batch = copied(batches(1)[0])
     batch["sequence"][-1, 0, 0] = np.inf  # on the second replica only
     with two_replicas.scope():
         network = small_network.small_build(3, seed=0, synchronized_batchnorm=True)
@@ -205,7 +216,7 @@ def test_a_non_finite_gradient_is_reported(two_replicas):
 
 
 def test_eval_step_returns_the_whole_batch_with_its_padding(two_replicas):
-    batch = batches(1)[0]
+    batch = copied(batches(1)[0])
     batch["weight"][-3:] = 0
     with two_replicas.scope():
         network = small_network.small_build(3)
