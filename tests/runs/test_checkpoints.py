@@ -15,14 +15,20 @@ from cnnrnn.system import checksummed
 from tests import small_network
 
 
+def one_layer(classes):
+    """The smallest model, with the attribute of a network by which it is found."""
+    layers = [keras.Input((4,)), keras.layers.Dense(classes, name="logits")]
+    return types.SimpleNamespace(model=keras.Sequential(layers, name="small"))
+
+
 class Saved:
-    """A small network with its optimizer, position and checkpoints."""
+    """A model with its optimizer, position and checkpoints."""
 
     def __init__(
         self,
         directory,
         classes=("a", "b", "c"),
-        build=small_network.small_build,
+        build=one_layer,
         on_failure="stop",
         extra=None,
     ):
@@ -83,7 +89,9 @@ DAMAGES = (truncate, flip_a_bit, delete_half, empty, empty_folder)
 
 
 def test_all_state_is_restored(tmp_path):
-    before = Saved(tmp_path)
+    """Also of weights that are not trained."""
+    before, after = (Saved(tmp_path, build=small_network.small_build) for _ in range(2))
+    assert len(before.model.weights) > len(before.model.trainable_weights)
     for variable in (*before.model.weights, *before.optimizer.variables):
         variable.assign(tf.cast(tf.random.uniform(variable.shape, 0, 9), variable.dtype))
     before.position.end_epoch()
@@ -91,7 +99,6 @@ def test_all_state_is_restored(tmp_path):
     before.position.best = 0.25
     before.position.seconds, before.position.cpu_seconds = 60.0, 110.0
     before.checkpoints.save()
-    after = Saved(tmp_path)
     assert after.checkpoints.restore() == tmp_path / "00000001"
     pairs = [(saved.model.weights, saved.optimizer.variables) for saved in (before, after)]
     for a, b in zip(*map(itertools.chain.from_iterable, pairs), strict=True):
@@ -114,7 +121,8 @@ def test_an_epoch_ends_with_zero_steps_and_totals():
 
 def test_the_keys_of_a_checkpoint_stay_the_same(tmp_path):
     """Runs on disk have them."""
-    saved = Saved(tmp_path, extra={"loss_scale": tf.Variable(2.0)}).save_epochs(1)
+    extra = {"loss_scale": tf.Variable(2.0)}
+    saved = Saved(tmp_path, build=small_network.small_build, extra=extra).save_epochs(1)
     keys = {
         name.split("/")[0]
         for name, _ in tf.train.list_variables(str(tmp_path / "00000001" / "variables"))
