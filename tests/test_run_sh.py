@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import pytest
@@ -19,6 +18,25 @@ TOOLS = "bash cat cp cut dirname grep ln mkdir readlink rm rmdir sed sleep tail 
 STAND_IN = """import os, sys
 print(os.getcwd(), sys.argv[1:])
 sys.exit(int(os.environ.get("STAND_IN_EXIT", "0")))
+"""
+# In place of pip, which takes seconds: installs the wheels of a requirements file.
+PIP = """import pathlib, shutil, sys, sysconfig, urllib.parse, urllib.request, zipfile
+lines = pathlib.Path(sys.argv[sys.argv.index("-r") + 1]).read_text().splitlines()
+folder, site = pathlib.Path("nowhere"), pathlib.Path(sysconfig.get_path("purelib"))
+for line in lines:
+    option, _, value = line.partition(" ")
+    name, is_requirement, version = line.partition("==")
+    if option == "--find-links":
+        folder = pathlib.Path(urllib.request.url2pathname(urllib.parse.urlsplit(value).path))
+    elif is_requirement:
+        wheel = folder / f"{name}-{version}-py3-none-any.whl"
+        if not wheel.exists():
+            reason = "" if "--no-index" in lines else " (connection refused)"
+            sys.exit(f"ERROR: No matching distribution found for {line}{reason}")
+        for earlier in site.glob(f"{name}-*.dist-info"):
+            shutil.rmtree(earlier)
+        zipfile.ZipFile(wheel).extractall(site)
+        print(f"Successfully installed {name}-{version}")
 """
 
 
@@ -117,10 +135,44 @@ def fresh(tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A project with its environment: (project, tools, result of the first run)."""
+    """A project with its environment: (project, tools, result of the first run).
+
+    The environment was made by pip; afterwards it has the stand-in for it.
+    """
     folder = tmp_path_factory.mktemp("installed")
     project, tools = make_project(folder / "a clone"), make_tools(folder / "tools")
-    return project, tools, run(project, tools, "phase1", "--samples=3")
+    first = run(project, tools, "phase1", "--samples=3")
+    pip = pip_of(project)
+    pip.rename(pip.with_name("real.py"))
+    pip.write_text(PIP)
+    return project, tools, first
+
+
+def pip_of(project: pathlib.Path) -> pathlib.Path:
+    """The program that `python -m pip` runs in the environment of a project."""
+    (pip,) = (project / ".venv").glob("lib/python*/site-packages/pip/__main__.py")
+    return pip
+
+
+@pytest.fixture
+def real_pip(installed):
+    """The installed project has pip itself."""
+    pip = pip_of(installed[0])
+    pip.write_bytes(pip.with_name("real.py").read_bytes())
+    yield
+    pip.write_text(PIP)
+
+
+@pytest.fixture
+def changing(installed):
+    """The installed project, whose requirements are in the end as before: (project, tools)."""
+    project, tools, _ = installed
+    requirements = project / "requirements.txt"
+    before = requirements.read_text()
+    yield project, tools
+    requirements.write_text(before)
+    result = run(project, tools, "phase1")
+    assert result.returncode == 0, result.stderr
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -249,8 +301,8 @@ def test_the_second_run_installs_nothing(installed):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_changed_requirements_are_installed_in_place(installed):
-    project, tools, _ = installed
+def test_changed_requirements_are_installed_in_place(changing):
+    project, tools = changing
     make_wheel(project, "2.0")
     (project / "requirements.txt").write_text(requirement(project, "2.0"))
     result = run(project, tools, "phase1", PYTHON="")
@@ -261,8 +313,8 @@ def test_changed_requirements_are_installed_in_place(installed):
     assert run(project, tools, "phase1").stderr == ""
 
 
-def test_settings_of_other_environments_have_no_effect(installed, tmp_path):
-    project, tools, _ = installed
+def test_settings_of_other_environments_have_no_effect(changing, real_pip, tmp_path):
+    project, tools = changing
     for module in ("tensorflow", "types", "enum", "logging"):
         wrong = "raise SystemExit('imported from the current folder')\n"
         (tmp_path / f"{module}.py").write_text(wrong)
@@ -284,10 +336,10 @@ def test_settings_of_other_environments_have_no_effect(installed, tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_without_a_network(fresh, tools, installed):
+def test_without_a_network(fresh, tools, installed, real_pip):
     shutil.copytree(installed[0] / ".venv", fresh / ".venv", symlinks=True)
     (fresh / ".venv/.installed-requirements.txt").unlink()
-    (fresh / "requirements.txt").write_text("standin==1.0\n")
+    (fresh / "requirements.txt").write_text("standin==3.0\n")
     result = run(fresh, tools, "phase1")
     assert (result.returncode, result.stdout) == (1, "")
     sentence = result.stderr.splitlines()[-1]
@@ -297,7 +349,7 @@ def test_without_a_network(fresh, tools, installed):
     assert not (fresh / ".venv.lock").exists()
 
 
-def test_a_failed_update_is_reported_and_leaves_the_old_environment_usable(installed):
+def test_a_failed_update_is_reported_and_leaves_the_old_environment_usable(installed, real_pip):
     project, tools, _ = installed
     requirements = project / "requirements.txt"
     before = requirements.read_text()
@@ -516,46 +568,49 @@ def test_an_environment_of_the_user_is_not_removed(fresh, tools, tmp_path):
     assert (tmp_path / "mine/bin/python").exists()
 
 
-def test_a_second_run_waits_and_takes_over_the_lock_of_a_dead_process(installed):
-    project, tools, _ = installed
+@pytest.fixture
+def outdated(changing, tmp_path):
+    """The installed project, whose requirements have changed: (project, tools, changes)."""
+    project, tools = changing
     requirements = project / "requirements.txt"
     requirements.write_text(requirements.read_text() + "# once more\n")
-    lock = project / ".venv.lock"
-    lock.mkdir()
-    holder = subprocess.Popen(["sleep", "60"])
-    os.symlink(f"{os.uname().nodename}:{holder.pid}", lock / "holder")
-    waiting = subprocess.Popen(
-        [str(project / "run.sh"), "phase1"],
-        env=environment(tools),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        time.sleep(1.5)
-        assert waiting.poll() is None
-    finally:
-        holder.kill()  # its lock remains
-        holder.wait()
-    _, messages = waiting.communicate(timeout=120)
-    assert waiting.returncode == 0, messages
-    assert messages.count("waiting for another run.sh") == 1 and str(holder.pid) in messages
-    assert not lock.exists()
-
-
-@pytest.fixture
-def outdated(installed, tmp_path):
-    """The installed project, whose requirements have changed: (project, tools, changes)."""
-    project, tools, _ = installed
-    requirements = project / "requirements.txt"
-    before = requirements.read_text()
-    requirements.write_text(before + "# once more\n")
     (tmp_path / "fakes").mkdir()
     fake(tmp_path / "fakes", "sleep", f"exec {tools}/sleep 0.1")
     yield project, tools, {"PATH": f"{tmp_path / 'fakes'}:{tools}"}
     shutil.rmtree(project / ".venv.lock", ignore_errors=True)
-    requirements.write_text(before)
-    run(project, tools, "phase1")  # as before for the next test
+
+
+def waiting_run(project, tools, changes) -> tuple[subprocess.Popen, str]:
+    """A run that waits for the lock, some time after its first message; and this message."""
+    waiting = subprocess.Popen(
+        [str(project / "run.sh"), "phase1"],
+        env=environment(tools, **changes),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    message = waiting.stderr.readline()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        waiting.wait(timeout=0.3)  # it looks at the lock every 0.1 s
+    return waiting, message
+
+
+def test_a_second_run_waits_and_takes_over_the_lock_of_a_dead_process(outdated):
+    project, tools, changes = outdated
+    lock = project / ".venv.lock"
+    lock.mkdir()
+    holder = subprocess.Popen(["sleep", "60"])
+    os.symlink(f"{os.uname().nodename}:{holder.pid}", lock / "holder")
+    try:
+        waiting, message = waiting_run(project, tools, changes)
+        assert waiting.poll() is None
+    finally:
+        holder.kill()  # its lock remains
+        holder.wait()
+    _, others = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, others
+    assert "waiting for another run.sh" in message and str(holder.pid) in message
+    assert "waiting" not in others and not lock.exists()
 
 
 @pytest.mark.parametrize("holder", ["another-host:{ended}", "{ended}", "{here}:{running}"])
@@ -566,18 +621,11 @@ def test_a_lock_whose_holder_may_be_running_is_not_removed(outdated, holder):
     holder = holder.format(ended=ended.pid, running=os.getpid(), here=os.uname().nodename)
     (project / ".venv.lock").mkdir()
     os.symlink(holder, project / ".venv.lock/holder")
-    waiting = subprocess.Popen(
-        [str(project / "run.sh"), "phase1"],
-        env=environment(tools, **changes),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        waiting.wait(timeout=0.7)
+    waiting, message = waiting_run(project, tools, changes)
+    assert waiting.poll() is None
     waiting.kill()
-    messages = waiting.communicate()[1].splitlines()
-    assert len(messages) == 1
-    assert f"waiting for another run.sh (process {holder})" in messages[0]
+    assert waiting.communicate() == ("", "")  # nothing more
+    assert f"waiting for another run.sh (process {holder})" in message
 
 
 def test_a_lock_that_an_ended_process_of_the_same_id_has_left(outdated):
