@@ -4,8 +4,6 @@ import errno
 import pathlib
 import re
 import string
-import subprocess
-import sys
 import zipfile
 
 import keras
@@ -14,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import exports
-from cnnrnn import errors, phases
+from cnnrnn import errors
 from cnnrnn.commands import export
 from cnnrnn.export import bundle, keras_and_litert, loader, saved_model
 from cnnrnn.models import network as network_lib
@@ -36,46 +34,13 @@ CARD = dict.fromkeys(string.Template(bundle._CARD.read_text()).get_identifiers()
 
 @pytest.fixture(scope="module")
 def network():
-    """A network whose predictions depend on the image and on BatchNorm's moving statistics."""
-    network = small_network.small_build(3)
-    rng = np.random.default_rng(0)
-    for layer in phases.batchnorm_layers(network):
-        layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
-        layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
-    kernel = network.fusion.get_layer("logits").kernel
-    kernel.assign(kernel * 1000)
-    return network
+    return small_export.sensitive_network()
 
 
 @pytest.fixture(scope="module")
 def plain(network):
     """The network in plain Keras by the size of the CNN's input."""
     return {size: keras_and_litert.plain_keras(network, size) for size in (299, 160)}
-
-
-def reference(network, image, size=299):
-    views = tf.map_fn(
-        views_lib.Preprocessing(image_size=size).inputs_of,
-        tf.constant(image),
-        fn_output_signature={"image": tf.float32, "sequence": tf.float32},
-    )
-    return tf.nn.softmax(network.logits(views, training=False)).numpy()
-
-
-def test_the_keras_file_needs_keras_only(network, plain, tmp_path, size=160):
-    image = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
-    plain[size].save(tmp_path / "model.keras")
-    np.save(tmp_path / "image.npy", image)
-    program = (
-        "import keras, sys, numpy as np\n"
-        "model = keras.saving.load_model('model.keras')\n"
-        "np.save('predictions.npy', model.predict(np.load('image.npy'), verbose=0))\n"
-        "assert 'cnnrnn' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env={})
-    np.testing.assert_allclose(
-        np.load(tmp_path / "predictions.npy"), reference(network, image, size), atol=1e-5
-    )
 
 
 def test_the_keras_model_has_layers_of_keras_only(plain):
@@ -92,11 +57,19 @@ def test_litert_predictions_match_the_network(size, quantized, tolerance, networ
     classify = interpreter.Interpreter(model_content=content).get_signature_runner()
     rng = np.random.default_rng(0)
     images = [rng.uniform(0, 255, (1, 299, 299, 3)).astype(np.float32) for _ in range(2)]
-    expected = [reference(network, pixels / 127.5 - 1.0, size) for pixels in images]
+    expected = [
+        small_export.probabilities(network, pixels / 127.5 - 1.0, size) for pixels in images
+    ]
     assert np.abs(expected[0] - expected[1]).max() > 0.1  # not constant
     for pixels, probabilities in zip(images, expected, strict=True):
         predicted = classify(image=pixels)["probabilities"]
         np.testing.assert_allclose(predicted, probabilities, atol=tolerance)
+
+
+def converted(model, quantized):
+    """In place of a LiteRT file, what it is made of."""
+    assert model.output_shape == (None, len(helpers.CLASSES))
+    return f"{model.name}, {'quantized' if quantized else 'not quantized'}".encode()
 
 
 def test_the_command_writes_all_files(small_network, trained, monkeypatch, capsys):
@@ -105,8 +78,11 @@ def test_the_command_writes_all_files(small_network, trained, monkeypatch, capsy
         patch.setattr(keras_and_litert, "litert", lambda *_: b"earlier")
         patch.setattr(saved_model, "write", lambda *_, **__: None)
         export.run((), trained)
-    export.run((), trained)  # the earlier export is replaced
-    assert {path.read_bytes() == b"earlier" for path in folder.glob("*.tflite")} == {False}
+    with monkeypatch.context() as patch:  # test_litert_predictions... converts
+        patch.setattr(keras_and_litert, "litert", converted)
+        export.run((), trained)  # the earlier export is replaced
+    assert (folder / "model.tflite").read_bytes() == b"cnnrnn, not quantized"
+    assert (folder / "model_quantized.tflite").read_bytes() == b"cnnrnn, quantized"
     metadata = checksummed.read_metadata(folder)
     assert metadata["classes"] == 3 and metadata["run"] == "test"
     assert (folder / "classes.txt").read_text().splitlines() == list(helpers.CLASSES)
@@ -149,14 +125,14 @@ def test_an_export_made_on_a_gpu_has_no_operation_of_cudnn(small_network, traine
         def convert(self):
             return b""
 
-    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", Converter)
-    cudnn.pretend_gpu(monkeypatch)
-    export.run((), trained)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.lite.TFLiteConverter, "from_saved_model", Converter)
+        cudnn.pretend_gpu(patch)
+        export.run((), trained)
     folder = trained.run_dir / "export"
     for graph in (cudnn.saved_graph(folder / "saved_model"), *converted):
         assert len(cudnn.nodes(graph)) > 100 and cudnn.cudnn_operations(graph) == []
     assert len(converted) == 2
-    monkeypatch.undo()
     loaded = keras.saving.load_model(folder / "model.keras")
     layers = [layer for layer in loaded.layers[-2].layers if isinstance(layer, keras.layers.LSTM)]
     assert [layer.use_cudnn for layer in layers] == ["auto"] * 2  # fast on the user's GPU

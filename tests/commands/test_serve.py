@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -39,6 +40,13 @@ def signatures(shared_export):
     return loader.load(shared_export).signatures
 
 
+@pytest.fixture
+def loaded(signatures, monkeypatch):
+    """Exports with other metadata load the signatures of the shared one, which takes seconds."""
+    export = types.SimpleNamespace(signatures=signatures)
+    monkeypatch.setattr(tf.saved_model, "load", lambda _: export)
+
+
 @pytest.fixture(scope="session")
 def stopping():
     """Collects servers that were told to stop, and checks at the end that they did.
@@ -50,14 +58,23 @@ def stopping():
 
 
 @pytest.fixture(scope="module")
-def address(shared_export, stopping):
+def messages(tmp_path_factory):
+    """What the server of `address` writes to standard error."""
+    return tmp_path_factory.mktemp("server") / "messages"
+
+
+@pytest.fixture(scope="module")
+def address(shared_export, stopping, messages):
     """The URL of a server, which in the end must stop although a client is still sending."""
     program = [sys.executable, "-m", "cnnrnn.main", "serve", f"--model={shared_export}", "--port=0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "KERAS_BACKEND": "jax"}
+    del environment["TF_CPP_MIN_LOG_LEVEL"]  # of the tests
     settings = {
         "cwd": helpers.REPOSITORY,
         "stdout": subprocess.PIPE,
+        "stderr": stopping.enter_context(messages.open("w")),
         "text": True,
-        "env": {**os.environ, "PYTHONUNBUFFERED": "1"},
+        "env": environment,
     }
     server = stopping.enter_context(subprocess.Popen(program, **settings))
     address = next(line.split()[1] for line in server.stdout if line.startswith("  page"))
@@ -86,6 +103,11 @@ def status(request):
 def test_it_listens_on_this_machine_only(address):
     assert address.startswith("http://127.0.0.1:")
     assert urllib.request.urlopen(f"{address}health").read() == b"ok\n"
+
+
+def test_it_starts_whatever_keras_backend_is_set_and_without_lines_of_tensorflow(address, messages):
+    assert urllib.request.urlopen(f"{address}health").status == 200
+    assert messages.read_text() == ""
 
 
 def test_requests_of_other_sites_are_refused(address):
@@ -211,12 +233,12 @@ def never_serving(monkeypatch):
         ({"top": 3}, "--top=3: the export .* returns 2 classes per image"),
     ],
 )
-def test_what_the_export_cannot_do_is_refused(shared_export, never_serving, flags, message):
+def test_what_the_export_cannot_do_is_refused(shared_export, loaded, never_serving, flags, message):
     with pytest.raises(errors.UsageError, match=message):
         serve.run((), config_lib.Config.of(model=str(shared_export), port=0, **flags))
 
 
-def test_another_limit_of_the_image_size_is_refused(shared_export, monkeypatch, tmp_path):
+def test_another_limit_of_the_image_size_is_refused(shared_export, loaded, monkeypatch, tmp_path):
     folder = shutil.copytree(shared_export, tmp_path / "export")
     manifest = checksummed.read_json(folder / "seal.json")
     notes = manifest["notes"] | {"max_megapixels": "50"}
@@ -230,7 +252,7 @@ def test_another_limit_of_the_image_size_is_refused(shared_export, monkeypatch, 
 
 
 def test_an_export_of_earlier_weights_is_served_only_by_its_own_name(
-    shared_export, trained, never_serving, monkeypatch, capsys
+    shared_export, loaded, trained, never_serving, monkeypatch, capsys
 ):
     folder = shutil.copytree(shared_export, trained.run_dir / "export")
     manifest = checksummed.read_json(folder / "seal.json")

@@ -2,8 +2,12 @@
 
 import pathlib
 
-from cnnrnn import metrics
+import numpy as np
+import tensorflow as tf
+
+from cnnrnn import metrics, phases
 from cnnrnn.export import saved_model
+from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views
 from cnnrnn.runs import best_weights
 from cnnrnn.runs import classifier as classifier_lib
@@ -19,6 +23,34 @@ def classifier(names: tuple[str, ...], network=None) -> classifier_lib.Classifie
     best = best_weights.Best(None, "", names, "phase1", 1, metrics.Means(0, 0, 0, 1))
     network = network or small_network.small_build(len(names))
     return classifier_lib.Classifier(network, names, views.Preprocessing(), best)
+
+
+def sensitive_network() -> network_lib.Network:
+    """A network whose predictions depend on the image and on BatchNorm's moving statistics."""
+    network = small_network.small_build(3)
+    rng = np.random.default_rng(0)
+    for layer in phases.batchnorm_layers(network):
+        layer.moving_mean.assign(rng.normal(0, 0.1, layer.moving_mean.shape))
+        layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
+    kernel = network.fusion.get_layer("logits").kernel
+    kernel.assign(kernel * 1000)
+    return network
+
+
+def probabilities(network: network_lib.Network, images: np.ndarray, size: int = 299) -> np.ndarray:
+    """(B, classes) float32 of RGB views (B, 299, 299, 3), by the network itself.
+
+    Args:
+        network: of three classes.
+        images: with values in [-1, 1].
+        size: of the CNN's input.
+    """
+    inputs = tf.map_fn(
+        views.Preprocessing(image_size=size).inputs_of,
+        tf.constant(images),
+        fn_output_signature={"image": tf.float32, "sequence": tf.float32},
+    )
+    return tf.nn.softmax(network.logits(inputs, training=False)).numpy()
 
 
 def write(folder: pathlib.Path) -> pathlib.Path:

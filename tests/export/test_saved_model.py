@@ -1,6 +1,7 @@
-"""The exported SavedModel, in this process and in processes without this package."""
+"""The exported SavedModel in this process, and with the Keras file in one without this package."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,18 +9,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnrnn.export import saved_model
+from cnnrnn.export import keras_and_litert, saved_model
 from cnnrnn.models import attribution
 from cnnrnn.models import network as network_lib
 from tests import bad_images, small_network
 from tests.export import small_export
 
-# Images are files of a folder; in the session, the first of them and one that is no image.
+# In a folder with model.keras, views.npy and images/; in the session, the first of the images and
+# one that is no image.
 STANDALONE = """
 import sys, json, pathlib
+import keras, numpy as np
+model = keras.saving.load_model("model.keras")
+np.save("predictions.npy", model.predict(np.load("views.npy"), verbose=0))
+assert "cnnrnn" not in sys.modules
 import tensorflow as tf
 v1 = tf.compat.v1
-images = [path.read_bytes() for path in sorted(pathlib.Path(sys.argv[2]).iterdir())]
+images = [path.read_bytes() for path in sorted(pathlib.Path("images").iterdir())]
 signatures = tf.saved_model.load(sys.argv[1]).signatures
 loaded = signatures["serving_default"](image_bytes=tf.constant(images, tf.string))
 loaded = {name: value.numpy() for name, value in loaded.items()}
@@ -64,22 +70,39 @@ def reference(classifier, contents):
 
 @pytest.fixture(scope="module")
 def standalone(exported, tmp_path_factory):
-    """The outputs in a process without this package: of the loaded model, and in a session."""
-    folder = tmp_path_factory.mktemp("images")
+    """The outputs in a process without this package, and those expected of the Keras file.
+
+    Of the loaded SavedModel, in a session, of the Keras file, expected.
+    """
+    folder = tmp_path_factory.mktemp("standalone")
+    (folder / "images").mkdir()
     for number, name in enumerate(GOOD):
-        (folder / f"{number:03d}").write_bytes(bad_images.FILES[name][0])
+        (folder / "images" / f"{number:03d}").write_bytes(bad_images.FILES[name][0])
+    network, size = small_export.sensitive_network(), 160
+    keras_and_litert.plain_keras(network, size).save(folder / "model.keras")
+    views = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
+    np.save(folder / "views.npy", views)
+    hidden = ("PYTHONPATH", "KERAS_BACKEND")  # the latter is set by this package
     process = subprocess.run(
-        [sys.executable, "-c", STANDALONE, str(exported), str(folder)],
-        cwd=exported.parent,
+        [sys.executable, "-c", STANDALONE, str(exported)],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name not in hidden},
         capture_output=True,
         text=True,
     )
     assert process.returncode == 0, process.stderr[-2000:]
-    return [json.loads(line) for line in process.stdout.splitlines()]
+    loaded, in_session = map(json.loads, process.stdout.splitlines())
+    expected = small_export.probabilities(network, views, size)
+    return loaded, in_session, np.load(folder / "predictions.npy"), expected
+
+
+def test_the_keras_file_needs_keras_only(standalone):
+    *_, predictions, expected = standalone
+    np.testing.assert_allclose(predictions, expected, atol=1e-5)
 
 
 def test_predictions_in_a_session_match_the_classifier(classifier, standalone):
-    _, outputs = standalone
+    _, outputs, *_ = standalone
     expected = reference(classifier, [bad_images.FILES[GOOD[0]][0]])
     assert [bool(error) for error in outputs["error"]] == [False, True]
     np.testing.assert_allclose(outputs["probabilities"][:1], -np.sort(-expected)[:, :2], atol=1e-6)
@@ -92,7 +115,7 @@ def test_predictions_in_a_session_match_the_classifier(classifier, standalone):
 
 
 def test_predictions_in_another_process_match_the_classifier(classifier, standalone):
-    outputs, _ = standalone
+    outputs, *_ = standalone
     expected = reference(classifier, [bad_images.FILES[name][0] for name in GOOD])
     assert outputs["error"] == [""] * len(GOOD)
     np.testing.assert_allclose(outputs["probabilities"], -np.sort(-expected)[:, :2], atol=1e-6)
@@ -176,7 +199,14 @@ def test_each_weight_is_written_once(classifier, exported):
 
 
 @pytest.mark.parametrize("fusion", ["cnn", pytest.param("rnn", marks=pytest.mark.slow)])
-def test_a_branch_that_is_left_out_is_not_written(tmp_path, fusion):
+def test_a_branch_that_is_left_out_is_not_written(tmp_path, monkeypatch, fusion):
+    """Of the signatures, the one with the maps is written: each takes seconds to trace."""
+    save = saved_model.save
+
+    def save_one(folder, weights, signatures):
+        save(folder, weights, {"explained": signatures["explained"]})
+
+    monkeypatch.setattr(saved_model, "save", save_one)
     network = small_network.small_build(3, variant=network_lib.Variant(fusion))
     limits = {"top": 2, "max_pixels": small_export.MAX_PIXELS, "metadata": {}}
     saved_model.write(
