@@ -1,6 +1,7 @@
 """`average`: the weights between two phases, as a run that every other command takes."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from cnnrnn import config as config_lib
 from cnnrnn import errors, metrics, phases
 from cnnrnn.commands import average, evaluate, reproduce, train
+from cnnrnn.evaluation import predictions
 from cnnrnn.export import bundle
 from cnnrnn.runs import best_weights, classifier, run_folder
 from cnnrnn.system import checksummed
@@ -33,6 +35,13 @@ def both(trained, small_network):
     return trained
 
 
+@pytest.fixture
+def not_validated(monkeypatch):
+    """The average has made-up figures: a pass over the images takes most of the time."""
+    scored = types.SimpleNamespace(means=metrics.Means(0.9, 0.6, 1.0, 9))
+    monkeypatch.setattr(predictions.Evaluator, "predict", lambda *_, **__: scored)
+
+
 def network_of(folder, phase):
     network = small_network.small_build(len(helpers.CLASSES))
     best_weights.load(best_weights.find(folder.best, phase), network.model, helpers.CLASSES)
@@ -49,7 +58,7 @@ def averaged(config, alpha):
     return config.run_dir.with_name(f"{config.run.name}-average-{alpha:g}")
 
 
-def test_the_weights_lie_between_those_of_the_phases(both):
+def test_the_weights_lie_between_those_of_the_phases(both, not_validated):
     """All of them, also BatchNorm's moving statistics; at the ends bit for bit."""
     ends = [weights_of(both.run_dir, phase) for phase in (phases.PHASE1, phases.PHASE2)]
     assert len(ends[0]) == len(small_network.small_build(3).model.weights)
@@ -84,7 +93,7 @@ def test_it_is_validated_as_training_validates(both, capsys):
     assert "--run=test-average-0 " in f"{lines[start + 5]} "
 
 
-def test_the_manifest_tells_what_it_was_made_of(both):
+def test_the_manifest_tells_what_it_was_made_of(both, not_validated):
     path = both.run_dir / "manifest.json"
     recorded = json.loads(path.read_text())
     recorded["phase2"]["first_sample"] = 8
@@ -115,7 +124,7 @@ def test_other_commands_take_it_as_a_run(both, one_replica, capsys):
     assert named in (root / "evaluation" / "report.html").read_text()
 
 
-def test_training_does_not_continue_or_overwrite_it(both):
+def test_training_does_not_continue_or_overwrite_it(both, not_validated):
     root = averaged(both, 0.5)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     settings = both.replace(run=root.name)
@@ -127,7 +136,7 @@ def test_training_does_not_continue_or_overwrite_it(both):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_a_trained_run_is_not_overwritten(both):
+def test_a_trained_run_is_not_overwritten(both, not_validated):
     before = weights_of(both.run_dir)
     with pytest.raises(errors.UsageError, match="give another --run=NAME"):
         average.run([both.run.name], both)
@@ -143,8 +152,12 @@ def test_a_trained_run_is_not_overwritten(both):
 def test_a_run_without_both_phases_is_refused(trained):
     with pytest.raises(errors.UsageError, match="no best weights of phase2"):
         averaged(trained, 0.5)
-    for arguments in ([], ["a", "b"], ["no-such-run"]):
-        with pytest.raises(errors.UsageError):
+    for arguments, message in (
+        ([], "expected one run: .* Received: nothing"),
+        (["a", "b"], "expected one run: .* Received: a b"),
+        (["no-such-run"], "no-such-run is not a run"),
+    ):
+        with pytest.raises(errors.UsageError, match=message):
             average.run(arguments, trained)
 
 
@@ -163,7 +176,7 @@ def test_phases_that_do_not_belong_together_are_refused(both):
         path.write_text(before)
 
 
-def test_images_that_were_moved_are_found_by_the_flag(both):
+def test_images_that_were_moved_are_found_by_the_flag(both, not_validated):
     path, now = both.run_dir / "config.json", both.data.dataset
     record = json.loads(path.read_text())
     record["phase2"]["dataset"] = f"{now}-before"

@@ -48,8 +48,14 @@ def test_the_results_of_another_test_set_are_not_overwritten(small_network, eval
         evaluated.replace(test_dataset=str(tmp_path / place / "test"))
         for place in ("first", "second")
     )
-    for ending in ("", "/"):  # the same may be evaluated again
-        evaluate.run((), first.replace(test_dataset=first.evaluation.test_dataset + ending))
+    folder = evaluated.run_dir / "test-test"
+    folder.mkdir()
+    earlier = json.loads((evaluated.run_dir / "results.json").read_text())
+    earlier |= {"dataset": first.evaluation.test_dataset, "date": "earlier"}
+    (folder / "results.json").write_text(json.dumps(earlier))
+    # The same may be evaluated again.
+    evaluate.run((), first.replace(test_dataset=f"{first.evaluation.test_dataset}/"))
+    assert '"earlier"' not in (folder / "results.json").read_text()
     change = next((tmp_path / "second").rglob("black*.png"))
     change.write_bytes(next((tmp_path / "first").rglob("white*.png")).read_bytes())
     with pytest.raises(errors.UsageError, match="test-test holds the evaluation of .*first/test"):

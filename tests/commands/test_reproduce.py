@@ -4,11 +4,13 @@ import json
 import shutil
 import sys
 
+import keras
 import pytest
 import tensorflow as tf
 
 from cnnrnn import config, errors, phases
-from cnnrnn.commands import reproduce, train
+from cnnrnn.commands import reproduce
+from cnnrnn.models import cnn_branch
 from cnnrnn.runs import run_folder
 from cnnrnn.system import checksummed
 from tests import helpers
@@ -22,19 +24,24 @@ def no_pythonpath(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_xception(monkeypatch):
+    """The CNN of which `reproduce` reads the origin of the weights is not built at full size."""
+    monkeypatch.setattr(cnn_branch, "build", lambda image, **_: keras.Model(image, image))
+
+
 def beside(settings):
     """The settings of a call of `reproduce` that finds runs by name."""
     return config.Config.of(runs_dir=settings.run.runs_dir)
 
 
-def test_a_reproduced_run_has_the_same_weights_to_the_bit(small_config, small_network, capsys):
-    train.phase1((), small_config)
-    reproduce.run([small_config.run.name], beside(small_config), SMALL)
+def test_a_reproduced_run_has_the_same_weights_to_the_bit(trained, capsys):
+    reproduce.run([trained.run.name], beside(trained), SMALL)
     output = capsys.readouterr().out
     assert "phase1, differences from the recorded environment: none" in output
     assert "phase1: the weights are identical" in output
-    assert output.endswith(f"verdict: {small_config.run_dir} was reproduced bit for bit\n")
-    reproduce.run([small_config.run.name], beside(small_config), ("true",))
+    assert output.endswith(f"verdict: {trained.run_dir} was reproduced bit for bit\n")
+    reproduce.run([trained.run.name], beside(trained), ("true",))
     output = capsys.readouterr().out
     assert "compared without training them again" in output
     assert "bit for bit (at least in part by an earlier call, in " in output
@@ -151,7 +158,14 @@ def test_a_damaged_record_is_reported_by_its_name(trained):
         path.write_text(before)
 
 
-@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["no-such-run"]])
-def test_anything_but_one_run_is_refused(tmp_path, arguments):
-    with pytest.raises(errors.UsageError):
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "expected one run: .* Received: nothing"),
+        (["a", "b"], "expected one run: .* Received: a b"),
+        (["no-such-run"], "no-such-run is not a run"),
+    ],
+)
+def test_anything_but_one_run_is_refused(tmp_path, arguments, message):
+    with pytest.raises(errors.UsageError, match=message):
         reproduce.run(arguments, config.Config.of(runs_dir=str(tmp_path)))
