@@ -755,14 +755,16 @@ def test_it_is_executable_and_short():
     ],
 )
 def test_commands_and_flags_are_completed(installed, words, expected):
-    project, _, _ = installed
+    project, tools, _ = installed
     (project / "cnnrnn" / "main.py").write_text('print("  --epochs: ...\\n  --[no]fast: ...")\n')
     script = f'''eval "$(./run.sh completion)"
 COMP_WORDS=({words}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
 _cnnrnn_run
 echo "${{COMPREPLY[@]}}"'''
     try:
-        output = subprocess.check_output(["bash", "-c", script], cwd=project, text=True)
+        output = subprocess.check_output(
+            ["bash", "-c", script], cwd=project, env=environment(tools), text=True
+        )
     finally:
         (project / "cnnrnn" / "main.py").write_text(STAND_IN)
     assert output == f"{expected}\n"
