@@ -3,6 +3,8 @@
 import ast
 import inspect
 import os
+import platform
+import runpy
 import shlex
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import sys
 import pytest
 import tensorflow as tf
 
+import cnnrnn
 from cnnrnn import config as config_lib
 from cnnrnn import errors, main
 from cnnrnn.commands import train
@@ -34,6 +37,19 @@ def run(*arguments, timeout=120, **environment):
         text=True,
         timeout=timeout,
     )
+
+
+@pytest.mark.parametrize(
+    "machine, before, after",
+    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
+)
+def test_onednn_is_turned_on_unless_the_variable_is_set(monkeypatch, machine, before, after):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", before or "")
+    if before is None:
+        monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS")
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    runpy.run_path(cnnrnn.__file__)
+    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == after
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["help"]])
@@ -127,8 +143,8 @@ def test_a_command_lists_all_groups_that_its_module_reads():
         (["--flagfile=/nowhere/flags.txt"], "/nowhere/flags.txt"),
         ([f"--flagfile={__file__}"], "flag"),
         (["phase1", "--dataset=/no/such/folder"], "/no/such/folder"),
-        (["phase2", "--runs_dir=/tmp/no-such-runs"], "Run phase1 with the same flags first"),
-        (["evaluate", "--runs_dir=/tmp/no-such-runs"], "no trained weights"),
+        (["phase2"], "Run phase1 with the same flags first"),
+        (["evaluate"], "no trained weights"),
         (["evaluate", "--model=runs/other"], "--model is for predict, explain, export, serve: "),
         (["train", "--test_dataset=digits"], "--test_dataset is for evaluate: leave it out"),
         (["train", "--phase=phase1"], "--phase is for find-lr: leave it out with train"),
@@ -137,9 +153,7 @@ def test_a_command_lists_all_groups_that_its_module_reads():
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_code_2(in_process, tmp_path, arguments, message):
-    if not any(argument.startswith("--runs_dir") for argument in arguments):
-        arguments = [*arguments, f"--runs_dir={tmp_path}"]
-    code, _, err = in_process(*arguments)
+    code, _, err = in_process(*arguments, f"--runs_dir={tmp_path}")
     assert code == 2
     assert err.startswith("cnnrnn: ") and message in err and "Traceback" not in err
 
@@ -253,18 +267,6 @@ def test_a_flagfile_that_is_not_text_is_refused(in_process, tmp_path):
     (tmp_path / "flags.txt").write_bytes(b"--epochs=3\n\xff\xfe\n")
     code, _, err = in_process(f"--flagfile={tmp_path}/flags.txt")
     assert code == 2 and err.startswith("cnnrnn: ")
-
-
-def test_data_describes_a_folder_whatever_keras_backend_is_set(images):
-    done = run("data", f"--dataset={images}", KERAS_BACKEND="jax")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # none of TensorFlow's start-up lines
-    assert "3 classes, 18 training and 9 validation" in done.stdout
-    assert [line.split()[-1] for line in done.stdout.splitlines()[-3:]] == [
-        "black",
-        "gray",
-        "white",
-    ]
 
 
 @pytest.mark.slow  # in this process: test_quiet_tensorflow

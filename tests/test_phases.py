@@ -1,4 +1,4 @@
-"""What a phase trains: the layers, the momentum of BatchNorm."""
+"""What a phase trains: the layers, the momentum of BatchNorm. Which epoch is best."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,27 @@ from tests import block_network, small_network
 
 def trained_layers(network):
     return [layer.name for layer in network.cnn.layers if layer.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    "phase, best_by, values, expected",
+    [
+        (phases.PHASE1, "loss", [0.9, 0.5, 0.7], 2),
+        (phases.PHASE1, "loss", [0.9, 0.5, 0.5], 2),
+        (phases.PHASE1, "loss", [float("nan"), 1e30], 2),
+        (phases.PHASE2, "top1", [0.1, 0.8, 0.3], 2),
+        (phases.PHASE2, "top1", [0.1, 0.8, 0.8], 2),
+        (phases.PHASE2, "top1", [0.0, 0.0], 1),
+    ],
+)
+def test_the_best_epoch_is_the_first_with_the_best_value(phase, best_by, values, expected):
+    """The lowest loss in phase 1, the highest top-1 in phase 2."""
+    assert phase.best_by == best_by
+    best, epoch = phase.worst, 0
+    for number, value in enumerate(values, 1):
+        if phase.is_better(value, best):
+            best, epoch = value, number
+    assert epoch == expected
 
 
 def test_layers_before_unfreeze_from_stay_frozen_in_phase2_only():

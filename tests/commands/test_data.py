@@ -16,7 +16,9 @@ from tests import helpers
 
 def test_the_images_of_each_class_are_counted(images, capsys):
     data.run((), config_lib.Config.of(dataset=str(images)))
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    out = capsys.readouterr().out
+    assert "3 classes, 18 training and 9 validation" in out
+    lines = [line.split() for line in out.splitlines()]
     assert lines[-3:] == [["6", "3", name] for name in helpers.CLASSES]
 
 

@@ -55,6 +55,10 @@ def test_bad_images_are_listed_with_their_problem_and_not_changed(folder, tmp_pa
         if name in bad_images.NO_FILES:
             assert bad_images.NO_FILES[name] in line
     assert f"bad image: {len(bad)}" in printed
+    assert f"and {len(bad) - doctor._SHOWN} more" in printed
+    report = (tmp_path / "d" / "doctor.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    assert [line for line in report if "bad image\t" in line] == [f"bad image\t{b}" for b in bad]
+    assert [line.split("\t")[0] for line in report] == [finding["kind"] for finding in findings]
     assert f"{len(bad)} problem(s) listed" in printed and "--bad_images=skip" in printed
 
 

@@ -52,13 +52,17 @@ def table(images):
     return write
 
 
-@pytest.mark.parametrize("kind", ["csv", "semicolons", "byte order mark", "jsonl", "absolute"])
+@pytest.mark.parametrize(
+    "kind", ["csv", "semicolons", "tabs", "byte order mark", "jsonl", "absolute"]
+)
 def test_the_same_images_in_a_table_are_the_same_data_set(images, kind):
     root, rows = images.parent, listed(images)
     if kind == "jsonl":
         path = write_jsonl(root / "table.jsonl", rows)
     elif kind == "semicolons":
         path = write_csv(root / "table.csv", rows, ("Path", " label", "SPLIT"), delimiter=";")
+    elif kind == "tabs":
+        path = write_csv(root / "table.csv", rows, delimiter="\t")
     elif kind == "byte order mark":
         path = write_csv(root / "table.CSV", rows, encoding="utf-8-sig", quoting=csv.QUOTE_ALL)
     elif kind == "absolute":
