@@ -73,12 +73,12 @@ def test_a_data_set_that_another_process_prepares_is_waited_for(tmp_path, monkey
             raise BlockingIOError
         PlainShapes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
 
-    monkeypatch.setattr(fcntl, "flock", flock)
-    data = load("tfds:plain_shapes", data_dir=str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        data = load("tfds:plain_shapes", data_dir=str(tmp_path))
     out = capsys.readouterr().out
     assert "waiting for another process that prepares tfds:plain_shapes" in out
     assert "preparing tfds:plain_shapes" not in out
-    monkeypatch.undo()
     assert data.fingerprint == load("tfds:plain_shapes", data_dir=str(tmp_path)).fingerprint
 
 
