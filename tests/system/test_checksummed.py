@@ -1,6 +1,7 @@
 """Checksummed folders and JSON: replacing, kills at every point, damage."""
 
 import errno
+import inspect
 import itertools
 import os
 import subprocess
@@ -34,7 +35,8 @@ def names(parent):
 
 KILLED_AT_CALL = f"""
 import os, pathlib, sys
-from tests.system import test_checksummed
+from cnnrnn.system import checksummed
+{inspect.getsource(write)}
 calls = 0
 def killed_at(number, function):
     def call(*arguments):
@@ -46,7 +48,7 @@ def killed_at(number, function):
     return call
 for name in {CALLS}:
     setattr(os, name, killed_at(int(sys.argv[2]), getattr(os, name)))
-test_checksummed.write(pathlib.Path(sys.argv[1]), "new")
+write(pathlib.Path(sys.argv[1]), "new")
 """
 
 
