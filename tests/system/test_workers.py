@@ -43,9 +43,10 @@ def collectives(two, folder):
     assert two.any(two.index == 1) and not two.any(False)
     assert two.of_chief(5 + two.index) == 5
 
+    workers._PACK_BYTES = 2**20  # in this process only
     # All bits: NaN, negative zero, integers of 64 bits, and more than one pack.
     values = [np.array([np.nan, -0.0, 1e-42], np.float32), np.array([-(2**40), 3], np.int64)]
-    values.append(np.random.default_rng(0).normal(size=(5000, 5000)).astype(np.float32))
+    values.append(np.random.default_rng(0).normal(size=(600, 600)).astype(np.float32))
     values.append(np.array(np.pi))
     variables = [tf.Variable(v if two.is_chief else np.zeros_like(v)) for v in values]
     two.broadcast(variables)
