@@ -74,6 +74,19 @@ def test_rnn_operations_equal_those_of_the_graph(monkeypatch):
     assert products(gradients.get_concrete_function().outputs) == arithmetic.rnn()
 
 
+def test_operations_of_convolutions(monkeypatch):
+    """Of a small CNN in place of Xception: per pixel of the output, two for each weight."""
+    layers = [
+        keras.Input((9, 9, 3)),
+        keras.layers.Conv2D(4, 3, strides=2, use_bias=False),  # (4, 4, 4)
+        keras.layers.BatchNormalization(),
+        keras.layers.SeparableConv2D(5, 3, padding="same", use_bias=False),  # (4, 4, 5)
+    ]
+    monkeypatch.setattr(keras.applications, "Xception", lambda **_: keras.Sequential(layers))
+    assert arithmetic.cnn_forward() == 2 * 16 * (9 * 3 * 4) + 2 * 16 * (9 * 4 + 4 * 5)
+
+
+@pytest.mark.slow  # test_operations_of_convolutions
 def test_xception_operations_are_as_published():
     # 8.4 billion multiply-adds, a widely published figure.
     assert arithmetic.cnn_forward() == pytest.approx(2 * 8.4e9, rel=0.02)
@@ -147,7 +160,15 @@ def small_batches(small_network, monkeypatch):
     return batch
 
 
-@pytest.mark.parametrize("phase, cached", [(1, True), (1, False), (2, True)])
+# The quick case has all parts of a step but the CNN, which tests/training covers.
+@pytest.mark.parametrize(
+    "phase, cached",
+    [
+        (1, True),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
+)
 def test_program_trains(phase, cached, small_batches, monkeypatch):
     built = []
 

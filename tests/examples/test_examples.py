@@ -52,11 +52,12 @@ def test_a_fusion_of_ones_own_learns(example, small_network, images):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow  # test_lstm trains two layers in another model, and compares them with Keras's
 def test_the_lstm_layer_reads_digits_in_another_model(example):
     assert example("lstm_layer").main(units=32, epochs=5) > 0.5  # by chance a tenth
 
 
-def test_the_notebook_runs(small_network, in_process, images, tmp_path, monkeypatch):
+def test_the_notebook_runs(small_network, small_config, in_process, tmp_path, monkeypatch):
     def system(command):
         """Runs a line that starts with '!', but with the small network."""
         words = shlex.split(command)
@@ -73,7 +74,7 @@ def test_the_notebook_runs(small_network, in_process, images, tmp_path, monkeypa
             source = re.sub("^!(.*)$", r"system(f'''\1''')", "".join(cell["source"]), flags=re.M)
             exec(compile(source, f"cell {i}", "exec"), names)
         if i == 1:  # the settings
-            names["IMAGES"] = str(images / "train")
+            names["IMAGES"] = f"{small_config.data.dataset}/train"
             names["FLAGS"] = "--xception_weights=none --epochs=1 --batch_size=4"
     assert names["probabilities"].shape == (4, 3)
     assert (tmp_path / "runs" / "notebook" / "evaluation" / "report.html").exists()

@@ -193,13 +193,15 @@ def test_the_top_in_a_legacy_file_is_ignored(small, tmp_path):
     assert _same(small, arrays)
 
 
-def test_legacy_files_have_the_order_of_keras(xception):
-    arrays = _randomize(xception)
+@pytest.mark.parametrize("model", ["small", pytest.param("xception", marks=pytest.mark.slow)])
+def test_legacy_files_have_the_order_of_keras(model, request):
+    cnn = request.getfixturevalue(model)
+    arrays = _randomize(cnn)
     with tempfile.TemporaryDirectory() as folder:
-        path = _write_legacy(pathlib.Path(folder) / "legacy.h5", xception)
-        _blank(xception)
-        xception.load_weights(path)
-    assert _same(xception, arrays)
+        path = _write_legacy(pathlib.Path(folder) / "legacy.h5", cnn)
+        _blank(cnn)
+        cnn.load_weights(path)
+    assert _same(cnn, arrays)
 
 
 def test_hash_depends_on_values_shapes_and_order():
