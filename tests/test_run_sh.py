@@ -142,6 +142,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     project, tools = make_project(folder / "a clone"), make_tools(folder / "tools")
     first = run(project, tools, "phase1", "--samples=3")
+    assert first.returncode == 0, first.stderr
     pip = pip_of(project)
     pip.rename(pip.with_name("real.py"))
     pip.write_text(PIP)

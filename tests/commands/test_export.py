@@ -66,7 +66,7 @@ def test_litert_predictions_match_the_network(size, quantized, tolerance, networ
         np.testing.assert_allclose(predicted, probabilities, atol=tolerance)
 
 
-def converted(model, quantized):
+def not_converted(model, quantized):
     """In place of a LiteRT file, what it is made of."""
     assert model.output_shape == (None, len(helpers.CLASSES))
     return f"{model.name}, {'quantized' if quantized else 'not quantized'}".encode()
@@ -79,7 +79,7 @@ def test_the_command_writes_all_files(small_network, trained, monkeypatch, capsy
         patch.setattr(saved_model, "write", lambda *_, **__: None)
         export.run((), trained)
     with monkeypatch.context() as patch:  # test_litert_predictions... converts
-        patch.setattr(keras_and_litert, "litert", converted)
+        patch.setattr(keras_and_litert, "litert", not_converted)
         export.run((), trained)  # the earlier export is replaced
     assert (folder / "model.tflite").read_bytes() == b"cnnrnn, not quantized"
     assert (folder / "model_quantized.tflite").read_bytes() == b"cnnrnn, quantized"
