@@ -173,13 +173,15 @@ def test_the_error_names_a_missing_image(own_data):
 
 
 class OverlappingReads:
-    """Records whose reading fails unless another read is under way."""
+    """Records whose reading fails until two reads have been under way at once."""
 
     def __init__(self, records):
-        self._records, self._both = records, threading.Barrier(2)
+        self._records, self._both, self._have_met = records, threading.Barrier(2), False
 
     def __getitem__(self, index):
-        self._both.wait(20)
+        if not self._have_met:
+            self._both.wait(20)
+            self._have_met = True
         return self._records[index]
 
 
