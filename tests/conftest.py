@@ -136,13 +136,8 @@ def _small_config(images: pathlib.Path, runs_dir: pathlib.Path) -> config.Config
 @functools.cache
 def _preprocessing_as_written() -> dict[str, Callable]:
     """Functions of `views` by name. The first call comes before any patch of them."""
-    from cnnrnn.datasets import image_check
     from cnnrnn.preprocessing import views
 
-    # Checks of images, which run in threads, trace `views.decode` once in a process: not the
-    # patched one.
-    for op in image_check._ops():
-        op.get_concrete_function()
     of_class = {name: getattr(views.Preprocessing, name) for name in ("rgb", "sequence")}
     return {"decode": views.decode, **of_class}
 
@@ -165,8 +160,13 @@ def _traced_view(name: str, preprocessing):
 
 def _trace_preprocessing_once(patch):
     """A run makes several input pipelines; tracing the same functions for each takes long."""
+    from cnnrnn.datasets import image_check
     from cnnrnn.preprocessing import views
 
+    # Checks of images, which run in threads, trace `views.decode` once in a process: not the
+    # patched one.
+    for op in image_check._ops():
+        op.get_concrete_function()
     patch.setattr(views, "decode", _traced_decode())
     for name in ("rgb", "sequence"):
 
@@ -282,7 +282,7 @@ def instant_steps(monkeypatch):
 
 @pytest.fixture
 def instant_training(instant_steps, monkeypatch):
-    """Like `instant_steps`, and no pipeline reads an image: features cannot be computed."""
+    """Like `instant_steps`; batches have no images, so a test that computes features fails."""
     from cnnrnn.datasets import input_pipeline
     from tests import instant
 

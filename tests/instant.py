@@ -1,6 +1,7 @@
 """Stand-ins for steps and input pipelines, for tests of the loop around them.
 
-A step computes nothing, and a pipeline reads no images: a phase takes the time of its building.
+A step computes nothing, and a pipeline reads no images: a phase takes only as long as
+building its network.
 """
 
 from collections.abc import Iterator

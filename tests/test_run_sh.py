@@ -35,6 +35,7 @@ for line in lines:
             sys.exit(f"ERROR: No matching distribution found for {line}{reason}")
         for earlier in site.glob(f"{name}-*.dist-info"):
             shutil.rmtree(earlier)
+        shutil.rmtree(site / "__pycache__", ignore_errors=True)  # may seem to be of the new files
         zipfile.ZipFile(wheel).extractall(site)
         print(f"Successfully installed {name}-{version}")
 """

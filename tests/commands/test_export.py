@@ -66,6 +66,14 @@ def test_litert_predictions_match_the_network(size, quantized, tolerance, networ
         np.testing.assert_allclose(predicted, probabilities, atol=tolerance)
 
 
+def test_the_keras_model_of_a_variant_equals_the_network():
+    variant = network_lib.Variant("concatenation", "standardized", True)
+    network = small_network.small_build(3, variant=variant)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
+    found = keras_and_litert.plain_keras(network, 299)(images)
+    np.testing.assert_allclose(found, small_export.probabilities(network, images), atol=1e-5)
+
+
 def not_converted(model, quantized):
     """In place of a LiteRT file, what it is made of."""
     assert model.output_shape == (None, len(helpers.CLASSES))

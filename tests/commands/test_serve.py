@@ -77,7 +77,9 @@ def address(shared_export, stopping, messages):
         "env": environment,
     }
     server = stopping.enter_context(subprocess.Popen(program, **settings))
-    address = next(line.split()[1] for line in server.stdout if line.startswith("  page"))
+    lines = (line for line in server.stdout if line.startswith("  page"))
+    address = next(lines, "").partition("page")[2].strip()
+    assert address, messages.read_text()
     yield address
     url = urllib.parse.urlsplit(address)
     stalled = stopping.enter_context(socket.create_connection((url.hostname, url.port)))

@@ -10,6 +10,8 @@ from cnnrnn import config
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.settings import paths
+from tests import conftest
 
 EVERYTHING = {  # but for the augmentation
     "mixup": 0.2,
@@ -20,8 +22,10 @@ EVERYTHING = {  # but for the augmentation
 
 
 @pytest.fixture
-def split(small_config):
-    return dataset_lib.load(small_config).train
+def split(shared_run):
+    """Its images are known; pipelines are traced and optimized as in the program."""
+    conftest.copy_cache(shared_run, paths.cache_dir())
+    return dataset_lib.load(shared_run).train
 
 
 def samples_of(split, train_cnn=True, image_size=299, **settings):

@@ -6,9 +6,11 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 
 import matplotlib
 import pytest
+import sklearn.datasets
 
 import cnnrnn
 from tests import helpers
@@ -52,7 +54,14 @@ def test_a_fusion_of_ones_own_learns(example, small_network, images):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.slow  # test_lstm trains two layers in another model, and compares them with Keras's
+def test_the_lstm_layer_runs_in_another_model(example, monkeypatch):
+    digits = sklearn.datasets.load_digits()
+    few = types.SimpleNamespace(images=digits.images[:64], target=digits.target[:64])
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: few)
+    example("lstm_layer").main(units=4, epochs=1)
+
+
+@pytest.mark.slow
 def test_the_lstm_layer_reads_digits_in_another_model(example):
     assert example("lstm_layer").main(units=32, epochs=5) > 0.5  # by chance a tenth
 

@@ -41,7 +41,7 @@ def probabilities(network: network_lib.Network, images: np.ndarray, size: int = 
     """(B, classes) float32 of RGB views (B, 299, 299, 3), by the network itself.
 
     Args:
-        network: of three classes.
+        network: of any classes.
         images: with values in [-1, 1].
         size: of the CNN's input.
     """

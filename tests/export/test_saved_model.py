@@ -19,10 +19,6 @@ from tests.export import small_export
 # one that is no image.
 STANDALONE = """
 import sys, json, pathlib
-import keras, numpy as np
-model = keras.saving.load_model("model.keras")
-np.save("predictions.npy", model.predict(np.load("views.npy"), verbose=0))
-assert "cnnrnn" not in sys.modules
 import tensorflow as tf
 v1 = tf.compat.v1
 images = [path.read_bytes() for path in sorted(pathlib.Path("images").iterdir())]
@@ -38,6 +34,9 @@ with v1.Session(graph=tf.Graph()) as session:
     in_session = session.run(fetches, feeds)
     nodes = [node for function in model.graph_def.library.function for node in function.node_def]
     assert nodes and not [node.op for node in nodes if "Py" in node.op]
+import keras, numpy as np
+model = keras.saving.load_model("model.keras")
+np.save("predictions.npy", model.predict(np.load("views.npy"), verbose=0))
 assert "cnnrnn" not in sys.modules
 for outputs in (loaded, in_session):
     print(json.dumps({name: value.tolist() for name, value in outputs.items()},
@@ -70,9 +69,8 @@ def reference(classifier, contents):
 
 @pytest.fixture(scope="module")
 def standalone(exported, tmp_path_factory):
-    """The outputs in a process without this package, and those expected of the Keras file.
-
-    Of the loaded SavedModel, in a session, of the Keras file, expected.
+    """In a process without this package: outputs of the loaded SavedModel, of the SavedModel in a
+    session, and of the Keras file; and what is expected of the Keras file.
     """
     folder = tmp_path_factory.mktemp("standalone")
     (folder / "images").mkdir()

@@ -70,6 +70,13 @@ def test_input_images(settings):
     assert found.passed and len(found.figures) == 4 and min(found.figures.values()) > 0
 
 
+def test_replicas_have_losses_of_both_phases(settings, monkeypatch):
+    monkeypatch.setattr(session.Session, "losses", lambda _, count: [1.0] * count)
+    figures = replicas.measure(settings.replace(batch_size=(4, 4)), False).figures
+    assert figures["devices"] == 2 and set(figures["losses"]) == {"phase1", "phase2"}
+    assert all(set(losses) == {1.0} for losses in figures["losses"].values())
+
+
 @pytest.mark.slow  # quick: that two replicas equal one, in test_steps
 def test_replicas_are_told_from_those_that_do_not_synchronize(settings, one_replica, monkeypatch):
     monkeypatch.setattr(phases, "BY_NAME", {"phase2": phases.PHASE2})

@@ -103,8 +103,11 @@ def assert_reported(config):
     assert len(results["branches"]["ablations"]) == 1 + 2 * has_rnn + 2 * has_cnn
 
 
-def test_a_variant_is_trained_and_reported(small_config, small_network):
-    config = small_config.replace(fusion="concatenation", **NORMALIZED, epochs=(1, 1), dropout=0.2)
+@pytest.mark.parametrize(
+    "settings", [{"fusion": "concatenation", **NORMALIZED}, {"fusion": "gain"}]
+)
+def test_a_variant_is_trained_and_reported(small_config, small_network, settings):
+    config = small_config.replace(**settings, epochs=(1, 1), dropout=0.2)
     train.phase1((), config)
     # Without the flags: the run knows its variant.
     evaluate.run((), small_config.replace(run=config.run.name))

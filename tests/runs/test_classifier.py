@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import errors, metrics, phases
+from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views
 from cnnrnn.runs import best_weights, classifier, run_folder
 from tests import cudnn, helpers
@@ -35,6 +36,16 @@ def test_a_run_is_loaded_with_its_preprocessing_and_precision(run):
     assert loaded.preprocessing == views.Preprocessing("area")
     assert loaded.network.precision == "float32"
     assert classifier.load(str(run), precision="bfloat16").network.precision == "bfloat16"
+
+
+def test_a_run_is_loaded_with_its_variant(run):
+    width = classifier.load(run).network.fused_width
+    model = small_network_lib.small_build(3, variant=network_lib.Variant("concatenation")).model
+    best_weights.save(run / "best", phases.PHASE1, model, CLASSES, 2, metrics.Means(1, 0.5, 1, 8))
+    config = json.loads((run / "config.json").read_text())
+    config["phase1"]["fusion"] = "concatenation"
+    (run / "config.json").write_text(json.dumps(config))
+    assert classifier.load(run).network.fused_width == 2 * width
 
 
 def test_loading_leaves_the_random_generators_of_the_process_alone(run):

@@ -34,7 +34,7 @@ def time_nothing(patch):
         # only validation pays off
         ({"epochs": (2, 1), "samples_per_epoch": (4, 4)}, 9, False),
         ({"feature_cache": "off"}, None, False),
-        ({"fusion": "rnn"}, None, False),  # there is no CNN
+        ({"fusion": "rnn"}, None, True),  # there is no CNN
     ],
 )
 def test_features_are_timed_where_caching_pays_off(

@@ -30,7 +30,7 @@ def trained_rnn(config, **variant):
 
 
 def random_build(*arguments, **keywords):
-    """The small network with weights of its own, as if it had been trained."""
+    """The small network with random values in all weights."""
     network = small_network.small_build(*arguments, **keywords)
     rng = np.random.default_rng(1)
     network.model.set_weights([rng.normal(size=w.shape) for w in network.model.get_weights()])

@@ -97,7 +97,6 @@ def test_two_replicas_equal_one_in_parts(strategies):
     assert_near(one, two, before)
 
 
-@pytest.mark.slow  # quick: whole runs, in test_trainer_options
 def test_a_run_with_all_options_resumes_to_the_bit(with_all_options, two_replicas):
     uninterrupted, root, _ = with_all_options
     resumed, saver = begin(two_replicas, SETTINGS.replace(**ALL), root)
@@ -175,8 +174,7 @@ def test_a_small_gradient_is_not_clipped(change):
 @pytest.mark.parametrize(
     "replicas, clip_norm, loss_scale",
     [
-        *((1, 0.0, False), (2, 1.0, True)),
-        pytest.param(2, 1.0, False, marks=pytest.mark.slow),
+        *((1, 0.0, False), (2, 1.0, False), (2, 1.0, True)),
         pytest.param(2, 0.0, False, marks=pytest.mark.slow),
         pytest.param(1, 1.0, False, marks=pytest.mark.slow),
         pytest.param(1, 1.0, True, marks=pytest.mark.slow),

@@ -202,7 +202,7 @@ def test_one_step_of_sgd_is_the_gradient_of_the_mean_loss(two_replicas):
         np.testing.assert_allclose(variable - gradient, new, atol=1e-5)
 
 
-@pytest.mark.slow  # quick: in test_precision and, of a norm, in test_step_options
+@pytest.mark.slow  # quick: of a norm, in test_step_options
 def test_a_non_finite_gradient_is_reported(two_replicas):
     batch = copied(batches(1)[0])
     batch["sequence"][-1, 0, 0] = np.inf  # on the second replica only

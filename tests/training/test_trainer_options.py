@@ -18,7 +18,7 @@ from cnnrnn.commands import evaluate, export, train
 from cnnrnn.evaluation import predictions
 from cnnrnn.export import loader
 from cnnrnn.models import network as network_lib
-from cnnrnn.runs import best_weights, classifier, run_folder
+from cnnrnn.runs import best_weights, classifier, event_files, run_folder
 from cnnrnn.training import steps, stopping, trainer, training_batches
 from tests import (
     conftest,
@@ -81,6 +81,12 @@ def results_of(config, phase):
     return best.sha256, variables
 
 
+def losses_of(config, phase):
+    """The training loss of each epoch in TensorBoard's files, with its step."""
+    events = run_folder.RunFolder(config.run_dir).events(phase, "train")
+    return [(step, value) for tag, step, value in event_files.scalars(events) if tag == "loss"]
+
+
 @pytest.fixture(scope="module")
 def whole_run(shared_run, tmp_path_factory):
     """The settings of an uninterrupted run by its phase and options; equal ones train once."""
@@ -138,6 +144,8 @@ def test_a_killed_run_with_all_options_resumes_to_the_bit(
     for key, value in expected.items():
         np.testing.assert_array_equal(value, variables[key], err_msg=key)
     assert any("average_" in key for key in expected)
+    losses, losses_killed = (losses_of(each, phase) for each in (config, killed))
+    assert losses == losses_killed and len(losses) == 2
 
 
 # The step on two replicas with all options is fast: test_step_options.
@@ -250,7 +258,7 @@ def test_a_complete_phase_with_a_falling_rate_is_not_continued(trained, capsys):
 @pytest.mark.usefixtures("instant_training")
 def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, capsys):
     config = trained.replace(
-        run="patient", learning_rate=(1e-30, 1e-30), epochs=(5, 5), patience=(2, 2)
+        run="patient", epochs=(5, 5), patience=(2, 2)
     )
     message = "phase1 has had no better validation result for 2 epochs"
     for _ in range(2):  # the second time nothing is trained
