@@ -88,15 +88,16 @@ def first_sample(best: best_weights.Best) -> int:
 
     It is after all samples of the phase that trained them, by its settings: the phase may have
     ended earlier, but networks of a comparison, whose best epochs differ, are to see the same
-    images in their next phase. 0 if the run has no records of that phase.
+    images in their next phase. 0 if the records of the run do not tell.
     """
-    folder = run_folder.RunFolder(best.weights.parent.parent)
-    settings, recorded = folder.config().get(best.phase), folder.manifest().get(best.phase)
-    if not settings or not recorded:
+    folder, phase = run_folder.RunFolder(best.weights.parent.parent), phases.BY_NAME[best.phase]
+    try:
+        config, recorded = folder.config()[phase.name], folder.manifest()[phase.name]
+        images = recorded["dataset"]["training_examples"]
+        schedule = phases.schedule(phase, config_lib.from_json(config), images)
+        return recorded.get("first_sample", 0) + schedule.total_steps * schedule.batch_size
+    except (LookupError, TypeError, ValueError):
         return 0
-    images = recorded["dataset"]["training_examples"]
-    schedule = phases.schedule(phases.BY_NAME[best.phase], config_lib.from_json(settings), images)
-    return recorded.get("first_sample", 0) + schedule.total_steps * schedule.batch_size
 
 
 def other_images(
