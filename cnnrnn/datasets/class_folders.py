@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import logging
 
+from cnnrnn.data.tiny_imagenet_100 import original_layout
 from cnnrnn.datasets import image_check
 from cnnrnn.system import text as text_lib
 
 OnProblem = Callable[[str], None]
 # By class: the path of each image below the class folder, and its whole path; sorted.
 Classes = dict[str, list[tuple[str, str]]]
-# What file servers, macOS and Windows add to folders: thumbnails, copies, deleted files.
-_SYSTEM_FOLDERS = (
-    "@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found",
-)  # fmt: skip
 
 
 def subfolders(folder: pathlib.Path) -> list[os.DirEntry]:
@@ -28,7 +25,7 @@ def subfolders(folder: pathlib.Path) -> list[os.DirEntry]:
 
 def _is_read(folder: str) -> bool:
     """Whether a folder of this name is not skipped."""
-    return not folder.startswith(".") and folder not in _SYSTEM_FOLDERS
+    return not folder.startswith(".") and folder not in original_layout.SYSTEM_FOLDERS
 
 
 def read(
@@ -65,7 +62,7 @@ def _beside_classes(folder: pathlib.Path) -> collections.Counter[str]:
     """Counts what is skipped beside the class folders, except for files like a README."""
     skipped: collections.Counter[str] = collections.Counter()
     for entry in os.scandir(folder):
-        if entry.name in _SYSTEM_FOLDERS:
+        if entry.name in original_layout.SYSTEM_FOLDERS:
             skipped[entry.name] += 1
         elif entry.name.startswith(".") or entry.is_dir():
             continue
@@ -207,7 +204,7 @@ def walk(
             folders.clear()
             continue
         visited.add((info.st_dev, info.st_ino))
-        skipped.update(name for name in folders if name in _SYSTEM_FOLDERS)
+        skipped.update(name for name in folders if name in original_layout.SYSTEM_FOLDERS)
         folders[:] = sorted(filter(_is_read, folders))
         images = []
         for name in files:

@@ -33,13 +33,12 @@ ANNOTATIONS = "val/val_annotations.txt"
 _JPEG_SUFFIXES = (".jpeg", ".jpg")
 # The first is used to find the top folder of an archive.
 _REQUIRED = (ANNOTATIONS, WNIDS, "train/", "val/images/")
-# Files and folders of operating systems; these and hidden ones are skipped.
-_CLUTTER = frozenset(
-    {
-        *("Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN"),
-        *("System Volume Information", "lost+found"),
-    }
-)
+# What file servers, macOS and Windows add to folders: thumbnails, copies, deleted files.
+SYSTEM_FOLDERS = (
+    "@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found",
+)  # fmt: skip
+# These and hidden files and folders are skipped.
+_CLUTTER = frozenset({"Thumbs.db", "desktop.ini", *SYSTEM_FOLDERS})
 
 
 @dataclasses.dataclass(frozen=True)

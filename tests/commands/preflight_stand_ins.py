@@ -79,3 +79,12 @@ def never_ending(phase, config):
     """Writes its process id to $CHILD_ID_FILE and sleeps."""
     pathlib.Path(os.environ["CHILD_ID_FILE"]).write_text(str(os.getpid()))
     time.sleep(60)
+
+
+def assert_measured(found: cost.PhaseCost) -> None:
+    """The dry run of phase 2 with `small_config`, in whichever process, measured all parts."""
+    assert (found.batch_size, found.precision, found.features) == (2, "float32", None)
+    assert (found.training.images, found.training.passes) == (18, 2)
+    assert (found.validation.images, found.validation.passes) == (9, 2)
+    assert found.training.rate > 0 and found.validation.rate > 0
+    assert 10**8 < found.peak < 10**10

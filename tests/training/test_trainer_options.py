@@ -257,9 +257,7 @@ def test_a_complete_phase_with_a_falling_rate_is_not_continued(trained, capsys):
 
 @pytest.mark.usefixtures("instant_training")
 def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, capsys):
-    config = trained.replace(
-        run="patient", epochs=(5, 5), patience=(2, 2)
-    )
+    config = trained.replace(run="patient", epochs=(5, 5), patience=(2, 2))
     message = "phase1 has had no better validation result for 2 epochs"
     for _ in range(2):  # the second time nothing is trained
         run(phases.PHASE1, config)
