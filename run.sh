@@ -194,7 +194,7 @@ case $word in
   bench) exec "$py" -P -m benchmarks.main "$@" ;;
 esac
 environment requirements-dev.txt "pytest and ruff: a few seconds"; cd "$here"
-if [ "$word" = check ]; then "$py" -m ruff check .; "$py" -m ruff format --check .; fi
-# Slow tests have the full size: two at a time would not fit into memory.
-if [ "${1:-}" = --all ]; then shift; else set -- -m "not slow" --numprocesses=3 --dist=worksteal "$@"; fi
+tests="not slow" # slow tests have the full size: two at a time would not fit into memory
+if [ "$word" = check ]; then "$py" -m ruff check .; "$py" -m ruff format --check .; else tests+=" and not thorough"; fi
+if [ "${1:-}" = --all ]; then shift; else set -- -m "$tests" --numprocesses=3 --dist=worksteal "$@"; fi
 exec "$py" -m pytest "$@"

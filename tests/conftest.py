@@ -36,8 +36,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Slow tests run last, so that a failure shows early. Tests of GPUs run alone."""
-    items.sort(key=lambda item: "slow" in item.keywords)
+    """The longer tests run last, so that a failure shows early. Tests of GPUs run alone."""
+    items.sort(key=lambda item: ("slow" in item.keywords, "thorough" in item.keywords))
     reason = "needs a GPU" if config.option.markexpr == "gpu" else "run with -m gpu"
     if config.option.markexpr != "gpu" or not gpu_libraries.has_driver():
         for item in items:

@@ -351,6 +351,7 @@ def test_without_a_network(fresh, tools, installed, real_pip):
     assert not (fresh / ".venv.lock").exists()
 
 
+@pytest.mark.thorough
 def test_a_failed_update_is_reported_and_leaves_the_old_environment_usable(installed, real_pip):
     project, tools, _ = installed
     requirements = project / "requirements.txt"
@@ -373,7 +374,8 @@ def test_dev_requirements_only_for_the_tests(installed):
     (project / ".venv/.installed-requirements-dev.txt").unlink(missing_ok=True)
     result = run(project, tools, "test", "-k", "a b", cwd="/")
     assert "installing pytest" in result.stderr
-    quick = ["-m", "not slow", "--numprocesses=3", "--dist=worksteal"]
+    parallel = ["--numprocesses=3", "--dist=worksteal"]
+    quick = ["-m", "not slow and not thorough", *parallel]
     assert result.stdout == f"{project} {[*quick, '-k', 'a b']}\n"
     result = run(project, tools, "test", "--all")
     assert (result.stderr, result.stdout) == ("", f"{project} []\n")
@@ -381,7 +383,7 @@ def test_dev_requirements_only_for_the_tests(installed):
     assert result.stdout.splitlines() == [
         f"{project} ['check', '.']",
         f"{project} ['format', '--check', '.']",
-        f"{project} {quick}",
+        f"{project} {['-m', 'not slow', *parallel]}",
     ]
     result = run(project, tools, "check", STAND_IN_EXIT="4")
     assert result.returncode == 4 and len(result.stdout.splitlines()) == 1

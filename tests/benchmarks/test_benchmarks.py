@@ -119,6 +119,7 @@ def test_a_contestant_trains_the_given_number_of_steps():
     assert contestant._process.returncode == 0
 
 
+@pytest.mark.thorough
 def test_peak_memory_is_not_that_of_the_parent_process():
     ballast = np.ones(150_000_000)  # 1.2 GB
     contestant = start(parameters=7)
@@ -187,6 +188,7 @@ def test_program_trains(phase, cached, small_batches, monkeypatch):
     assert bool(network.cnn.trainable_variables) == (phase == 2)
 
 
+@pytest.mark.thorough
 def test_keras_fit_trains(monkeypatch):
     def xception(**keywords):
         return keras.Sequential(

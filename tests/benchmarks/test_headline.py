@@ -25,6 +25,7 @@ def looked_at(small_network, evaluated, monkeypatch):
     return evaluated
 
 
+@pytest.mark.thorough
 def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     results = tmp_path / "results"
     headline_record.add(looked_at.run_dir, "first", results=results)
@@ -61,6 +62,7 @@ def test_a_run_and_the_one_it_started_from_are_recorded(looked_at, tmp_path):
     assert str(tmp_path) not in (results / "second" / "record.json").read_text()
 
 
+@pytest.mark.thorough
 def test_a_run_is_compared_with_its_control_image_by_image(looked_at, tmp_path):
     results = tmp_path / "results"
     headline_record.add(looked_at.run_dir, "first", results=results)

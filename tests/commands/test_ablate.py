@@ -164,6 +164,7 @@ def test_a_network_is_not_continued_with_another_budget(small_config, small_netw
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_other_settings_of_a_control_are_found_before_any_training(
     small_config, small_network, monkeypatch
 ):

@@ -107,6 +107,7 @@ def test_the_manifest_tells_what_it_was_made_of(both, not_validated):
     assert described["average"]["alpha"] == 0.5 and both.run.name in described["started_from"]
 
 
+@pytest.mark.thorough
 def test_other_commands_take_it_as_a_run(both, one_replica, capsys):
     root = averaged(both, 0.5)
     settings = both.replace(run=root.name)

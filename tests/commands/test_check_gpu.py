@@ -29,6 +29,7 @@ def results(settings):
     return found, (root / "check-gpu.txt").read_text()
 
 
+@pytest.mark.thorough
 def test_failures_of_every_kind_are_lines_of_the_table(settings, capsys):
     with pytest.raises(errors.RunError, match="^9 of 12 checks failed: lstm-kernels, phase1-b"):
         failing = settings.replace(batch_size=(33, 16))

@@ -55,6 +55,7 @@ def test_a_path_that_is_not_utf8_is_printed_with_escapes(not_utf8, in_process, m
     assert rb"bilder-\udcff, 3 classes, 18 training" in stdout.buffer.getvalue()
 
 
+@pytest.mark.thorough
 def test_a_run_on_a_path_that_is_not_utf8_is_recorded(
     not_utf8, small_network, small_config, one_replica, monkeypatch
 ):

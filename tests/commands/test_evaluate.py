@@ -22,6 +22,7 @@ def test_a_damaged_manifest_is_reported_before_any_prediction(small_network, tra
         evaluate.run((), trained)
 
 
+@pytest.mark.thorough
 def test_test_images_are_evaluated_beside_the_validation_split(
     small_network, evaluated, tmp_path, capsys
 ):
@@ -40,6 +41,7 @@ def test_test_images_are_evaluated_beside_the_validation_split(
     assert (folder / "report.html").exists() and (folder / "predictions.csv").exists()
 
 
+@pytest.mark.thorough
 def test_the_results_of_another_test_set_are_not_overwritten(small_network, evaluated, tmp_path):
     for place in ("first", "second"):
         val = pathlib.Path(evaluated.data.dataset) / "val"

@@ -80,6 +80,7 @@ def not_converted(model, quantized):
     return f"{model.name}, {'quantized' if quantized else 'not quantized'}".encode()
 
 
+@pytest.mark.thorough
 def test_the_command_writes_all_files(small_network, trained, monkeypatch, capsys):
     folder = trained.run_dir / "export"
     with monkeypatch.context() as patch:  # tracing what is replaced takes seconds
@@ -122,6 +123,7 @@ def assert_a_failed_export_keeps_the_earlier_one(config, folder, monkeypatch):
     assert not list(folder.parent.glob(".partial*"))
 
 
+@pytest.mark.thorough
 def test_an_export_made_on_a_gpu_has_no_operation_of_cudnn(small_network, trained, monkeypatch):
     """It would run on GPUs only, and LiteRT cannot convert it."""
     converted = []
@@ -146,6 +148,7 @@ def test_an_export_made_on_a_gpu_has_no_operation_of_cudnn(small_network, traine
     assert [layer.use_cudnn for layer in layers] == ["auto"] * 2  # fast on the user's GPU
 
 
+@pytest.mark.thorough
 def test_a_network_that_litert_cannot_convert_is_one_sentence(network, monkeypatch):
     cudnn.pretend_gpu(monkeypatch)
     model = keras_and_litert.plain_keras(network, 299)

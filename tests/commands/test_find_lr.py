@@ -25,6 +25,7 @@ def few_steps(monkeypatch):
     monkeypatch.setattr(rate_search, "STEPS", 12)
 
 
+@pytest.mark.thorough
 def test_phase1_needs_no_run(small_network, small_config, few_steps, capsys):
     find_lr.run((), small_config)
     assert not small_config.run_dir.exists()
@@ -40,6 +41,7 @@ def test_phase1_needs_no_run(small_network, small_config, few_steps, capsys):
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_a_run_stays_as_it_is(small_network, trained, few_steps, capsys, monkeypatch):
     """Also one whose phase has begun: nothing of it is lost."""
     before = contents(trained.run_dir)
@@ -52,6 +54,7 @@ def test_a_run_stays_as_it_is(small_network, trained, few_steps, capsys, monkeyp
     assert contents(trained.run_dir) == before
 
 
+@pytest.mark.thorough
 def test_the_step_is_that_of_the_planned_run(small_network, small_config, monkeypatch):
     """But for the schedule of the rate and averages of the weights."""
     made = []

@@ -99,6 +99,7 @@ def test_predictions_match_those_of_the_evaluation(trained, predicted, one_repli
         assert sum(c["probability"] for c in classes) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_bad_images_have_an_error_in_their_place(by_brightness, predicted, tmp_path):
     folder = tmp_path / "all kinds"
     bad_images.write(folder)
@@ -182,6 +183,7 @@ def test_predictions_and_progress_do_not_share_a_line_on_a_terminal(
     assert sum(line.endswith(".png") and line.startswith("/") for line in lines) == 3
 
 
+@pytest.mark.thorough
 def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, monkeypatch, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
     paths = images / "val", tmp_path / "bad.png"
@@ -218,6 +220,7 @@ def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, m
     assert predicted(*paths, format="jsonl", top=2, model=folder, trust_export=True)[0] == exported
 
 
+@pytest.mark.thorough
 def test_an_image_with_more_pixels_than_an_export_takes_is_named(
     trained, predicted, images, shared_export, tmp_path, capsys
 ):
@@ -248,6 +251,7 @@ def test_more_classes_than_fit_into_a_figure_are_refused(small_network, trained,
         explain.run(["photo.jpg"], trained.replace(top=5))
 
 
+@pytest.mark.thorough
 def test_explanations_are_written_and_bad_images_reported(trained, images, tmp_path, capsys):
     good = tmp_path / ("\N{CJK UNIFIED IDEOGRAPH-9CE5}" * 80 + ".png")  # 244 bytes
     shutil.copy(next((images / "val" / "white").iterdir()), good)

@@ -35,6 +35,7 @@ def beside(settings):
     return config.Config.of(runs_dir=settings.run.runs_dir)
 
 
+@pytest.mark.thorough
 def test_a_reproduced_run_has_the_same_weights_to_the_bit(trained, capsys):
     reproduce.run([trained.run.name], beside(trained), SMALL)
     output = capsys.readouterr().out

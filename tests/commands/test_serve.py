@@ -196,6 +196,7 @@ def test_a_branch_that_the_network_lacks_has_no_map(signatures, monkeypatch, lac
     ] * 2
 
 
+@pytest.mark.thorough
 def test_the_page_shows_the_classes_of_an_image(address, browser, tmp_path):
     good, other, bad = (tmp_path / name for name in ("good.jpg", "other.png", "bad.jpg"))
     good.write_bytes(bad_images.JPEG)

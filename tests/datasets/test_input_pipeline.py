@@ -95,6 +95,7 @@ def test_repeated_evaluation_passes_over_every_example_again(data):
 
 
 @pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.thorough
 def test_the_shares_of_workers_are_the_batches(count, data):
     """Of training from any position, of evaluation with padding, and of numbered views."""
     augmented = dataclasses.replace(
@@ -145,6 +146,7 @@ def test_nobody_waits_for_the_deletion_of_a_distributed_iterator():
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])
+@pytest.mark.thorough
 def test_the_error_names_a_bad_image_and_its_class(own_data, content):
     path = own_data.train.path(0)
     with open(path, "r+b") as file:
@@ -185,6 +187,7 @@ class OverlappingReads:
         return self._records[index]
 
 
+@pytest.mark.thorough
 def test_records_are_read_in_parallel_under_op_determinism(records, monkeypatch):
     """A stateful op in the pipeline would let only one call of its function run at a time."""
     monkeypatch.setattr(records.source, "_records", OverlappingReads(records.source._records))

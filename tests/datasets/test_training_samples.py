@@ -57,6 +57,7 @@ def assert_equal(one, two):
     "policy",
     ["standard", pytest.param("strong", marks=pytest.mark.slow)],  # which takes long to trace
 )
+@pytest.mark.thorough
 def test_a_sample_is_the_same_whatever_start_batch_size_and_parallelism(split, monkeypatch, policy):
     settings = EVERYTHING | {"augmentation": policy}
     samples = samples_of(split, **settings)
@@ -111,6 +112,7 @@ def test_views_are_counted_only_if_they_repeat(split):
 
 
 @pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+@pytest.mark.thorough
 def test_the_counted_views_of_an_image_are_used_in_turn(split, sampling):
     samples = samples_of(
         split, train_cnn=False, augmentation="standard", cached_views=2, sampling=sampling

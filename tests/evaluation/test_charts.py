@@ -23,6 +23,7 @@ def test_accuracy_charts_have_room_for_every_class(classes):
     assert image.shape[0] > 20 * classes
 
 
+@pytest.mark.thorough
 def test_charts_of_a_thousand_classes_have_less_than_32_megapixels(monkeypatch):
     """Their sizes only: drawing them takes eight seconds."""
     pixels = []

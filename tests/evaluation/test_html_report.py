@@ -5,6 +5,7 @@ import html.parser
 import json
 
 import numpy as np
+import pytest
 from selenium.webdriver.common.by import By
 
 from cnnrnn.evaluation import confidence_intervals, html_report
@@ -76,6 +77,7 @@ def test_a_number_that_is_not_finite_is_a_dash():
     assert "95% CI: – to –" in text and "inf" not in text.split("<script>")[0]
 
 
+@pytest.mark.thorough
 def test_a_browser_shows_the_numbers_of_results_json(evaluated_run, browser, tmp_path):
     results = json.loads((evaluated_run / "results.json").read_text())
     browser.get((evaluated_run / "evaluation" / "report.html").as_uri())

@@ -33,6 +33,7 @@ def evaluator_of(strategy, batch_size):
     return predictions_lib.Evaluator(eval_step, strategy, batch_size, views_lib.Preprocessing())
 
 
+@pytest.mark.thorough
 def test_predictions_do_not_depend_on_replicas_or_batch_size(validation, one_replica, two_replicas):
     results = []
     for strategy in (one_replica, two_replicas):
@@ -72,6 +73,7 @@ def iterators(monkeypatch):
 
 
 @pytest.mark.parametrize("replicas, batch_size", [(1, 18), (2, 4)])
+@pytest.mark.thorough
 def test_passes_over_one_split_share_an_iterator(
     validation, one_replica, two_replicas, iterators, replicas, batch_size
 ):

@@ -63,6 +63,7 @@ def test_an_evaluation_that_fails_leaves_no_results_of_the_one_before(
 
 
 @pytest.mark.parametrize("complete_reports", [True], ids=[""])
+@pytest.mark.thorough
 def test_tensorboard_shows_only_the_last_evaluation(evaluated_run, evaluated):
     evaluate.run((), evaluated)
     results = json.loads((evaluated_run / "results.json").read_text())

@@ -44,11 +44,13 @@ def test_public_names_exist_and_come_without_tensorflow():
         _ = cnnrnn.LTSM
 
 
+@pytest.mark.thorough
 def test_a_loop_of_ones_own_learns(example, small_network, images):
     losses = example("own_loop").main(images / "train", epochs=6, xception="none")
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.thorough
 def test_a_fusion_of_ones_own_learns(example, small_network, images):
     losses = example("own_fusion").main(images / "train", epochs=6, xception="none")
     assert losses[-1] < losses[0]
@@ -66,6 +68,7 @@ def test_the_lstm_layer_reads_digits_in_another_model(example):
     assert example("lstm_layer").main(units=32, epochs=5) > 0.5  # by chance a tenth
 
 
+@pytest.mark.thorough
 def test_the_notebook_runs(small_network, small_config, in_process, tmp_path, monkeypatch):
     def system(command):
         """Runs a line that starts with '!', but with the small network."""

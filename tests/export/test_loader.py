@@ -59,6 +59,7 @@ def test_a_file_that_is_not_in_the_manifest_is_refused(export, never_loaded):
         loader.load(export)
 
 
+@pytest.mark.thorough
 def test_a_trusted_export_needs_no_manifest(export):
     (export / checksummed.CHECKSUMS).unlink()
     loaded = loader.load(export, trusted=True)

@@ -154,6 +154,7 @@ def test_decoded_images(classifier, signatures):
     assert empty["classes"].shape == (0, 2)
 
 
+@pytest.mark.thorough
 def test_explanations_match_the_explainer(classifier, signatures):
     contents = [bad_images.JPEG, b"no image", bad_images.PNG]
     outputs = signatures["explained"](image_bytes=tf.constant(contents))
@@ -172,6 +173,7 @@ def test_explanations_match_the_explainer(classifier, signatures):
             )
 
 
+@pytest.mark.thorough
 def test_only_the_first_classes_are_explained(classifier, monkeypatch):
     monkeypatch.setattr(saved_model, "EXPLAINED", 2)
     predictor = saved_model._Predictor(classifier, 100, small_export.MAX_PIXELS)
@@ -197,6 +199,7 @@ def test_each_weight_is_written_once(classifier, exported):
 
 
 @pytest.mark.parametrize("fusion", ["cnn", pytest.param("rnn", marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_a_branch_that_is_left_out_is_not_written(tmp_path, monkeypatch, fusion):
     """Of the signatures, the one with the maps is written: each takes seconds to trace."""
     save = saved_model.save

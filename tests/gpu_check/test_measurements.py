@@ -49,6 +49,7 @@ def settings(small_config, small_network, two_replicas, monkeypatch):
 
 
 @pytest.mark.parametrize("phase", ["phase1", pytest.param("phase2", marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_training_steps(settings, phase):
     found = training_steps.measure(settings, phase)
     figures = found.figures
@@ -65,6 +66,7 @@ def test_training_steps_fail_if_a_loss_is_not_finite(settings, monkeypatch):
     assert not training_steps.measure(settings, "phase1").passed
 
 
+@pytest.mark.thorough
 def test_input_images(settings):
     found = input_images.measure(settings)
     assert found.passed and len(found.figures) == 4 and min(found.figures.values()) > 0
@@ -106,6 +108,7 @@ def test_the_digest_tells_different_trainings_apart(settings):
     assert other != first
 
 
+@pytest.mark.thorough
 def test_lstm_kernels(settings, monkeypatch):
     for name, size in (("LSTM_UNITS", 8), ("TIMESTEPS", 3), ("STEP_FEATURES", 5)):
         monkeypatch.setattr(shapes, name, size)

@@ -61,6 +61,7 @@ def test_grad_cam_covers_the_evidence(explainer):
         assert inside.min() > 0.99 and explanation.cam.sum() == pytest.approx(inside.sum())
 
 
+@pytest.mark.thorough
 def test_saliency_covers_the_timesteps_that_the_rnn_depends_on(explainer):
     rng = np.random.default_rng(0)
     batch = {
@@ -79,6 +80,7 @@ def test_grad_cam_is_zero_without_evidence(explainer):
     assert not explanation.cam.any() and np.isfinite(explanation.cam).all()
 
 
+@pytest.mark.thorough
 def test_several_classes_are_explained_like_single_ones(explainer):
     rng = np.random.default_rng(0)
     batch = {
@@ -96,6 +98,7 @@ def test_several_classes_are_explained_like_single_ones(explainer):
 @pytest.mark.parametrize(
     "fusion_name, maps", [("cnn", {"cam"}), ("gain", {"cam"}), ("rnn", {"timesteps"})]
 )
+@pytest.mark.thorough
 def test_a_branch_that_the_network_lacks_has_no_map(fusion_name, maps):
     variant = network_lib.Variant(fusion_name)
     explainer = attribution.Explainer(small_network.small_build(3, variant=variant))

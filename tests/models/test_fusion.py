@@ -106,6 +106,7 @@ def assert_reported(config):
 @pytest.mark.parametrize(
     "settings", [{"fusion": "concatenation", **NORMALIZED}, {"fusion": "gain"}]
 )
+@pytest.mark.thorough
 def test_a_variant_is_trained_and_reported(small_config, small_network, settings):
     config = small_config.replace(**settings, epochs=(1, 1), dropout=0.2)
     train.phase1((), config)

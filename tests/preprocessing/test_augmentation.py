@@ -104,6 +104,7 @@ def test_standard_changes_brightness_contrast_and_saturation(rgb):
     assert min(saturation) < 0.8 * np.ptp(original, axis=-1).mean() < 0.9 * max(saturation)
 
 
+@pytest.mark.thorough
 def test_strong_also_augments_and_erases_a_quarter(rgb, monkeypatch):
     monkeypatch.setattr(rand_augment, "apply", lambda image, _: image)
     colors = tf.function(augmentation_lib.Augmentation("strong").colors)

@@ -35,6 +35,7 @@ BOTH = mixing_lib.Mixing(mixup=1.0, cutmix=1.0)
         pytest.param(CUTMIX, 160, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.thorough
 def test_the_share_is_that_of_the_pixels_in_both_views(mixing, size):
     """Images of 1, in pairs with images of 0, so that the mean is a share."""
     values = np.tile([1.0, 0.0], 8)

@@ -89,6 +89,7 @@ def test_what_is_moved_in_from_outside_is_gray(pixels):
     np.testing.assert_allclose(result[:, -60:], 127.5)
 
 
+@pytest.mark.thorough
 def test_two_operations_are_drawn_from_all(monkeypatch):
     """Here each adds a digit of its own, so that the result tells which were applied."""
     count = len(rand_augment.OPERATIONS)

@@ -46,6 +46,7 @@ def test_a_timestep_is_thirteen_gray_pixel_rows(photograph):
     np.testing.assert_allclose(sequence[4], expected, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_what_is_traced_in_a_block_on_the_cpu_names_no_device():
     """So exports, which contain these ops, do not."""
 

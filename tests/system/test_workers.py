@@ -78,6 +78,7 @@ def both(two, folder):
     one_ends(two)
 
 
+@pytest.mark.thorough
 def test_two_workers_exchange_values_and_one_notices_that_the_other_has_ended(tmp_path):
     """One test, because starting the processes takes most of the time."""
     printed = two_workers.run("tests.system.test_workers", "both", tmp_path)

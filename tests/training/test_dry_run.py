@@ -38,6 +38,7 @@ def time_nothing(patch):
         ({"fusion": "rnn"}, None, True),  # there is no CNN
     ],
 )
+@pytest.mark.thorough
 def test_features_are_timed_where_caching_pays_off(
     measure, small_config, monkeypatch, changes, expected, is_timed
 ):
@@ -96,6 +97,7 @@ def test_an_error_of_a_step_is_not_taken_for_one_of_the_pipeline(
         measure("phase2", small_config)
 
 
+@pytest.mark.thorough
 def test_an_image_that_fails_in_the_pipeline_is_named(measure, own_images, monkeypatch):
     """It is damaged after the check."""
     load = dataset_lib.load
@@ -137,6 +139,7 @@ def on_a_gpu():
     return found
 
 
+@pytest.mark.thorough
 def test_the_rate_is_that_of_the_input_pipeline_if_it_is_slower(measure, small_config, monkeypatch):
     """Batches wait while the first step compiles."""
     training = dry_run.input_pipeline.training

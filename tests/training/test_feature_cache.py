@@ -275,6 +275,7 @@ def augmented(split, **settings):
     )
 
 
+@pytest.mark.thorough
 def test_features_of_views_are_those_of_the_images_in_training(make_cache, data, capsys):
     cache, samples = make_cache(), augmented(data.train)
     features = cache.features(data.train, "train", 3, samples)
@@ -421,6 +422,7 @@ def best_weights(settings):
     return network.model.get_weights()
 
 
+@pytest.mark.thorough
 def test_weights_trained_with_and_without_the_cache_agree(
     small_config, small_chunks, tmp_path, capsys
 ):

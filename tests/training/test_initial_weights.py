@@ -70,6 +70,7 @@ def test_a_network_without_a_cnn_needs_no_weights_of_it(small_config):
     assert initial == initial_weights.InitialWeights("no CNN")
 
 
+@pytest.mark.thorough
 def test_it_is_recorded_and_only_the_start_needs_it(trained, monkeypatch):
     source = trained.run_dir.with_name("source")
     shutil.copytree(trained.run_dir, source)
@@ -135,6 +136,7 @@ def test_a_run_without_such_an_rnn_is_refused_before_any_work(trained, monkeypat
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_weights_that_were_trained_on_other_images_are_noted(trained, capsys):
     """Another fold: its training images include validation images of this run."""
     note = "was trained on other images, or on another split of these"

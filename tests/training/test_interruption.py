@@ -15,6 +15,7 @@ from cnnrnn.training import steps
 from tests import helpers
 
 
+@pytest.mark.thorough
 def test_stopped_training_saves_and_resumes(small_config, small_network, monkeypatch, capsys):
     settings = small_config.replace(epochs=(100_000, 1))
     arguments = [

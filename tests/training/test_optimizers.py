@@ -181,6 +181,7 @@ def test_phase1_has_no_layer_decay(one_replica):
 
 
 @pytest.mark.parametrize("phase, optimizer", [(phases.PHASE1, "rmsprop"), (phases.PHASE2, "adam")])
+@pytest.mark.thorough
 def test_the_rnn_has_a_rate_of_its_own_and_nothing_else_changes(phase, optimizer, one_replica):
     def steps(factor):
         """How far each variable goes in the first step by a gradient of 1."""

@@ -40,6 +40,7 @@ def exact_sums(one_replica):
     ],
     ids=lambda value: getattr(value, "name", value),
 )
+@pytest.mark.thorough
 def test_variables_features_and_logits_stay_float32_and_training_follows(
     one_replica, exact_sums, precision, phase
 ):
@@ -126,6 +127,7 @@ def overflowing(batch):
     return {**batch, "sequence": rows}
 
 
+@pytest.mark.thorough
 def test_an_overflow_on_the_second_replica_is_skipped_on_both(training):
     batch = test_steps.batches(1)[0]
     training.step(batch)
@@ -169,6 +171,7 @@ def test_the_scale_does_not_fall_below_its_minimum():
     assert scale.scale.numpy() == loss_scale_lib.MINIMUM
 
 
+@pytest.mark.thorough
 def test_scaling_does_not_change_the_step(one_replica):
     """Divided out again: a step with a scale of 2**15 is that with a scale of 1."""
     training, after = Scaled(one_replica, phases.PHASE1), []

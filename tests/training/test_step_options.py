@@ -84,6 +84,7 @@ def test_two_replicas_equal_one_with_all_options(with_all_options, one_replica, 
     assert_near(one, two, before)
 
 
+@pytest.mark.thorough
 def test_two_replicas_equal_one_in_parts(strategies):
     """With SGD, whose steps are proportional to the gradient; BatchNorm is trained."""
     settings = SETTINGS.replace(accumulation_steps=(2, 2))
@@ -112,6 +113,7 @@ def trained(strategy, phase, settings, data):
     return training.network.model.get_weights(), sums
 
 
+@pytest.mark.thorough
 def test_parts_of_a_batch_equal_the_whole_where_batchnorm_is_frozen(one_replica):
     data = block_network.batches(3, mixed=True)
     weights, sums = trained(one_replica, phases.PHASE1, SETTINGS, data)
@@ -122,6 +124,7 @@ def test_parts_of_a_batch_equal_the_whole_where_batchnorm_is_frozen(one_replica)
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_part_is_every_kth_example(one_replica):
     """BatchNorm sees the parts: its moving mean follows that of the even, then the odd images."""
     settings = SETTINGS.replace(accumulation_steps=(2, 2), batchnorm_momentum="0.5")
@@ -180,6 +183,7 @@ def test_a_small_gradient_is_not_clipped(change):
         pytest.param(1, 1.0, True, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.thorough
 def test_a_gradient_whose_norm_overflows_cannot_be_clipped(
     strategies, replicas, clip_norm, loss_scale
 ):

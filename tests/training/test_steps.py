@@ -83,6 +83,7 @@ def trained_on(one_replica, two_replicas):
     ],
     ids=["phase1", "phase2", "phase2 with frozen BatchNorm"],
 )
+@pytest.mark.thorough
 def test_two_replicas_equal_one(phase, batchnorm, trained_on):
     one, sums_of_one = trained_on(1, phase, batchnorm)
     two, sums_of_two = trained_on(2, phase, batchnorm)
@@ -118,6 +119,7 @@ def gradients_in(pack: tf.Operation) -> list[tf.Operation]:
     return found
 
 
+@pytest.mark.thorough
 def test_a_pack_of_gradients_does_not_wait_for_later_gradients(two_replicas, monkeypatch):
     monkeypatch.setattr(steps, "_PACK_BYTES", 100)  # some of phase 1's eight gradients are larger
     with two_replicas.scope():
@@ -167,6 +169,7 @@ def test_phase1_does_not_change_the_cnn(trained_on):
     assert sum(changed) == len(changed) - len(before.cnn.get_weights())
 
 
+@pytest.mark.thorough
 def test_frozen_batchnorm_stays_while_the_rest_of_the_cnn_is_trained(trained_on):
     network, _ = trained_on(1, phases.PHASE2, "frozen")
     before = small_network.small_build(3, seed=0).model
@@ -215,6 +218,7 @@ def test_a_non_finite_gradient_is_reported(two_replicas):
     assert bad.numpy() == 1
 
 
+@pytest.mark.thorough
 def test_eval_step_returns_the_whole_batch_with_its_padding(two_replicas):
     batch = copied(batches(1)[0])
     batch["weight"][-3:] = 0

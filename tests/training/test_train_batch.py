@@ -36,6 +36,7 @@ def titles(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 17])
+@pytest.mark.thorough
 def test_both_views_of_at_most_sixteen_images_are_drawn(tmp_path, count):
     path = tmp_path / "run" / "train_batch.png"
     pixels = train_batch.write(path, batch_of(count), NAMES).numpy()

@@ -148,6 +148,7 @@ def test_a_phase_reports_its_end_and_the_next_command(recipe_in_parts):
 
 
 @pytest.mark.parametrize("complete_summaries", [True], ids=[""])
+@pytest.mark.thorough
 def test_tensorboard_gets_its_curves_and_images(small_config):
     phase1(small_config)
     folder = run_folder.RunFolder(small_config.run_dir)
@@ -481,6 +482,7 @@ def test_an_image_damaged_after_the_check_stops_the_run_and_is_named(
 
 
 @pytest.mark.usefixtures("small_network")
+@pytest.mark.thorough
 def test_bad_images_can_be_skipped(own_images, images):
     path = sorted((images / "train" / "gray").iterdir())[2]
     damage_file(path)
@@ -494,6 +496,7 @@ def test_bad_images_can_be_skipped(own_images, images):
         evaluate.run((), own_images)
 
 
+@pytest.mark.thorough
 def test_a_generated_split_is_recorded(small_config, nothing_is_trained, tmp_path):
     root = helpers.write_classes(tmp_path / "tree", 6)
     config = small_config.replace(dataset=str(root), validation_fraction=0.34, feature_cache="off")
@@ -612,6 +615,7 @@ def test_best_weights_are_not_overwritten_after_the_checkpoints_are_deleted(
     assert best.weights.stat() == before
 
 
+@pytest.mark.thorough
 def test_a_run_killed_before_its_first_checkpoint_starts_again(trained, monkeypatch):
     class Killed(BaseException):
         pass
@@ -648,6 +652,7 @@ def test_weights_that_could_not_be_saved_are_not_reported_as_best(
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_float16_with_nans_stops_after_a_step_at_the_lowest_loss_scale(small_config, monkeypatch):
     """The loss is finite and no gradient is: skipping steps for ever would train nothing."""
     make, scales = steps.make_train_step, []
@@ -670,6 +675,7 @@ def test_float16_with_nans_stops_after_a_step_at_the_lowest_loss_scale(small_con
     assert scales == [2.0**power for power in range(15, -1, -1)]
 
 
+@pytest.mark.thorough
 def test_a_non_finite_validation_loss_stops_the_run(small_config):
     config = small_config.replace(
         epochs=(1, 1), samples_per_epoch=(4, 2), learning_rate=(1e38, 1e-4)
@@ -680,6 +686,7 @@ def test_a_non_finite_validation_loss_stops_the_run(small_config):
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_an_epoch_that_an_earlier_process_trained_is_shown_without_a_rate(
     small_config, monkeypatch, capsys
 ):
@@ -700,6 +707,7 @@ def test_wildcards_in_the_run_folders_path_are_refused(small_config, tmp_path):
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_phase2_reports_newer_weights_of_phase1(trained, monkeypatch, capsys):
     phase2(trained.replace(epochs=(2, 1)))
     monkeypatch.setattr(phases.Phase, "is_better", lambda *_: True)

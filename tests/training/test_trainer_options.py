@@ -113,6 +113,7 @@ def whole_run(shared_run, tmp_path_factory):
         pytest.param("phase2", "mixed", "strong", (1, 4, 7), marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.thorough
 def test_a_killed_run_with_all_options_resumes_to_the_bit(
     phase, options, augmentation, kills, whole_run, small_config, monkeypatch
 ):
@@ -193,6 +194,7 @@ def test_an_export_with_all_options_equals_the_evaluated_network(
 
 
 @pytest.mark.usefixtures("instant_steps")
+@pytest.mark.thorough
 def test_each_part_of_a_phase_trains_at_its_size(trained, monkeypatch):
     sizes = []
     make = steps.make_train_step
@@ -209,6 +211,7 @@ def test_each_part_of_a_phase_trains_at_its_size(trained, monkeypatch):
     assert sizes == [(100, 100)] * 2 + [(200, 200)] * 4 + [(299, 299)] * 2
 
 
+@pytest.mark.thorough
 def test_phase1_caches_features_at_its_own_image_size(trained, tmp_path, capsys):
     config = trained.replace(
         run="small", cnn_image_size="160", feature_cache=str(tmp_path / "features")
@@ -220,6 +223,7 @@ def test_phase1_caches_features_at_its_own_image_size(trained, tmp_path, capsys)
     assert "feature cache: computing 18 images of train" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_nothing_of_phase1_is_held_when_phase2_starts(small_config, monkeypatch):
     trainers, alive = [], []
 
@@ -239,6 +243,7 @@ def test_nothing_of_phase1_is_held_when_phase2_starts(small_config, monkeypatch)
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_the_speed_is_reported_once_for_each_size(trained, capsys):
     config = trained.replace(cnn_image_size="299/80:0.5,100:0.5", batch_size=(4, 2))
     run(phases.PHASE2, config)
@@ -256,6 +261,7 @@ def test_a_complete_phase_with_a_falling_rate_is_not_continued(trained, capsys):
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, capsys):
     config = trained.replace(run="patient", epochs=(5, 5), patience=(2, 2))
     message = "phase1 has had no better validation result for 2 epochs"
@@ -268,6 +274,7 @@ def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, c
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
     trained, monkeypatch
 ):
@@ -300,6 +307,7 @@ def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
     ],
     ids=["complete report", "mixed"],
 )
+@pytest.mark.thorough
 def test_nothing_of_a_cnn_that_the_network_lacks_is_computed(
     small_config, tmp_path, monkeypatch, settings
 ):
@@ -319,6 +327,7 @@ def test_nothing_of_a_cnn_that_the_network_lacks_is_computed(
     assert results["branches"]["cnn"] is None
 
 
+@pytest.mark.thorough
 def test_a_phase_out_of_time_is_saved_and_evaluated_and_resumes(trained, monkeypatch, capsys):
     config = trained.replace(run="timed", max_minutes=(1.0, 1.0), batch_size=(2, 2))
     clock = iter(range(0, 10**6, 10))  # ten seconds between two steps

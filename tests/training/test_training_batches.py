@@ -44,6 +44,7 @@ def begin(phase, config, monkeypatch):
         train.train((phase,), config)
 
 
+@pytest.mark.thorough
 def test_a_phase_continues_in_the_order_of_the_images(settings, starts, monkeypatch):
     """Phase 2 after phase 1, a run that starts from another one, and a phase that resumes."""
     train.train(BOTH, settings)

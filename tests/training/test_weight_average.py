@@ -30,6 +30,7 @@ def strategy(request, one_replica, two_replicas):
     return {1: one_replica, 2: two_replicas}[request.param]
 
 
+@pytest.mark.thorough
 def test_it_follows_the_weights_is_swapped_and_starts_again(strategy):
     training = block_network.Training(strategy, phases.PHASE2, EMA)
     average = training.state.average
