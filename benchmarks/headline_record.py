@@ -251,5 +251,5 @@ def hits(path: pathlib.Path) -> np.ndarray:
 
 def points(interval: confidence_intervals.Interval) -> str:
     """'0.31 [-0.12, 0.74]', in percentage points."""
-    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
+    value, low, high = interval.points()
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"

@@ -5,6 +5,7 @@ pretrained network. The straight line between the weights before and after it of
 is better than both ends (WiSE-FT, Wortsman et al., arXiv 2109.01903).
 """
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 
@@ -19,24 +20,26 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, manifest, recorded_run, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import text as text_lib
-from cnnrnn.training import steps, train_state
+from cnnrnn.training import cost, steps, train_state
 
 _TRAINED = (phases.PHASE1, phases.PHASE2)
+_PLACES = ("dataset", "archive", "data_dir")  # the images may have been moved
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Writes (1 - alpha) x the best weights of phase 1 + alpha x those of phase 2 as a run.
 
-    Everything but `alpha`, `runs_dir`, `run` and, if it is given, `dataset` is taken from the
-    settings that RUN recorded.
+    The other settings are those that RUN recorded, except for `dataset` and `data_dir` if they are
+    given.
 
     Args:
         arguments: RUN, a run's folder or its name in --runs_dir.
-        config: `run` names the new run, by default RUN-average-ALPHA.
+        config: `alpha`; `run`, the name of the new run, by default RUN-average-ALPHA; and
+            `runs_dir`, its folder, by default that of RUN.
 
     Raises:
-        UsageError: there is no such run, it lacks a phase, its images or classes have changed, or
-            the new run has been trained.
+        UsageError: there is no such run, it lacks a phase, its images or classes have changed, the
+            new run has been trained, or a flag gives other images than those of RUN.
         RunError: a file is damaged or cannot be written, or an image cannot be decoded.
     """
     if len(arguments) != 1:
@@ -54,12 +57,16 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             f"the phase 1 beside it, {ends[0].weights.name}: only a phase 2 that "
             "started from them can be averaged with them."
         )
-    alpha = config.averaging.alpha
-    if config.data.dataset != config_lib.Config().data.dataset:  # the images have been moved
+    _check_data_flags(config, settings)
+    alpha, default = config.averaging.alpha, config_lib.Config()
+    if config.data.dataset != default.data.dataset:  # the images have been moved
         settings = settings.replace(dataset=config.data.dataset, archive="")
+    if config.data.data_dir:
+        settings = settings.replace(data_dir=config.data.data_dir)
+    beside = config.run.runs_dir == default.run.runs_dir
     settings = settings.replace(
         run=config.run.name or f"{original.root.name}-average-{alpha:g}",
-        runs_dir=config.run.runs_dir,
+        runs_dir=str(original.root.parent) if beside else config.run.runs_dir,
         alpha=alpha,
     )
     folder = run_folder.RunFolder(settings.run_dir)
@@ -71,6 +78,20 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     with folder.opened():
         average = _average(original, ends, folder, settings)
     _report(ends, average, settings)
+
+
+def _check_data_flags(config: config_lib.Config, recorded: config_lib.Config) -> None:
+    """Raises UsageError for a flag on the images that differs from what the run recorded.
+
+    It would be ignored: the average is scored as the run was.
+    """
+    for field in dataclasses.fields(config.data):
+        given, used = (getattr(data, field.name) for data in (config.data, recorded.data))
+        if field.name not in _PLACES and given not in (field.default, used):
+            raise errors.UsageError(
+                f"--{field.name}={given} cannot be combined with average, which takes the images "
+                f"as its run did (--{field.name}={used}): leave it out."
+            )
 
 
 def _require(folder: run_folder.RunFolder, phase: phases.Phase) -> best_weights.Best:
@@ -104,8 +125,10 @@ def _average(
     strategy = devices_lib.strategy(settings.run.logical_cpus)
     data = dataset_lib.load(settings)
     original.check_data(settings, data)
-    batch_size = phases.schedule(phases.PHASE2, settings, len(data.train)).batch_size
-    devices_lib.check_batch(batch_size, strategy)
+    batch_size = cost.shared_evenly(
+        phases.schedule(phases.PHASE2, settings, len(data.train)).batch_size,
+        strategy.num_replicas_in_sync,
+    )
     logging.info("network: building it, about ten seconds")
     # Not the LSTM kernel of training, which may have run on other devices.
     network = train_state.build_network(

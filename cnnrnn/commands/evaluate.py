@@ -102,13 +102,15 @@ def evaluate(
         f"  tables     {folder.evaluation / '*.csv'}\n"
         f"  charts     {folder.evaluation / 'top1_by_label.png'}, top5_by_label.png\n"
     )
+    if data.evaluated != "validation":  # not the split of the recorded figures
+        return
     phase1 = best_weights.find(folder.best, phases.PHASE1)
     if phase1 and phase1.phase != best.phase and phase1.validation.top1 > best.validation.top1:
         trained = folder.config().get(best.phase, {}).get("phase2_batchnorm")
         frozen = "" if trained == "frozen" else "--phase2_batchnorm=frozen and "
         logging.info(
-            f"note: phase 1 alone reached {phase1.validation.top1:.2%} top-1. With few images, try "
-            f"{frozen}more epochs in phase 2 (under another --run).\n"
+            f"note: in training, phase 1 alone reached {phase1.validation.top1:.2%} top-1 and phase "
+            f"2 {best.validation.top1:.2%}. With few images, try {frozen}more epochs in phase 2 (under another --run).\n"
         )
 
 

@@ -61,6 +61,8 @@ def run(
         _check_start(original, phase, settings[phase], manifests[phase])
     was_begun = reproduced.root.exists()
     if was_begun:
+        for phase in todo:
+            _check_same_length(reproduced, phase, settings[phase])
         logging.info(
             f"note: {reproduced.root} exists: it is continued, and phases that it has finished are "
             "compared without training them again. To train all again, delete it first."
@@ -136,11 +138,31 @@ def _check_start(
             f"{phase.name} of {original.root} started from {described['started_from']}, which "
             f"later training has replaced by {best.weights}: it cannot be reproduced."
         )
-    if best is not None and initial_weights.first_sample(best) != described.get("first_sample", 0):
+    is_new = initial_weights.is_new(phase, recorded)
+    first = 0 if is_new else initial_weights.first_sample(best)
+    if first != described.get("first_sample", 0):
         raise errors.UsageError(
             f"{phase.name} of {original.root} started at another position in the order of the "
             "images than it would now: an earlier version trained it, or the phase before was "
             "given more --epochs since. It cannot be reproduced."
+        )
+
+
+def _check_same_length(
+    reproduced: run_folder.RunFolder, phase: phases.Phase, settings: config_lib.Config
+) -> None:
+    """Raises UsageError if the new run was begun with other epochs, thus not by this command.
+
+    Training would continue it. Other settings that differ are found by the training itself.
+    """
+    if not reproduced.has_begun(phase):
+        return
+    found = recorded_run.settings(reproduced, phase).training.epochs[phase.index]
+    wanted = settings.training.epochs[phase.index]
+    if found != wanted:
+        raise errors.UsageError(
+            f"{reproduced.root} is another run: its {phase.name} has --epochs={found}, the "
+            f"recorded one {wanted}. Give a new name by --run."
         )
 
 
@@ -156,8 +178,8 @@ def _today(
         data = dataset_lib.load(recorded)
     weights = class_weights.resolve(recorded, data)
     class_weights.check(original, phase, recorded, data, weights)
-    xception, has_cnn = None, recorded.network.fusion != "rnn"
-    if phase is phases.PHASE1 and not recorded.training.init_from and has_cnn:
+    xception = None
+    if initial_weights.is_new(phase, recorded) and recorded.network.fusion != "rnn":
         image = keras.Input((shapes.IMAGE_SIZE, shapes.IMAGE_SIZE, shapes.CHANNELS))
         cnn = cnn_branch.build(image, synchronized_batchnorm=False)
         xception = xception_weights.load_into(cnn, recorded.training.xception_weights)

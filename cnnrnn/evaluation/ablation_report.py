@@ -168,7 +168,7 @@ def _claim(signs: list[int], one_seed: bool) -> str:
 
 def points(interval: confidence_intervals.Interval) -> str:
     """'0.31 (-0.12 to 0.74)', in percentage points."""
-    value, low, high = (100 * end for end in (interval.value, interval.low, interval.high))
+    value, low, high = interval.points()
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 

@@ -229,8 +229,10 @@ def rate_chart(
         )
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title=title)
     if smoothed:  # after divergence the losses are many times larger than before
-        low, first = min(loss), smoothed[0]
-        axes.set_ylim(low - 0.1 * (first - low), first + 0.5 * (first - low))
+        lowest = int(np.argmin(smoothed))
+        low, high = min(loss), max(*smoothed[: lowest + 1], float(np.median(loss)))
+        span = high - low or 1.0
+        axes.set_ylim(low - 0.1 * span, high + 0.5 * span)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return png(chart)

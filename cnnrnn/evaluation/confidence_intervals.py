@@ -19,6 +19,11 @@ class Interval:
     low: float
     high: float
 
+    def points(self) -> tuple[float, float, float]:
+        """Value, low and high in percentage points with two digits; a 0 has no minus sign."""
+        value, low, high = (round(100 * end, 2) + 0.0 for end in dataclasses.astuple(self))
+        return value, low, high
+
 
 def proportion(hits: np.ndarray) -> Interval:
     """The mean of zeros and ones, (N,), with Wilson's interval, which is valid near 0 and 1 too."""

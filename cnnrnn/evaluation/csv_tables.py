@@ -4,10 +4,9 @@ A value that is not defined, such as the recall of a class without images, is an
 """
 
 import csv
-import io
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.system import atomic_files
 from cnnrnn.system import text as text_lib
 
-_Table = list[tuple[Any, ...]]
+_Table = Iterable[Sequence[Any]]
 
 
 def write(
@@ -41,7 +40,7 @@ def write(
     _write(folder / "per_label.tsv", _per_label(names, content), "excel-tab")
     tables = {
         "figures": _metrics(content),
-        "confusion": [("true", *names), *((n, *row) for n, row in zip(names, matrix, strict=True))],
+        "confusion": _confusion(names, matrix),
         "branches": _ablations(content),
         "branch_outputs": _branch_outputs(content),
         "calibration": _calibration(content),
@@ -59,6 +58,13 @@ def _per_label(names: list[str], content: html_report.ReportContent) -> _Table:
             for name, s in zip(names, content.classes, strict=True)
         ),
     ]
+
+
+def _confusion(names: list[str], matrix: np.ndarray) -> _Table:
+    """Line by line: with 10,000 classes, all cells as Python objects would take gigabytes."""
+    yield ("true", *names)
+    for name, row in zip(names, matrix, strict=True):
+        yield (name, *row.tolist())
 
 
 def _metrics(content: html_report.ReportContent) -> _Table:
@@ -131,7 +137,9 @@ def _number(value: float) -> str:
     return f"{value:.6f}" if math.isfinite(value) else ""
 
 
-def _write(path: pathlib.Path, table: Sequence[Sequence[Any]], dialect: str = "excel") -> None:
-    text = io.StringIO()
-    csv.writer(text, dialect, lineterminator="\n").writerows(table)
-    atomic_files.write_text(path, text.getvalue())
+def _write(path: pathlib.Path, table: _Table, dialect: str = "excel") -> None:
+    with (
+        atomic_files.replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        csv.writer(file, dialect, lineterminator="\n").writerows(table)

@@ -137,14 +137,14 @@ def _branch_verdict(
 
 def _points(drop: confidence_intervals.Interval) -> str:
     """A drop in accuracy in percentage points, with the ends of its interval."""
-    value, low, high = (_number(100 * end, ".2f") for end in (drop.value, drop.low, drop.high))
+    value, low, high = (_number(end, ".2f") for end in drop.points())
     return f"{value} ({low} to {high})"
 
 
 def _change(drop: confidence_intervals.Interval) -> str:
     """A drop in accuracy as a change of it: '-0.12 (-0.24 to +0.01)'."""
-    # Rounded first: else a small negative number would be shown as -0.00.
-    value, low, high = (round(-100 * end, 2) + 0.0 for end in (drop.value, drop.high, drop.low))
+    change = confidence_intervals.Interval(-drop.value, -drop.high, -drop.low)
+    value, low, high = change.points()
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
 
 

@@ -60,10 +60,11 @@ def write(
     bins = class_scores.reliability(predictions)
     examples = _Examples(data, predictions, preprocessing, network)
     in_training, manifest = data.validation_in_training, folder.manifest()
+    average = manifest.get(best.phase, {}).get("average", {})
     also = f" ({in_training:,} are also training images)" if in_training else ""
     uses = {"RNN": network.uses_rnn, "CNN": network.uses_cnn}
     content = html_report.ReportContent(
-        title=f"{data.name}: {best.phase}",
+        title=f"{data.name}: {'average' if average else best.phase}",
         subtitle=f"{best_weights.describe(best, manifest)}, on {len(data.validation):,} "
         f"{data.evaluated} images{also} in {len(names)} classes; "
         f"data fingerprint {data.fingerprint[:12]}",
@@ -96,6 +97,8 @@ def write(
     csv_tables.write(folder.evaluation, content, matrix, data.validation, predictions)
     atomic_files.write_text(folder.evaluation / "report.html", html_report.render(content))
     results = _results(data, best, content, predictions, preprocessing)
+    if average:
+        results["alpha"] = average["alpha"]
     events = folder.events(phases.BY_NAME[best.phase], folder.evaluation.name)
     tensorboard.write(events, best.epoch, results, content.charts)
     atomic_files.write_json(folder.results, results)

@@ -18,6 +18,7 @@ from typing import Any
 
 from cnnrnn import errors
 from cnnrnn.system import console, memory, progress, stop_signals
+from cnnrnn.system import text as text_lib
 
 # -P: no module is taken from the user's current folder.
 PROGRAM = (sys.executable, "-P", "-m", "cnnrnn.main")
@@ -29,6 +30,8 @@ _END_SECONDS = 10  # the exit code of a child that has closed its pipe follows a
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a child process that imports the same `cnnrnn` as this one.
 
+    Its messages name the program as those of this process do.
+
     The package's parent folder comes first on PYTHONPATH: with -P, Python would otherwise find
     the package only if it is installed.
 
@@ -38,7 +41,8 @@ def environment(**changes: str) -> dict[str, str]:
     root = str(pathlib.Path(__file__).resolve().parents[2])
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([root, inherited] if inherited else [root])
-    return os.environ | {"PYTHONPATH": path} | changes
+    own = {"PYTHONPATH": path, text_lib.CALLED_AS: text_lib.program()}
+    return os.environ | own | changes
 
 
 def run(program: Sequence[str], arguments: Sequence[str]) -> None:

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+CALLED_AS = "_CNNRNN_CALLED_AS"  # for child processes: how the user calls the program
+
 
 def printable(text: str) -> str:
     """A file name as one line of valid UTF-8, with escapes for other bytes."""
@@ -43,4 +45,5 @@ def first_difference(before: Sequence[Any], now: Sequence[Any]) -> tuple[str, st
 
 def program() -> str:
     """How the user calls this program: 'cnnrnn' where pip installed it, else './run.sh'."""
-    return "cnnrnn" if pathlib.Path(sys.argv[0]).name == "cnnrnn" else "./run.sh"
+    called = pathlib.Path(sys.argv[0]).name
+    return os.environ.get(CALLED_AS, "cnnrnn" if called == "cnnrnn" else "./run.sh")

@@ -66,7 +66,7 @@ def load_for_trial(
         UsageError: there are no such weights.
         RunError: a file is damaged.
     """
-    if phase is phases.PHASE1 and not config.training.init_from:
+    if is_new(phase, config):
         source, description = None, "no CNN"
         if network.uses_cnn:
             source = xception_weights.load_into(network.cnn, config.training.xception_weights)
@@ -81,6 +81,14 @@ def load_for_trial(
     best_weights.load(best, network.model, class_names)
     logging.info(f"{phase.name}: starts from {_described(best)}")
     return InitialWeights(_described(best), first_sample=first_sample(best))
+
+
+def is_new(phase: phases.Phase, config: config_lib.Config) -> bool:
+    """Whether a phase trains a new network, not one that another phase has trained.
+
+    Its CNN may be pretrained, and its RNN be that of a run: it starts at the first sample.
+    """
+    return phase is phases.PHASE1 and not config.training.init_from
 
 
 def first_sample(best: best_weights.Best) -> int:

@@ -54,6 +54,8 @@ def search(
         average = _DECAY * average + (1 - _DECAY) * loss
         smoothed = average / (1 - _DECAY**number)
         yield Point(rate, loss, smoothed)
+        if number < _WINDOW:  # the average of a few losses is as noisy as they are
+            continue
         lowest = min(lowest, smoothed)
         if smoothed > _DIVERGED * lowest:
             return

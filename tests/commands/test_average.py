@@ -13,7 +13,11 @@ from cnnrnn.evaluation import predictions
 from cnnrnn.export import bundle
 from cnnrnn.runs import best_weights, classifier, run_folder
 from cnnrnn.system import checksummed
-from tests import helpers, small_network
+from tests import (
+    helpers,
+    small_network,
+    two_cpus,  # noqa: F401
+)
 
 NOT_GIVEN = config_lib.Config().data.dataset
 
@@ -122,7 +126,8 @@ def test_other_commands_take_it_as_a_run(both, one_replica, capsys):
     named = "average of the weights of both phases (alpha 0.5)"
     assert described["weights"] == named
     assert f"A{named[1:]} on 9 validation images" in capsys.readouterr().out
-    assert named in (root / "evaluation" / "report.html").read_text()
+    page = (root / "evaluation" / "report.html").read_text()
+    assert named in page and ": average</title>" in page and results["alpha"] == 0.5
 
 
 def test_training_does_not_continue_or_overwrite_it(both, not_validated):
@@ -185,6 +190,24 @@ def test_images_that_were_moved_are_found_by_the_flag(both, not_validated):
     with pytest.raises(errors.UsageError, match="neither a folder nor a known data set"):
         averaged(both.replace(dataset=NOT_GIVEN), 0.5)
     assert (averaged(both, 0.5) / "best").exists()
+
+
+def test_it_is_written_beside_the_run_and_other_flags_are_refused(both, not_validated):
+    settings = config_lib.Config.of(alpha=0.25)
+    average.run([str(both.run_dir)], settings)
+    new = both.run_dir.with_name(f"{both.run.name}-average-0.25")
+    assert best_weights.find(run_folder.RunFolder(new).best, phases.PHASE2)
+    with pytest.raises(errors.UsageError, match="--eval_image_size=224 cannot be combined with"):
+        average.run([str(both.run_dir)], settings.replace(eval_image_size=224))
+
+
+def test_any_number_of_replicas_can_validate_it(both, not_validated, two_replicas, monkeypatch):
+    path = both.run_dir / "config.json"
+    recorded = json.loads(path.read_text())
+    recorded["phase2"]["batch_size"] = [4, 3]
+    path.write_text(json.dumps(recorded))
+    monkeypatch.setattr(average.devices_lib, "strategy", lambda cpus: two_replicas)
+    assert averaged(both, 1).exists()
 
 
 def test_other_images_and_classes_are_refused(both, images):

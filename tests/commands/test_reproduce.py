@@ -11,7 +11,7 @@ import tensorflow as tf
 from cnnrnn import config, errors, phases
 from cnnrnn.commands import reproduce
 from cnnrnn.models import cnn_branch
-from cnnrnn.runs import run_folder
+from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import checksummed
 from tests import helpers
 
@@ -89,6 +89,29 @@ def test_on_gpus_operations_are_deterministic(trained, monkeypatch, gpus, determ
     folder = run_folder.RunFolder(trained.run_dir)
     settings = reproduce._settings(folder, phases.PHASE1, trained.run_dir.with_name("other"))
     assert settings.run.deterministic is deterministic
+
+
+def test_a_new_network_starts_at_the_first_sample_whatever_its_rnn_saw(trained, tmp_path):
+    folder = run_folder.RunFolder(trained.run_dir)
+    other = shutil.copytree(folder.root, tmp_path / "other")
+    settings = trained.replace(rnn_weights=str(other))
+    weights = best_weights.find(folder.best, phases.PHASE1).weights.name
+    described = {"started_from": f"ImageNet; RNN: {weights} (epoch 2 of phase1)"}
+    reproduce._check_start(folder, phases.PHASE1, settings, described)
+    with pytest.raises(errors.UsageError, match="which later training has replaced"):
+        reproduce._check_start(folder, phases.PHASE1, settings, {"started_from": "another"})
+    settings = trained.replace(init_from=str(other))
+    with pytest.raises(errors.UsageError, match="at another position in the order of the images"):
+        reproduce._check_start(folder, phases.PHASE1, settings, described)
+
+
+def test_another_run_is_not_trained_further(trained):
+    other = shutil.copytree(trained.run_dir, trained.run_dir.with_name("other"))
+    record = json.loads((other / "config.json").read_text())
+    record["phase1"]["epochs"] = [trained.training.epochs[0] - 1, 1]
+    (other / "config.json").write_text(json.dumps(record))
+    with pytest.raises(errors.UsageError, match="other is another run: .* Give a new name by --run"):
+        reproduce.run([trained.run.name], beside(trained).replace(run="other"), ("false",))
 
 
 def test_a_phase_that_time_may_have_ended_is_not_reproduced(trained):

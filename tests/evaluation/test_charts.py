@@ -52,6 +52,26 @@ def test_classes_without_images_do_not_displace_others(monkeypatch, classes, bar
     assert [text.replace("no images", "-") for text in texts] == bars
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        [0.03, *np.tile([0.4, 0.6, 1.0], 33)],  # the first batch is an easy one
+        [0.5, *np.linspace(0.6, 1.2, 99)],  # never falls
+        [3.0, *np.linspace(3, 1, 79), *np.geomspace(1, 1e6, 20)],  # diverges
+        [2.0],
+        [2.0, 2.0],
+    ],
+)
+def test_the_curve_of_the_rates_lies_in_its_chart(loss, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(charts, "png", lambda chart: drawn.append(chart) or b"")
+    smoothed = [float(np.mean(loss[: n + 1])) for n in range(len(loss))]
+    rates = np.geomspace(1e-7, 10, len(loss)).tolist()
+    charts.rate_chart(rates, list(loss), smoothed, None, "")
+    low, high = drawn[0].axes[0].get_ylim()
+    assert low < min(smoothed) and low < np.median(loss) < high <= 10
+
+
 def test_installed_fonts_draw_letters_that_the_own_font_lacks(monkeypatch):
     monkeypatch.setattr(charts, "_MORE_FONTS", ("No Such Font", "DejaVu Serif"))
     charts._families.cache_clear()

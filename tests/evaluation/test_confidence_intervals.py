@@ -27,6 +27,11 @@ def test_wilsons_interval_of_known_counts():
     assert interval.high == pytest.approx(0.956968, abs=1e-6)
 
 
+def test_percentage_points_have_no_minus_sign_at_zero():
+    points = confidence_intervals.Interval(0.0, -1e-5, 0.00123).points()
+    assert [f"{value:+.2f}" for value in points] == ["+0.00", "+0.00", "+0.12"]
+
+
 def test_all_hits_have_a_lower_bound_below_1():
     interval = confidence_intervals.proportion(np.ones(20))
     assert interval.low < 0.9 and interval.high == interval.value == 1

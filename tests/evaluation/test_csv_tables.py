@@ -1,6 +1,7 @@
 """The tables contain the numbers of the report page."""
 
 import csv
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -77,6 +78,17 @@ def test_predictions_have_one_line_per_image(written):
     assert [line["true"] for line in lines] == ["a b", "c, d", "c, d", "a b"]
     assert [line["predicted"] for line in lines] == ["a b", "c, d", "a b", "a b"]
     np.testing.assert_allclose([float(ln["loss"]) for ln in lines], predictions.loss, atol=1e-6)
+
+
+def test_the_confusion_of_many_classes_takes_little_memory(tmp_path):
+    """Less than a byte for each cell; all cells as Python objects take more than 40."""
+    count = 2000
+    table = csv_tables._confusion([str(n) for n in range(count)], np.zeros((count, count), int))
+    tracemalloc.start()
+    csv_tables._write(tmp_path / "confusion.csv", table)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < count**2
 
 
 def test_classes_confusions_and_calibration(written):

@@ -39,6 +39,16 @@ def test_modules_in_the_current_folder_are_not_imported(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_its_messages_name_the_program_as_those_of_its_parent(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/venv/bin/cnnrnn", "cluster"])
+    command = "from cnnrnn.system import text; print(text.program())"
+    environment = child_process.environment()
+    shown = subprocess.run(
+        [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "cnnrnn\n"
+
+
 def test_pythonpath_is_kept_after_the_package(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"/a{os.pathsep}/b")
     changed = child_process.environment(PYTHONUNBUFFERED="1")

@@ -39,5 +39,6 @@ def test_the_first_difference_may_be_a_missing_entry():
     [("/venv/bin/cnnrnn", "cnnrnn"), ("/clone/cnnrnn/main.py", "./run.sh"), ("", "./run.sh")],
 )
 def test_messages_name_the_program_as_the_user_calls_it(monkeypatch, called, expected):
+    monkeypatch.delenv(text.CALLED_AS, raising=False)
     monkeypatch.setattr(sys, "argv", [called, "phase1"])
     assert text.program() == expected

@@ -54,6 +54,12 @@ def test_it_stops_when_the_loss_diverges_or_is_not_finite():
     assert len(points) == 29
 
 
+def test_noise_of_the_first_losses_is_not_divergence():
+    noisy = iter([0.03, *[0.3] * 99])
+    points, _ = search(lambda rate: next(noisy))
+    assert len(points) == rate_search.STEPS
+
+
 def falling_at(steepest, diverging):
     """Losses that fall from 3 to 1 around one rate, with noise, and diverge from another on."""
     noise = np.random.default_rng(0)
