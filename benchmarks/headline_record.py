@@ -220,7 +220,7 @@ def without_paths(text: str) -> str:
 
     A slash that belongs to a URL, a tag, a number or base64 data does not begin a path.
     """
-    return re.sub(r"(?<![\w:/<.+=,])/(?:[\w.+-]+/)+", "", text)
+    return re.sub(r"(?<!base64,)(?<![\w:/<.+=])/(?:[\w.+-]+/)+", "", text)
 
 
 def write_rows(path: pathlib.Path, kind: type, rows: Iterable[Any]) -> None:

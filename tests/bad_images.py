@@ -98,6 +98,25 @@ def flipped(content, at):
 
 JPEG, PNG = encoded("JPEG"), encoded("PNG")
 
+
+def transparent_gif() -> bytes:
+    """White, with a left half that is transparent."""
+    image = PIL.Image.new("P", (60, 40), 1)
+    image.putpalette([255, 255, 255] * 2)
+    image.paste(0, (0, 0, 30, 40))
+    buffer = io.BytesIO()
+    image.save(buffer, "GIF", transparency=0)
+    return buffer.getvalue()
+
+
+def os2_bmp() -> bytes:
+    """A BMP whose header has the 12 bytes of OS/2; only Pillow reads it."""
+    width, height = 16, 8
+    header = struct.pack("<IHHHH", 12, width, height, 1, 24)
+    pixels = bytes(range(48)) * height
+    return b"BM" + struct.pack("<IHHI", 26 + len(pixels), 0, 0, 26) + header + pixels
+
+
 # name -> (content, pattern of the reported problem; None: the image can be decoded)
 FILES = {
     "good.jpg": (JPEG, None),
@@ -113,6 +132,7 @@ FILES = {
     "good.bmp": (encoded("BMP"), None),
     "usual_masks.bmp": (masked_bmp((0xFF0000, 0xFF00, 0xFF, 0xFF000000)), None),
     "good.gif": (encoded("GIF"), None),
+    "transparent.gif": (transparent_gif(), None),
     "gray.bmp": (encoded("BMP", "L"), None),
     "good.webp": (encoded("WEBP"), None),
     "lossless.webp": (encoded("WEBP", lossless=True), None),
@@ -142,6 +162,7 @@ FILES = {
     "scan.ppm": (encoded("PPM"), "is PPM, which"),
     "animated.webp": (animated("WEBP"), "is an animated WebP"),
     "palette.bmp": (encoded("BMP", "P"), "a BMP with a palette"),
+    "os2.bmp": (os2_bmp(), "a BMP with an OS/2 header"),
     "masks.bmp": (masked_bmp((0xFF000000, 0xFF0000, 0xFF00, 0xFF)), "a BMP with unusual color m"),
     "transparent.webp": (encoded("WEBP", "RGBA"), "a WebP with transparency"),
     "transparent_lossless.webp": (encoded("WEBP", "RGBA", lossless=True), "a WebP with transpar"),

@@ -128,7 +128,8 @@ def _of_image(info: image_check.ImageInfo, path: str) -> Iterator[tuple[str, str
     if info.bits == 16 and not info.problem:
         yield "16 bits", "16 bits per channel: only the upper 8 are used"
     if info.transparent:
-        yield "transparency", "transparent pixels are read in the colors stored below them"
+        how = "as black" if info.format == "GIF" else "in the colors stored below them"
+        yield "transparency", f"transparent pixels are read {how}"
 
 
 def _odd_name(path: str) -> str:

@@ -109,8 +109,9 @@ def evaluate(
         trained = folder.config().get(best.phase, {}).get("phase2_batchnorm")
         frozen = "" if trained == "frozen" else "--phase2_batchnorm=frozen and "
         logging.info(
-            f"note: in training, phase 1 alone reached {phase1.validation.top1:.2%} top-1 and phase "
-            f"2 {best.validation.top1:.2%}. With few images, try {frozen}more epochs in phase 2 (under another --run).\n"
+            f"note: in training, phase 1 alone reached {phase1.validation.top1:.2%} top-1 and "
+            f"phase 2 {best.validation.top1:.2%}. With few images, try {frozen}more epochs in "
+            "phase 2 (under another --run).\n"
         )
 
 

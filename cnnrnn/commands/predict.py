@@ -48,12 +48,13 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """
     with console.on_stderr():  # its notes
         paths = image_paths.expand(arguments)
-    write = _WRITERS[config.prediction.format](sys.stdout)
-    bad = 0
+    write, bad = None, 0
     bar = progress.Progress("predict", len(paths), "images", stream=sys.stderr)
     with console.on_stderr(), bar:
         for done, (path, prediction) in enumerate(predictions(paths, config), 1):
             bar.clear()  # standard output can be the same terminal
+            # Not before: there is no header of a table if the model cannot be loaded.
+            write = write or _WRITERS[config.prediction.format](sys.stdout)
             write(text_lib.printable(path), prediction)
             bad += isinstance(prediction, str)
             bar.update(done)
@@ -127,13 +128,15 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
     export = loader.load(folder, trusted=config.prediction.trust_export)
     loader.check_image_size(export, folder, config.data.eval_image_size)
     top = loader.check_top(export, folder, config.prediction.top)
-    megapixels = float(export.metadata.get("max_megapixels", math.inf))
-    if megapixels < config.data.max_megapixels:
+    limit = float(export.metadata.get("max_megapixels", math.inf))  # an earlier version had none
+    asked = config.data.max_megapixels
+    if asked == config_lib.Config().data.max_megapixels and math.isfinite(limit):
+        asked = limit  # not given
+    if limit < asked:
         logging.warning(
-            f"the export was created with --max_megapixels={megapixels:g}. It reads no "
-            "larger images."
+            f"the export was created with --max_megapixels={limit:g}. It reads no larger images."
         )
-    max_pixels = int(min(megapixels, config.data.max_megapixels) * 1e6)
+    max_pixels = int(min(limit, asked) * 1e6)
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:
         return image_header.limited(encoded, max_pixels)

@@ -62,7 +62,7 @@ class ImageInfo:
         frames: more than one in an animation.
         orientation: EXIF's, 1 to 8.
         bits: per channel, of a PNG as stored.
-        transparent: whether it is a PNG with pixels that are not opaque.
+        transparent: whether it is a PNG or a GIF with pixels that are not opaque.
         problem: why it cannot be trained on, '' if it can.
     """
 
@@ -98,7 +98,7 @@ def examine(encoded: bytes, max_pixels: int) -> ImageInfo:
             info, problem=f"is not a readable image ({text_lib.first_line(error)})"
         )
     problem = _problem(info, encoded, max_pixels)
-    transparent = info.format == "PNG" and not problem and _is_transparent(encoded)
+    transparent = info.format in ("PNG", "GIF") and not problem and _is_transparent(encoded)
     return dataclasses.replace(info, transparent=transparent, problem=problem)
 
 
@@ -119,9 +119,9 @@ def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
 
 
 def _is_transparent(encoded: bytes) -> bool:
-    """Whether a PNG that TensorFlow decodes has pixels that are not opaque."""
+    """Whether a PNG or GIF that TensorFlow decodes has pixels that are not opaque."""
     try:
-        with PIL.Image.open(io.BytesIO(encoded), formats=("PNG",)) as image:
+        with PIL.Image.open(io.BytesIO(encoded), formats=("PNG", "GIF")) as image:
             if not image.has_transparency_data:
                 return False
             return image.convert("RGBA").getchannel("A").getextrema()[0] < 255

@@ -21,7 +21,7 @@ from cnnrnn.settings import paths
 from cnnrnn.system import progress
 
 # Increase it when the same image may get another info: older entries are then stale.
-_VERSION = 5
+_VERSION = 6
 _BATCH = 256  # images between two updates of the progress line
 _TABLE = """CREATE TABLE IF NOT EXISTS info
     (name BLOB PRIMARY KEY, stamp TEXT, label INTEGER, info TEXT) WITHOUT ROWID"""

@@ -118,12 +118,18 @@ def load(folder: pathlib.Path, *, trusted: bool = False) -> Export:
         trusted: whether to load it without checking the manifest, which may be missing.
 
     Raises:
-        UsageError: if the folder is not an export of this version, or has no manifest of one.
+        UsageError: if the folder is not an export of this version, has no manifest of one, or has a
+            path that TensorFlow cannot use.
         RunError: if the files differ from the manifest, or TensorFlow cannot load them.
     """
     if not is_export(folder):
         raise errors.UsageError(
             f"{folder} is not an export: run {text_lib.program()} export with the same flags first."
+        )
+    if set("*?[]") & set(str(folder.absolute())):
+        raise errors.UsageError(
+            f"the export {folder.absolute()} has one of * ? [ ] in its path, which TensorFlow "
+            "interprets as wildcards: move or rename it."
         )
     metadata = None if trusted else _check_manifest(folder)
     try:

@@ -31,7 +31,10 @@ from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
 
 EXPLAINED = 3  # classes of an image; each takes a backward pass through both branches
-_ERROR = "is not an image that can be decoded, or has too many pixels"
+_ERROR = (
+    "is not an image that can be decoded, has too many pixels, or is of an unsupported kind, such "
+    "as a WebP with transparency or a BMP with a palette"
+)
 _DECODING_THREADS = 4  # fixed, as the serving machine is not known
 
 

@@ -80,8 +80,12 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
             ~has_masks | tf.reduce_all(usual) | (tf.add_n(masks) == 0),
             ["a BMP with unusual color masks, which TensorFlow does not read"],
         )
+        # With that header, the size is stored in 2 bytes each.
+        known = tf.debugging.Assert(
+            number(14, 4) != 12, ["a BMP with an OS/2 header, which TensorFlow does not read"]
+        )
         height = number(22, 4)  # above 2**31 it is negative: rows are stored top to bottom
-        with tf.control_dependencies([plain, ordered]):
+        with tf.control_dependencies([known, plain, ordered]):
             return number(18, 4) * tf.minimum(height, 2**32 - height)
 
     return tf.case(

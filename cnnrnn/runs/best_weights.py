@@ -112,7 +112,8 @@ def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:
         return Best(**record | {"validation": metrics.Means(**record["validation"])})
     except (ValueError, KeyError, TypeError) as error:
         raise errors.RunError(
-            f"{path} is damaged ({error}): restore it from a copy, or train the phase again."
+            f"{path} is damaged ({error}): restore it from a copy, or train the phase again, in "
+            "another --run."
         ) from error
 
 
@@ -176,12 +177,12 @@ def load_part(best: Best, part: keras.Model) -> None:
         raise errors.RunError(
             f"{best.weights} cannot be read ({error.strerror}). If the run is being trained and "
             "has just found better weights, give the same command again. Otherwise restore the "
-            "file from a copy, or train the phase again."
+            "file from a copy, or train the phase again, in another --run."
         ) from error
     if digest != best.sha256:
         raise errors.RunError(
             f"{best.weights} is damaged: its content has changed since it was written. Restore it "
-            "from a copy, or train the phase again."
+            "from a copy, or train the phase again, in another --run."
         )
     try:
         part.load_weights(best.weights)

@@ -74,6 +74,9 @@ def of(phase: phases.Phase, settings: dict[str, Any]) -> dict[str, Any]:
     found["eval_image_size"] = found["eval_image_size"] or shapes.IMAGE_SIZE
     if found.get("batchnorm_momentum", "auto") != "auto":
         found["batchnorm_momentum"] = str(float(found["batchnorm_momentum"]))
+    for name, optimizer in (("weight_decay", "adamw"), ("momentum", "sgd")):
+        if found["optimizer"] != optimizer:  # that of the other phase may use it
+            del found[name]
     if not epochs_can_grow(phase, settings):
         found["epochs"] = settings["epochs"][phase.index]
     return found

@@ -105,6 +105,10 @@ def first_sample(best: best_weights.Best) -> int:
         schedule = phases.schedule(phase, config_lib.from_json(config), images)
         return recorded.get("first_sample", 0) + schedule.total_steps * schedule.batch_size
     except (LookupError, TypeError, ValueError):
+        logging.info(
+            f"note: {folder.root} does not record how many images {phase.name} was trained on, so "
+            "the next phase starts with the first ones again."
+        )
         return 0
 
 
@@ -212,7 +216,7 @@ def warn_of_newer_phase1(folder: run_folder.RunFolder) -> None:
     best = best_weights.find(folder.best, phases.PHASE1)
     name = phases.PHASE2.name
     started_from = folder.manifest().get(name, {}).get("started_from", "")
-    if best is not None and best.weights.name not in started_from:
+    if best is not None and started_from and best.weights.name not in started_from:
         logging.info(
             f"note: phase 1 has found better weights, {best.weights.name}, since {name} started "
             f"from {started_from}. To start again from the new ones, delete "

@@ -9,7 +9,7 @@ from absl import logging
 from cnnrnn import config as config_lib
 from cnnrnn import phases
 from cnnrnn.models import network as network_lib
-from cnnrnn.settings import image_sizes
+from cnnrnn.settings import finetuning, image_sizes
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import gpu_memory, memory, progress, scheduler
 from cnnrnn.system import workers as workers_lib
@@ -43,12 +43,23 @@ def report_phase(
             f"--warmup_epochs={warmup_epochs:g} is less than one of the {schedule.steps_per_epoch} "
             f"steps per epoch of {phase.name}, so there is no warm-up"
         )
-    views = config.training.cached_views
-    if views > 2 and config.augmentation.augmentation == "flip" and not phase.train_cnn:
+    if schedule.warmup_steps >= schedule.total_steps:
         logging.warning(
-            f"--cached_views={views} is more than the two views that --augmentation=flip has: "
-            "--cached_views=2 gives as much and costs less"
+            f"--warmup_epochs={warmup_epochs:g} takes all {schedule.epochs} epochs of "
+            f"{phase.name}: the learning rate does not reach {schedule.learning_rate:g} in them"
         )
+    views = config.training.cached_views
+    if views and config.training.feature_cache == "off" and not phase.train_cnn:
+        logging.warning(
+            f"--cached_views={views} limits each image to {views} augmented views, but with "
+            "--feature_cache=off the CNN computes them in every step: leave out one of the two"
+        )
+    if phase.train_cnn and config.finetuning.phase2_batchnorm == "frozen":
+        momentum = config.finetuning.batchnorm_momentum
+        if momentum != finetuning.FinetuningSettings().batchnorm_momentum:
+            logging.warning(
+                f"--batchnorm_momentum={momentum} has no effect with --phase2_batchnorm=frozen"
+            )
 
 
 def small_share(phase: int, batch_sizes: tuple[int, int], gpus: int) -> str:
@@ -173,7 +184,6 @@ def report_phase2_memory(
     available = memory.available()
     if available is None or devices_lib.gpus():
         return
-    available += memory.resident()  # what phase 1 uses is free again for phase 2
     batch_size = config.training.batch_size[phases.PHASE2.index]
     workers = workers_lib.Workers(strategy).count
     settings = config.optimization
@@ -187,6 +197,7 @@ def report_phase2_memory(
         "image_size": max(each.size for each in sizes) if network.uses_cnn else 0,
     }
     here = scheduler.workers_on_this_host() if workers > 1 else 1
+    available += here * memory.resident()  # what phase 1 uses is free again for phase 2
     need = here * cost.phase2_memory(batch_size // workers // parts, **size)
     estimate = (
         f"phase 2 at --batch_size={batch_size} will take {memory.text(need)} of memory (estimate)"

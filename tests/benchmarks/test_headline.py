@@ -98,5 +98,7 @@ def test_paths_of_the_machine_are_left_out():
     assert headline_record.without_paths(kept) == kept
     text = '"/home/me/cnnrnn/main.py train" cached in /tmp/x-1/w.h5.'
     assert headline_record.without_paths(text) == '"main.py train" cached in w.h5.'
+    table = "0,/home/me/images/cat/1.png,cat\n"
+    assert headline_record.without_paths(table) == "0,1.png,cat\n"
     named = config.Config.of(dataset="/home/me/cats", feature_cache="/tmp/f", epochs=(1, 1))
     assert headline_record.flags_without_paths(named) == ["--dataset=cats", "--epochs=1,1"]

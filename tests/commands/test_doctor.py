@@ -75,6 +75,7 @@ def test_oddities_are_listed(folder, tmp_path):
         "animation": ("the first of 3 frames",),
         "transparency": (
             "transparent.png (class 'gray'): transparent pixels are read in the colors",
+            "transparent.gif (class 'gray'): transparent pixels are read as black",
         ),
         "16 bits": ("bits16.png (class 'gray'): 16 bits per channel: only the upper 8 are used",),
         "odd name": (

@@ -19,7 +19,7 @@ from cnnrnn.commands import explain, export, predict
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.evaluation import charts
 from cnnrnn.evaluation import predictions as predictions_lib
-from cnnrnn.export import keras_and_litert
+from cnnrnn.export import keras_and_litert, loader
 from cnnrnn.models import attribution
 from cnnrnn.preprocessing import image_header
 from cnnrnn.preprocessing import views as views_lib
@@ -235,7 +235,34 @@ def test_an_image_with_more_pixels_than_an_export_takes_is_named(
     captured = capsys.readouterr()
     assert "large.png: has 1,600.0 million pixels" in captured.out
     assert "more than --max_megapixels=1 allows" in captured.out
-    assert "the export was created with --max_megapixels=1." in captured.err
+    assert "was created with --max_megapixels" not in captured.err
+    with pytest.raises(errors.RunError, match="1 of 1"):
+        settings = trained.replace(model=str(folder), max_megapixels=2.0)
+        predict.run([str(tmp_path / "large.png")], settings)
+    assert "the export was created with --max_megapixels=1." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "recorded, asked, used",
+    [("200", 100.0, 200), ("200", 50.0, 50), ("50", 100.0, 50), (None, 300.0, 300)],
+)
+def test_the_limit_of_an_export_holds_unless_a_lower_one_is_asked_for(
+    recorded, asked, used, monkeypatch, capsys, tmp_path
+):
+    metadata = {"max_megapixels": recorded} if recorded else {}
+    export = loader.Export({}, metadata | {"classes": 3, "top": 2})
+    monkeypatch.setattr(loader, "load", lambda *_, **__: export)
+    monkeypatch.setattr(loader, "check_image_size", lambda *_: None)
+    settings = config_lib.Config.of(max_megapixels=asked)
+    assert predict._load_export(tmp_path, settings)[2] == used * 10**6
+    assert "was created with" not in capsys.readouterr().out
+
+
+def test_nothing_is_written_if_there_is_no_model(images, tmp_path, capsys):
+    image = str(next((images / "val" / "white").iterdir()))
+    with pytest.raises(errors.UsageError, match="no trained weights"):
+        predict.run([image], config_lib.Config.of(model=str(tmp_path), format="csv"))
+    assert capsys.readouterr().out == ""
 
 
 def test_missing_images_or_weights_are_reported(trained, tmp_path):

@@ -110,7 +110,9 @@ def test_another_run_is_not_trained_further(trained):
     record = json.loads((other / "config.json").read_text())
     record["phase1"]["epochs"] = [trained.training.epochs[0] - 1, 1]
     (other / "config.json").write_text(json.dumps(record))
-    with pytest.raises(errors.UsageError, match="other is another run: .* Give a new name by --run"):
+    with pytest.raises(
+        errors.UsageError, match="other is another run: .* Give a new name by --run"
+    ):
         reproduce.run([trained.run.name], beside(trained).replace(run="other"), ("false",))
 
 

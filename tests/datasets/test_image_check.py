@@ -57,13 +57,20 @@ def test_the_bits_per_channel_are_read(file, bits):
         (bad_images.encoded("PNG", "P"), False),
         (bad_images.encoded("PNG"), False),
         (bad_images.opaque(), False),
+        (bad_images.FILES["transparent.gif"][0], True),
+        (bad_images.FILES["good.gif"][0], False),
         (bad_images.FILES["bits16.png"][0], False),
         (bad_images.JPEG, False),
     ],
 )
-def test_transparent_pixels_of_a_png_are_found(content, transparent):
+def test_transparent_pixels_are_found(content, transparent):
     info = image_check.examine(content, LIMIT)
     assert (info.transparent, info.problem) == (transparent, "")
+
+
+def test_transparent_pixels_of_a_gif_are_read_as_black():
+    decoded = views_lib.decode(bad_images.FILES["transparent.gif"][0]).numpy()
+    assert decoded[:, :30].max() == 0 and decoded[:, 30:].min() == 255
 
 
 def test_a_png_with_much_compressed_metadata_is_read():

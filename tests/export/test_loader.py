@@ -32,6 +32,12 @@ def test_other_folders_are_refused(tmp_path, never_loaded):
         loader.load(tmp_path)
 
 
+def test_a_path_with_wildcards_is_refused(tmp_path, never_loaded):
+    (tmp_path / "cats [v1]" / "saved_model").mkdir(parents=True)
+    with pytest.raises(errors.UsageError, match="interprets as wildcards: move or rename it"):
+        loader.load(tmp_path / "cats [v1]")
+
+
 def test_an_export_without_a_manifest_is_refused(export, never_loaded):
     (export / checksummed.CHECKSUMS).unlink()
     with pytest.raises(errors.UsageError, match="runs as a program.*give --trust_export"):

@@ -194,6 +194,17 @@ def test_other_ways_to_write_a_setting_are_accepted(folder, flag, values):
         folder.check(phases.PHASE2, CONFIG.replace(**{flag: given}), DATA)
 
 
+def test_a_setting_of_the_other_phases_optimizer_may_change(folder):
+    recorded = CONFIG.replace(optimizer=("rmsprop", "adamw"))
+    changed = recorded.replace(weight_decay=0.5)
+    for phase in (phases.PHASE1, phases.PHASE2):
+        folder.record(phase, recorded, DATA)
+        (folder.checkpoints(phase) / "00000001").mkdir(parents=True)
+    folder.check(phases.PHASE1, changed, DATA)
+    with pytest.raises(errors.UsageError, match="--weight_decay=0.01 .now 0.5."):
+        folder.check(phases.PHASE2, changed, DATA)
+
+
 @pytest.mark.parametrize("sizes", ["wide", 299, None, "160:0.5:x"])
 def test_a_damaged_image_size_is_one_sentence(begun, sizes):
     path = begun.root / "config.json"

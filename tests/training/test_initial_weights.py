@@ -116,6 +116,15 @@ def test_init_from_comes_first(trained):
         np.testing.assert_array_equal(value, expected)
 
 
+def test_a_run_that_has_lost_its_manifest_is_noted_where_it_matters(trained, capsys):
+    folder = run_folder.RunFolder(trained.run_dir)
+    (folder.root / "manifest.json").unlink()
+    initial_weights.warn_of_newer_phase1(folder)
+    assert capsys.readouterr().out == ""
+    assert initial_weights.first_sample(best_weights.latest(folder.best)) == 0
+    assert "does not record how many images phase1 was trained on" in capsys.readouterr().out
+
+
 def test_a_run_without_such_an_rnn_is_refused_before_any_work(trained, monkeypatch):
     monkeypatch.setattr(train.dataset_lib, "load", lambda _: pytest.fail("read the images"))
     controls = trained.run_dir.with_name("cnn")

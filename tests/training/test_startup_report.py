@@ -196,6 +196,29 @@ def test_small_shares_are_warned_of_once_per_phase(monkeypatch, capsys):
     assert "a batch of 16 gives each of 8 GPUs 2 images" in output
 
 
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"warmup_epochs": (5, 5)}, "--warmup_epochs=5 takes all 3 epochs of phase"),
+        ({"warmup_epochs": (2, 2)}, ""),
+        ({"cached_views": 8, "augmentation": "flip", "feature_cache": "off"}, "limits each image"),
+        ({"cached_views": 8, "augmentation": "flip"}, ""),
+        ({"phase2_batchnorm": "frozen", "batchnorm_momentum": "auto"}, "=auto has no effect with"),
+        ({"phase2_batchnorm": "frozen"}, ""),
+    ],
+)
+def test_settings_that_do_not_do_what_they_say_are_warned_of(settings, words, capsys):
+    network, settings = (
+        small_network_lib.small_build(3),
+        config.Config.of(epochs=(3, 3), **settings),
+    )
+    for phase in (phases.PHASE1, phases.PHASE2):
+        schedule = phases.schedule(phase, settings, 600)
+        startup_report.report_phase(phase, schedule, network, settings)
+    output = capsys.readouterr().out
+    assert words in output and ("warning: " in output) == bool(words)
+
+
 def test_on_gpus_nothing_is_said_of_phase2s_memory(one_replica, monkeypatch, capsys):
     monkeypatch.setattr(devices, "gpus", lambda: ["a GPU"])
     monkeypatch.setattr(memory, "available", lambda: 10**9)
@@ -250,18 +273,22 @@ def test_a_network_without_a_cnn_needs_no_memory_for_its_images(one_replica, mon
 
 
 @pytest.mark.parametrize(
-    "hosts, words",
-    [(("a", "b"), "memory: "), (("a", "a"), "warning: ")],
+    "hosts, available, words",
+    [
+        (("a", "b"), 0.8, "memory: "),
+        (("a", "a"), 1.4, "warning: "),
+        (("a", "a"), 1.6, "memory: "),
+    ],
 )
-def test_the_memory_of_workers_is_counted_by_machine(monkeypatch, capsys, hosts, words):
+def test_the_memory_of_workers_is_counted_by_machine(monkeypatch, capsys, hosts, available, words):
     network = small_network_lib.small_build(3)
-    monkeypatch.setattr(memory, "resident", lambda: 0)
     monkeypatch.setenv(scheduler.TF_CONFIG, scheduler.tf_config([f"{host}:1" for host in hosts], 0))
     workers = types.SimpleNamespace(count=2)
     monkeypatch.setattr(startup_report.workers_lib, "Workers", lambda _: workers)
     strategy = types.SimpleNamespace(num_replicas_in_sync=2)
     own = cost.phase2_memory(8, network.model.count_params(), half=False)
-    monkeypatch.setattr(memory, "available", lambda: int(1.5 * own))
+    monkeypatch.setattr(memory, "resident", lambda: own // 4)  # by each worker, for phase 1
+    monkeypatch.setattr(memory, "available", lambda: int(available * own))
     settings = config.Config.of(batch_size=(8, 16))
     startup_report.report_phase2_memory(settings, network, strategy)
     output = capsys.readouterr().out
