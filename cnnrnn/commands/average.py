@@ -60,7 +60,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     _check_data_flags(config, settings)
     alpha, default = config.averaging.alpha, config_lib.Config()
     if config.data.dataset != default.data.dataset:  # the images have been moved
-        settings = settings.replace(dataset=config.data.dataset, archive="")
+        settings = settings.replace(dataset=config.data.dataset, archive=config.data.archive)
     if config.data.data_dir:
         settings = settings.replace(data_dir=config.data.data_dir)
     beside = config.run.runs_dir == default.run.runs_dir
@@ -90,7 +90,7 @@ def _check_data_flags(config: config_lib.Config, recorded: config_lib.Config) ->
         if field.name not in _PLACES and given not in (field.default, used):
             raise errors.UsageError(
                 f"--{field.name}={given} cannot be combined with average, which takes the images "
-                f"as its run did (--{field.name}={used}): leave it out."
+                f"as its run did ({used or 'without it'}): leave it out."
             )
 
 

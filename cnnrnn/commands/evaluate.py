@@ -18,7 +18,7 @@ from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import workers as workers_lib
-from cnnrnn.training import phase_features, steps
+from cnnrnn.training import cost, phase_features, steps
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -146,8 +146,8 @@ def score_best(
         image_size = folder.eval_image_size(best.phase, config.data.eval_image_size)
     workers.broadcast(network.model.weights)
     phase, image_size = workers.of_chief(phase), workers.of_chief(image_size)
-    batch_size = config.training.batch_size[0]
-    devices_lib.check_batch(batch_size, strategy)
+    replicas = strategy.num_replicas_in_sync
+    batch_size = cost.shared_evenly(config.training.batch_size[0], replicas)
     preprocessing = views_lib.Preprocessing(config.data.resize_method, image_size)
     features = phase_features.PhaseFeatures(
         list(phases.BY_NAME.values())[phase], config, network, strategy

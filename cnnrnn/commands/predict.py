@@ -130,13 +130,12 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
     top = loader.check_top(export, folder, config.prediction.top)
     limit = float(export.metadata.get("max_megapixels", math.inf))  # an earlier version had none
     asked = config.data.max_megapixels
-    if asked == config_lib.Config().data.max_megapixels and math.isfinite(limit):
-        asked = limit  # not given
     if limit < asked:
         logging.warning(
             f"the export was created with --max_megapixels={limit:g}. It reads no larger images."
         )
-    max_pixels = int(min(limit, asked) * 1e6)
+    is_given = asked != config_lib.Config().data.max_megapixels or math.isinf(limit)
+    max_pixels = int((min(limit, asked) if is_given else limit) * 1e6)
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:
         return image_header.limited(encoded, max_pixels)

@@ -61,7 +61,7 @@ def run(
         _check_start(original, phase, settings[phase], manifests[phase])
     was_begun = reproduced.root.exists()
     if was_begun:
-        for phase in todo:
+        for phase in todo if config.run.name else ():
             _check_same_length(reproduced, phase, settings[phase])
         logging.info(
             f"note: {reproduced.root} exists: it is continued, and phases that it has finished are "
@@ -139,8 +139,8 @@ def _check_start(
             f"later training has replaced by {best.weights}: it cannot be reproduced."
         )
     is_new = initial_weights.is_new(phase, recorded)
-    first = 0 if is_new else initial_weights.first_sample(best)
-    if first != described.get("first_sample", 0):
+    first = None if is_new else initial_weights.first_sample(best)
+    if (first or 0) != described.get("first_sample", 0):
         raise errors.UsageError(
             f"{phase.name} of {original.root} started at another position in the order of the "
             "images than it would now: an earlier version trained it, or the phase before was "
@@ -151,19 +151,21 @@ def _check_start(
 def _check_same_length(
     reproduced: run_folder.RunFolder, phase: phases.Phase, settings: config_lib.Config
 ) -> None:
-    """Raises UsageError if the new run was begun with other epochs, thus not by this command.
+    """Raises UsageError if a run that the user named would be trained further.
 
-    Training would continue it. Other settings that differ are found by the training itself.
+    Settings that differ otherwise are found by the training itself.
     """
     if not reproduced.has_begun(phase):
         return
-    found = recorded_run.settings(reproduced, phase).training.epochs[phase.index]
-    wanted = settings.training.epochs[phase.index]
-    if found != wanted:
-        raise errors.UsageError(
-            f"{reproduced.root} is another run: its {phase.name} has --epochs={found}, the "
-            f"recorded one {wanted}. Give a new name by --run."
-        )
+    recorded = recorded_run.settings(reproduced, phase)
+    for name in ("epochs", "patience", "max_minutes"):
+        found, wanted = (getattr(c.training, name)[phase.index] for c in (recorded, settings))
+        if found != wanted:
+            raise errors.UsageError(
+                f"{reproduced.root} is another run: its {phase.name} was trained with "
+                f"--{name}={found:g}, the one to reproduce with {wanted:g}. Give a new name by "
+                "--run, or delete the folder."
+            )
 
 
 def _today(

@@ -31,7 +31,8 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: the header of a JPEG is damaged, a JPEG has too many scans
             or a GIF too many blocks, or the image is of a kind that TensorFlow does not read: a BMP
-            with a palette of colors or with unusual color masks, a WebP with transparency.
+            with a palette of colors, unusual color masks or an OS/2 header, a WebP with
+            transparency.
     """
     start = tf.strings.substr(encoded, 0, _HEAD_BYTES)
     head = tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int64)
@@ -66,26 +67,28 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
         )
 
     def bmp() -> tf.Tensor:
+        # With the other header, the size is stored in 2 bytes each.
+        known = tf.debugging.Assert(
+            number(14, 4) != 12, ["a BMP with an OS/2 header, which TensorFlow does not read"]
+        )
         colors = _bmp_colors(encoded, number(14, 4), number(10, 4))
         is_gray = tf.reduce_all(colors == tf.range(tf.shape(colors)[0])[:, tf.newaxis])
-        plain = tf.debugging.Assert(
-            (number(28, 2) != 8) | is_gray,
-            ["a BMP with a palette, whose colors TensorFlow does not read"],
-        )
+        with tf.control_dependencies([known]):
+            plain = tf.debugging.Assert(
+                (number(28, 2) != 8) | is_gray,
+                ["a BMP with a palette, whose colors TensorFlow does not read"],
+            )
         # Where the colors are in the 32 bits of a pixel. Pillow takes 0 for the usual masks.
         masks = [number(_BMP_MASKS_AT + 4 * i, 4) for i in range(3)]
         usual = [mask == expected for mask, expected in zip(masks, _BMP_MASKS, strict=True)]
         has_masks = (number(28, 2) == 32) & (number(30, 4) == 3)
-        ordered = tf.debugging.Assert(
-            ~has_masks | tf.reduce_all(usual) | (tf.add_n(masks) == 0),
-            ["a BMP with unusual color masks, which TensorFlow does not read"],
-        )
-        # With that header, the size is stored in 2 bytes each.
-        known = tf.debugging.Assert(
-            number(14, 4) != 12, ["a BMP with an OS/2 header, which TensorFlow does not read"]
-        )
+        with tf.control_dependencies([known]):
+            ordered = tf.debugging.Assert(
+                ~has_masks | tf.reduce_all(usual) | (tf.add_n(masks) == 0),
+                ["a BMP with unusual color masks, which TensorFlow does not read"],
+            )
         height = number(22, 4)  # above 2**31 it is negative: rows are stored top to bottom
-        with tf.control_dependencies([known, plain, ordered]):
+        with tf.control_dependencies([plain, ordered]):
             return number(18, 4) * tf.minimum(height, 2**32 - height)
 
     return tf.case(

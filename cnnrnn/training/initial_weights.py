@@ -80,7 +80,13 @@ def load_for_trial(
     best = _starting_point(config, folder)
     best_weights.load(best, network.model, class_names)
     logging.info(f"{phase.name}: starts from {_described(best)}")
-    return InitialWeights(_described(best), first_sample=first_sample(best))
+    first = first_sample(best)
+    if first is None:
+        logging.info(
+            f"note: the records of {best.weights.parent.parent} do not tell how many images "
+            f"{best.phase} was trained on, so {phase.name} starts with the first ones again."
+        )
+    return InitialWeights(_described(best), first_sample=first or 0)
 
 
 def is_new(phase: phases.Phase, config: config_lib.Config) -> bool:
@@ -91,12 +97,12 @@ def is_new(phase: phases.Phase, config: config_lib.Config) -> bool:
     return phase is phases.PHASE1 and not config.training.init_from
 
 
-def first_sample(best: best_weights.Best) -> int:
+def first_sample(best: best_weights.Best) -> int | None:
     """The position in the order of the images at which a phase starts from weights of a run.
 
     It is after all samples of the phase that trained them, by its settings: the phase may have
     ended earlier, but networks of a comparison, whose best epochs differ, are to see the same
-    images in their next phase. 0 if the records of the run do not tell.
+    images in their next phase. None if the records of the run do not tell.
     """
     folder, phase = run_folder.RunFolder(best.weights.parent.parent), phases.BY_NAME[best.phase]
     try:
@@ -105,11 +111,7 @@ def first_sample(best: best_weights.Best) -> int:
         schedule = phases.schedule(phase, config_lib.from_json(config), images)
         return recorded.get("first_sample", 0) + schedule.total_steps * schedule.batch_size
     except (LookupError, TypeError, ValueError):
-        logging.info(
-            f"note: {folder.root} does not record how many images {phase.name} was trained on, so "
-            "the next phase starts with the first ones again."
-        )
-        return 0
+        return None
 
 
 def other_images(

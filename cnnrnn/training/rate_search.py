@@ -17,6 +17,7 @@ LOWEST, HIGHEST = 1e-7, 10.0  # of the rates
 _DECAY = 0.98  # of the moving average
 _DIVERGED = 4.0  # times the lowest smoothed loss
 _WINDOW = 10  # steps over which the slope is measured: the rate grows sixfold
+_FLAT = 1e-6  # slope, for rounding
 _MARGIN = 10.0  # between the rate of the lowest loss, beyond which it diverges, and the suggestion
 
 
@@ -72,10 +73,11 @@ def suggestion(points: Sequence[Point]) -> float | None:
     Returns:
         None if the loss did not fall.
     """
-    lowest = min(range(len(points)), key=lambda i: points[i].smoothed, default=0)
+    smoothed = range(_WINDOW - 1, len(points))  # before them, the average is noise, too
+    lowest = min(smoothed, key=lambda i: points[i].smoothed, default=0)
     windows = [points[start : start + _WINDOW] for start in range(lowest + 2 - _WINDOW)]
     slopes = [_slope(window) for window in windows]
-    if not slopes or min(slopes) >= 0:
+    if not slopes or min(slopes) > -_FLAT:
         return None
     steepest = windows[int(np.argmin(slopes))]
     middle = float(np.sqrt(steepest[0].rate * steepest[-1].rate))

@@ -45,11 +45,16 @@ def report_phase(
         )
     if schedule.warmup_steps >= schedule.total_steps:
         logging.warning(
-            f"--warmup_epochs={warmup_epochs:g} takes all {schedule.epochs} epochs of "
-            f"{phase.name}: the learning rate does not reach {schedule.learning_rate:g} in them"
+            f"--warmup_epochs={warmup_epochs:g} takes all of {phase.name} (--epochs="
+            f"{schedule.epochs}): its learning rate does not reach {schedule.learning_rate:g}"
         )
     views = config.training.cached_views
-    if views and config.training.feature_cache == "off" and not phase.train_cnn:
+    if (
+        views
+        and config.training.feature_cache == "off"
+        and not phase.train_cnn
+        and network.uses_cnn
+    ):
         logging.warning(
             f"--cached_views={views} limits each image to {views} augmented views, but with "
             "--feature_cache=off the CNN computes them in every step: leave out one of the two"

@@ -9,6 +9,7 @@ import pytest
 from cnnrnn import config as config_lib
 from cnnrnn import errors, metrics, phases
 from cnnrnn.commands import average, evaluate, reproduce, train
+from cnnrnn.datasets import dataset
 from cnnrnn.evaluation import predictions
 from cnnrnn.export import bundle
 from cnnrnn.runs import best_weights, classifier, run_folder
@@ -192,11 +193,15 @@ def test_images_that_were_moved_are_found_by_the_flag(both, not_validated):
     assert (averaged(both, 0.5) / "best").exists()
 
 
-def test_it_is_written_beside_the_run_and_other_flags_are_refused(both, not_validated):
+def test_it_is_written_beside_the_run_and_other_flags_are_refused(both, not_validated, monkeypatch):
     settings = config_lib.Config.of(alpha=0.25)
     average.run([str(both.run_dir)], settings)
     new = both.run_dir.with_name(f"{both.run.name}-average-0.25")
     assert best_weights.find(run_folder.RunFolder(new).best, phases.PHASE2)
+    loaded, load = [], dataset.load
+    monkeypatch.setattr(dataset, "load", lambda settings: loaded.append(settings) or load(settings))
+    average.run([str(both.run_dir)], settings.replace(alpha=0.75, data_dir="moved"))
+    assert loaded[-1].data.data_dir == "moved"
     with pytest.raises(errors.UsageError, match="--eval_image_size=224 cannot be combined with"):
         average.run([str(both.run_dir)], settings.replace(eval_image_size=224))
 
@@ -207,7 +212,15 @@ def test_any_number_of_replicas_can_validate_it(both, not_validated, two_replica
     recorded["phase2"]["batch_size"] = [4, 3]
     path.write_text(json.dumps(recorded))
     monkeypatch.setattr(average.devices_lib, "strategy", lambda cpus: two_replicas)
-    assert averaged(both, 1).exists()
+    used, make = [], predictions.Evaluator.__init__
+
+    def recorded(self, step, strategy, batch_size, preprocessing):
+        used.append(batch_size)
+        make(self, step, strategy, batch_size, preprocessing)
+
+    monkeypatch.setattr(predictions.Evaluator, "__init__", recorded)
+    averaged(both, 1)
+    assert used == [4]
 
 
 def test_other_images_and_classes_are_refused(both, images):

@@ -46,7 +46,6 @@ def test_phase1_is_compared_by_the_figures_of_training_only(
     assert (note in capsys.readouterr().out) == noted
 
 
-@pytest.mark.thorough
 def test_test_images_are_evaluated_beside_the_validation_split(
     small_network, evaluated, tmp_path, capsys
 ):

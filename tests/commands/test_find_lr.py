@@ -41,7 +41,6 @@ def test_phase1_needs_no_run(small_network, small_config, few_steps, capsys):
 
 
 @pytest.mark.usefixtures("instant_training")
-@pytest.mark.thorough
 def test_a_run_stays_as_it_is(small_network, trained, few_steps, capsys, monkeypatch):
     """Also one whose phase has begun: nothing of it is lost."""
     before = contents(trained.run_dir)

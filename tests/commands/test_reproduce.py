@@ -105,14 +105,13 @@ def test_a_new_network_starts_at_the_first_sample_whatever_its_rnn_saw(trained, 
         reproduce._check_start(folder, phases.PHASE1, settings, described)
 
 
-def test_another_run_is_not_trained_further(trained):
+@pytest.mark.parametrize("name", ["epochs", "patience"])
+def test_another_run_is_not_trained_further(trained, name):
     other = shutil.copytree(trained.run_dir, trained.run_dir.with_name("other"))
     record = json.loads((other / "config.json").read_text())
-    record["phase1"]["epochs"] = [trained.training.epochs[0] - 1, 1]
+    record["phase1"][name] = [1, 1]
     (other / "config.json").write_text(json.dumps(record))
-    with pytest.raises(
-        errors.UsageError, match="other is another run: .* Give a new name by --run"
-    ):
+    with pytest.raises(errors.UsageError, match=f"other is another run: .* --{name}=1, .* name by"):
         reproduce.run([trained.run.name], beside(trained).replace(run="other"), ("false",))
 
 

@@ -79,7 +79,7 @@ def test_replicas_have_losses_of_both_phases(settings, monkeypatch):
     assert all(set(losses) == {1.0} for losses in figures["losses"].values())
 
 
-@pytest.mark.slow  # quick: that two replicas equal one, in test_steps
+@pytest.mark.slow  # thorough: that two replicas equal one, in test_steps
 def test_replicas_are_told_from_those_that_do_not_synchronize(settings, one_replica, monkeypatch):
     monkeypatch.setattr(phases, "BY_NAME", {"phase2": phases.PHASE2})
 

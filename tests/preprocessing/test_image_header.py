@@ -41,7 +41,6 @@ def test_all_frames_of_a_gif_are_found_among_sub_blocks_and_color_tables():
 
 @pytest.mark.parametrize("share", [0.01, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("part, count", [(b"\x21\xfe\0", 300_000), (b"\1x", 500_000)])
-@pytest.mark.thorough
 def test_a_gif_of_headers_only_is_refused_early(monkeypatch, part, count, share):
     """Reading 20 MB of them would block a server's only thread for minutes."""
     assert image_header._GIF_MAX_STEPS == 200_000

@@ -76,6 +76,13 @@ def test_the_suggestion_is_where_the_loss_falls_fastest():
     assert 0.5e-4 < rate_search.suggestion(points) < 2e-4
 
 
+def test_the_suggestion_does_not_depend_on_the_first_loss():
+    falling = falling_at(1e-4, diverging=1.0)
+    points, _ = search(lambda rate: 0.03 if rate < 1.1e-7 else falling(rate))
+    assert points[0].smoothed == min(point.smoothed for point in points)
+    assert 0.5e-4 < rate_search.suggestion(points) < 2e-4
+
+
 def test_the_suggestion_has_a_margin_to_the_lowest_loss():
     points, _ = search(falling_at(1e-4, diverging=2e-4))
     lowest = min(points, key=lambda point: point.smoothed)

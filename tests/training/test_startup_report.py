@@ -199,7 +199,7 @@ def test_small_shares_are_warned_of_once_per_phase(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"warmup_epochs": (5, 5)}, "--warmup_epochs=5 takes all 3 epochs of phase"),
+        ({"warmup_epochs": (5, 5)}, "--warmup_epochs=5 takes all of phase1 (--epochs=3)"),
         ({"warmup_epochs": (2, 2)}, ""),
         ({"cached_views": 8, "augmentation": "flip", "feature_cache": "off"}, "limits each image"),
         ({"cached_views": 8, "augmentation": "flip"}, ""),

@@ -124,7 +124,6 @@ def test_parts_of_a_batch_equal_the_whole_where_batchnorm_is_frozen(one_replica)
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.thorough
 def test_a_part_is_every_kth_example(one_replica):
     """BatchNorm sees the parts: its moving mean follows that of the even, then the odd images."""
     settings = SETTINGS.replace(accumulation_steps=(2, 2), batchnorm_momentum="0.5")

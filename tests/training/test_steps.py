@@ -137,7 +137,7 @@ def test_a_pack_of_gradients_does_not_wait_for_later_gradients(two_replicas, mon
         assert inputs_of(packs[1]).isdisjoint(late)
 
 
-@pytest.mark.slow  # quick: the packs of the graph, and that two replicas equal one
+@pytest.mark.slow  # quick: the packs of the graph
 def test_packs_do_not_change_the_weights(trained_on, two_replicas, monkeypatch):
     one_pack, _ = trained_on(2, phases.PHASE2, "train")
     size = sum(weight.nbytes for weight in one_pack.model.get_weights())

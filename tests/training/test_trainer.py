@@ -19,6 +19,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import console, memory, stop_signals
@@ -204,7 +205,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole_recipe, recipe_in_parts
         assert curves[0]["loss"] == curves[1]["loss"]
 
 
-@pytest.mark.slow  # quick: with all options, in test_trainer_options
+@pytest.mark.slow  # thorough: with all options, in test_trainer_options
 @pytest.mark.parametrize("steps_before_the_kill", [1, 4, 6])  # 4: an epoch's end
 def test_a_run_killed_in_an_epoch_resumes_from_its_checkpoint(
     trained, monkeypatch, steps_before_the_kill
@@ -441,6 +442,15 @@ def test_a_step_that_is_not_finite_is_found_before_it_is_saved(
 
 
 def test_a_stop_signal_saves_the_step_that_is_under_way(small_config, recorded_steps, monkeypatch):
+    """The next start continues after it, with the images that follow."""
+    starts, training = [], input_pipeline.training
+
+    def recorded_training(*arguments, start, **keywords):
+        starts.append(start)
+        return training(*arguments, start=start, **keywords)
+
+    monkeypatch.setattr(input_pipeline, "training", recorded_training)
+
     def after_launch(number):
         if number == 3:
             monkeypatch.setattr(stop_signals, "_requested", signal.SIGTERM)
@@ -450,6 +460,10 @@ def test_a_stop_signal_saves_the_step_that_is_under_way(small_config, recorded_s
         phase1(small_config)
     assert recorded_steps.events[-1] == ("read", 3)
     assert saved_steps(small_config) == [(0, 3)]
+    monkeypatch.setattr(stop_signals, "_requested", None)
+    phase1(small_config)
+    assert recorded_steps.events[-1] == ("read", 8)  # two epochs of four steps of four images
+    assert starts == [0, 12]
 
 
 def damage_file(path):

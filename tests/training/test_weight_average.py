@@ -25,12 +25,11 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.thorough)])
 def strategy(request, one_replica, two_replicas):
     return {1: one_replica, 2: two_replicas}[request.param]
 
 
-@pytest.mark.thorough
 def test_it_follows_the_weights_is_swapped_and_starts_again(strategy):
     training = block_network.Training(strategy, phases.PHASE2, EMA)
     average = training.state.average
