@@ -5,6 +5,8 @@ contains only ops.
 Offsets are those of the formats' specifications (PNG: ISO 15948; GIF89a; BMP; WebP: RFC 9649).
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 _HEAD_BYTES = 66
@@ -66,41 +68,43 @@ def pixels(encoded: tf.Tensor) -> tf.Tensor:
             default=lambda: (number(26, 2) % 2**14) * (number(28, 2) % 2**14),
         )
 
-    def bmp() -> tf.Tensor:
-        # With the other header, the size is stored in 2 bytes each.
-        known = tf.debugging.Assert(
-            number(14, 4) != 12, ["a BMP with an OS/2 header, which TensorFlow does not read"]
-        )
-        colors = _bmp_colors(encoded, number(14, 4), number(10, 4))
-        is_gray = tf.reduce_all(colors == tf.range(tf.shape(colors)[0])[:, tf.newaxis])
-        with tf.control_dependencies([known]):
-            plain = tf.debugging.Assert(
-                (number(28, 2) != 8) | is_gray,
-                ["a BMP with a palette, whose colors TensorFlow does not read"],
-            )
-        # Where the colors are in the 32 bits of a pixel. Pillow takes 0 for the usual masks.
-        masks = [number(_BMP_MASKS_AT + 4 * i, 4) for i in range(3)]
-        usual = [mask == expected for mask, expected in zip(masks, _BMP_MASKS, strict=True)]
-        has_masks = (number(28, 2) == 32) & (number(30, 4) == 3)
-        with tf.control_dependencies([known]):
-            ordered = tf.debugging.Assert(
-                ~has_masks | tf.reduce_all(usual) | (tf.add_n(masks) == 0),
-                ["a BMP with unusual color masks, which TensorFlow does not read"],
-            )
-        height = number(22, 4)  # above 2**31 it is negative: rows are stored top to bottom
-        with tf.control_dependencies([plain, ordered]):
-            return number(18, 4) * tf.minimum(height, 2**32 - height)
-
     return tf.case(
         [
             (begins(b"\xff\xd8"), lambda: _jpeg_pixels(encoded)),
             (begins(b"\x89PNG"), lambda: number(16, 4, True) * number(20, 4, True)),
             (begins(b"GIF8"), lambda: _gif_pixels(encoded)),
             (begins(b"RIFF") & begins(b"WEBP", 8), webp),
-            (begins(b"BM"), bmp),
+            (begins(b"BM"), lambda: _bmp_pixels(encoded, number)),
         ],
         default=lambda: tf.constant(0, tf.int64),
     )
+
+
+def _bmp_pixels(encoded: tf.Tensor, number: Callable[..., tf.Tensor]) -> tf.Tensor:
+    """Like `pixels`, for a BMP. `number` reads `size` bytes of the header at an offset."""
+    # In that header, width and height have 2 bytes each.
+    known = tf.debugging.Assert(
+        number(14, 4) != 12, ["a BMP with an OS/2 header, which TensorFlow does not read"]
+    )
+    colors = _bmp_colors(encoded, number(14, 4), number(10, 4))
+    is_gray = tf.reduce_all(colors == tf.range(tf.shape(colors)[0])[:, tf.newaxis])
+    with tf.control_dependencies([known]):
+        plain = tf.debugging.Assert(
+            (number(28, 2) != 8) | is_gray,
+            ["a BMP with a palette, whose colors TensorFlow does not read"],
+        )
+    # Where the colors are in the 32 bits of a pixel. Pillow takes 0 for the usual masks.
+    masks = [number(_BMP_MASKS_AT + 4 * i, 4) for i in range(3)]
+    usual = [mask == expected for mask, expected in zip(masks, _BMP_MASKS, strict=True)]
+    has_masks = (number(28, 2) == 32) & (number(30, 4) == 3)
+    with tf.control_dependencies([known]):
+        ordered = tf.debugging.Assert(
+            ~has_masks | tf.reduce_all(usual) | (tf.add_n(masks) == 0),
+            ["a BMP with unusual color masks, which TensorFlow does not read"],
+        )
+    height = number(22, 4)  # above 2**31 it is negative: rows are stored top to bottom
+    with tf.control_dependencies([plain, ordered]):
+        return number(18, 4) * tf.minimum(height, 2**32 - height)
 
 
 def limited(encoded: tf.Tensor, max_pixels: int) -> tf.Tensor:

@@ -13,6 +13,7 @@ from cnnrnn.data.digit_stacks import digit_stacks_dataset_builder
 SPLITS = {"train": 600, "validation": 204}
 
 
+@pytest.mark.thorough
 class DigitStacksTest(tfds.testing.DatasetBuilderTestCase):
     """TFDS's own checks of a data set."""
 

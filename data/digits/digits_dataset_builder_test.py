@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from cnnrnn.data.digits import digits_dataset_builder
 
 
+@pytest.mark.thorough
 class DigitsTest(tfds.testing.DatasetBuilderTestCase):
     """TFDS's own checks of a data set."""
 

@@ -84,6 +84,7 @@ def test_without_options_nothing_is_drawn_for_a_sample(split):
 @pytest.mark.parametrize(
     "policy", ["flip", "standard", pytest.param("strong", marks=pytest.mark.slow)]
 )
+@pytest.mark.thorough
 def test_both_branches_see_the_same_augmented_image(split, policy):
     batch = drawn(split, samples_of(split, augmentation=policy), 0, 6, batch_size=6)
     for image, sequence in zip(batch["image"], batch["sequence"], strict=True):

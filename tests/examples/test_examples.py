@@ -56,6 +56,7 @@ def test_a_fusion_of_ones_own_learns(example, small_network, images):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.thorough
 def test_the_lstm_layer_runs_in_another_model(example, monkeypatch):
     digits = sklearn.datasets.load_digits()
     few = types.SimpleNamespace(images=digits.images[:64], target=digits.target[:64])

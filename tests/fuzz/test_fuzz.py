@@ -18,6 +18,7 @@ SLOW = {"images", "checkpoints"}
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FUZZERS],
 )
+@pytest.mark.thorough
 def test_damaged_input_is_read_correctly_or_refused(name):
     ended = subprocess.run(
         [sys.executable, f"tests/fuzz/{name}.py", f"--count={FUZZERS[name]}", "--seed=1"],

@@ -86,6 +86,7 @@ def test_an_image_that_cannot_be_decoded_is_named(measure, own_images, images):
         measure("phase2", own_images)
 
 
+@pytest.mark.thorough
 def test_an_error_of_a_step_is_not_taken_for_one_of_the_pipeline(
     measure, small_config, monkeypatch
 ):

@@ -134,6 +134,7 @@ ADAMW = config.Config.of(
     "replicas, layer_decay, kind",
     [(1, 1.0, "onecycle"), (1, 0.5, "constant"), (2, 1.0, "onecycle"), (2, 0.5, "onecycle")],
 )
+@pytest.mark.thorough
 def test_kernels_decay_by_the_rate_of_their_step_and_nothing_else_does(
     replicas, layer_decay, kind, apply
 ):

@@ -148,6 +148,7 @@ def test_packs_do_not_change_the_weights(trained_on, two_replicas, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 def test_moving_averages_are_the_same_on_every_replica(trained_on):
     network, _ = trained_on(2, phases.PHASE2, "train")
     norm = network.model.get_layer("bn")

@@ -58,6 +58,7 @@ def test_a_phase_continues_in_the_order_of_the_images(settings, starts, monkeypa
     assert starts[4:] == [16]
 
 
+@pytest.mark.thorough
 def test_a_run_of_an_earlier_version_keeps_its_order(settings, starts, monkeypatch):
     """Its phase 2 began at the start of the order."""
     with monkeypatch.context() as patch:
