@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import datetime
 import json
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ class Point:
 
     Attributes:
         phase: its name.
-        epoch: finished epochs of the phase.
+        epoch: of the phase, finished or cut off by --max_minutes.
         images: trained on in the phase so far.
         minutes: of the phase so far, with validation.
         cpu_minutes: processor time of the program in these minutes, all threads together.
@@ -104,7 +105,7 @@ def curve(folder: run_folder.RunFolder) -> Iterator[Point]:
         for step, at_step in sorted(values.items()):
             yield Point(
                 phase=name,
-                epoch=step // schedule.steps_per_epoch,
+                epoch=math.ceil(step / schedule.steps_per_epoch),
                 images=step * schedule.batch_size,
                 validated=validated,
                 **{tag: at_step[tag] for tag in (*_FIGURES, *_TIMES)},

@@ -153,8 +153,18 @@ def _control(name: str, control_of: str, results: pathlib.Path) -> str:
 def _reached(
     evaluation: headline_record.Evaluation, runs: dict[str, Points]
 ) -> headline_record.Point:
-    """The validation in training of the weights that were evaluated."""
-    return runs[evaluation.run][evaluation.run, evaluation.phase, evaluation.epoch]
+    """The validation in training of the weights that were evaluated.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return runs[evaluation.run][evaluation.run, evaluation.phase, evaluation.epoch]
+    except KeyError as error:
+        raise ValueError(
+            f"the curve of {evaluation.run} has no validation of epoch {evaluation.epoch} of "
+            f"{evaluation.phase}, whose weights were evaluated: was it made by `average`?"
+        ) from error
 
 
 def _line(evaluation: headline_record.Evaluation, point: headline_record.Point) -> str:

@@ -5,12 +5,14 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import pytest
 
 from benchmarks import headline_record, headline_table
 from cnnrnn import config, phases
 from cnnrnn.commands import evaluate, train
+from cnnrnn.runs import run_folder
 
 
 @pytest.fixture
@@ -91,6 +93,24 @@ def test_a_run_is_compared_with_its_control_image_by_image(looked_at, tmp_path):
         path.write_text(content)
     with pytest.raises(ValueError, match="--after=nobody: .* has no such results"):
         headline_record.add(looked_at.run_dir, "first", "nobody", results=results)
+
+
+def test_a_validation_within_an_epoch_is_not_that_of_the_epoch_before(trained, monkeypatch):
+    figures = (*headline_record._FIGURES, *headline_record._TIMES)
+    steps = (4, 7)  # of 4 per epoch: the second epoch was cut off
+
+    def scalars(events):
+        return [(tag, step, float(step)) for tag in figures for step in steps]
+
+    monkeypatch.setattr(headline_record.event_files, "scalars", scalars)
+    points = list(headline_record.curve(run_folder.RunFolder(trained.run_dir)))
+    assert [(point.epoch, point.images) for point in points] == [(1, 16), (2, 28)]
+
+
+def test_weights_that_no_epoch_has_trained_are_not_in_the_table():
+    evaluation = types.SimpleNamespace(run="first", phase="phase2", epoch=3)
+    with pytest.raises(ValueError, match="no validation of epoch 3 of phase2.*`average`"):
+        headline_table._reached(evaluation, {"first": {}})
 
 
 def test_paths_of_the_machine_are_left_out():
