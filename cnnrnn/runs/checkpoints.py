@@ -30,7 +30,7 @@ _KEEP = 2
 _PREFIX = "variables"
 _EPOCH = "epoch/.ATTRIBUTES/VARIABLE_VALUE"  # the name by TensorFlow of the key "epoch"
 # Of a position, in a checkpoint's metadata.
-_PLAIN = ("seconds", "cpu_seconds", "validated", "first_sample")
+_PLAIN = ("seconds", "cpu_seconds", "validated", "first_sample", "best_epoch")
 
 
 class _DamagedError(Exception):
@@ -52,13 +52,15 @@ class Position:
         seconds: of training and validation so far. No variable, since no step depends on it.
         cpu_seconds: processor time of the program in this time, all threads together.
         first_sample: position of the phase's first sample in the order of the images.
+        best_epoch: the epoch of the best validation value, also if its weights could not be saved;
+            0 if there is none, and in checkpoints of earlier versions.
     """
 
     def __init__(self, phase: phases.Phase):
         self.epoch, self.step = 0, 0
         self.totals, self.best = np.zeros(4), phase.worst
         self.seconds = self.cpu_seconds = 0.0
-        self.validated = self.first_sample = 0
+        self.validated = self.first_sample = self.best_epoch = 0
         self._variables = {
             "epoch": tf.Variable(0, dtype=tf.int64, trainable=False),
             "step": tf.Variable(0, dtype=tf.int64, trainable=False),

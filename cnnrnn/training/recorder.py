@@ -84,7 +84,7 @@ class Recorder:
 
         Args:
             validation: figures of the network's weights.
-            position: its `best` is set.
+            position: its `best` and `best_epoch` are set.
             step: finished steps of an epoch that is not complete, else 0.
 
         Raises:
@@ -99,6 +99,8 @@ class Recorder:
             )
         value = getattr(validation, phase.best_by)
         is_best = self._writes and phase.is_better(value, position.best)
+        if is_best:
+            position.best_epoch = position.epoch + 1
         is_best = is_best and self._checkpoints.attempt(
             lambda: best_weights.save(
                 self._folder.best,

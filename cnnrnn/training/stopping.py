@@ -82,7 +82,8 @@ class Stopping:
             )
         if self._patience:
             best = best_weights.find(self._folder.best, self._phase)
-            without = position.epoch - best.epoch if best else 0
+            best_epoch = max(best.epoch if best else 0, position.best_epoch)
+            without = position.epoch - best_epoch if best_epoch else 0
             if without >= self._patience:
                 return (
                     f"{name} has had no better validation result for {without} epochs "

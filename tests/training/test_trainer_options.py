@@ -274,6 +274,23 @@ def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, c
 
 
 @pytest.mark.usefixtures("instant_training")
+def test_patience_counts_results_that_could_not_be_saved(trained, monkeypatch):
+    config = trained.replace(run="full", epochs=(5, 5), patience=(2, 2), on_save_failure="continue")
+    monkeypatch.setattr(phases.Phase, "is_better", lambda *_: True)
+    save = best_weights.save
+
+    def save_first(directory, phase, model, class_names, epoch, *arguments, **keywords):
+        if epoch > 1:
+            raise errors.RunError("the disk is full")
+        save(directory, phase, model, class_names, epoch, *arguments, **keywords)
+
+    monkeypatch.setattr(best_weights, "save", save_first)
+    run(phases.PHASE1, config)
+    assert last_position(config) == (5, 0)
+    assert best_weights.find(config.run_dir / "best", phases.PHASE1).epoch == 1
+
+
+@pytest.mark.usefixtures("instant_training")
 @pytest.mark.thorough
 def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
     trained, monkeypatch
