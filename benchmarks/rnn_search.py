@@ -2,8 +2,8 @@
 
     python -m benchmarks.rnn_search --dataset=digit_stacks --fold=1/5 --epochs=20
 
-Every fusion is trained with all remedies but pretraining and without any, then the RNN alone,
-adding one remedy at a time, and then every fusion from a pretrained RNN.
+Every fusion is trained with all remedies but pretraining and without any, then the RNN alone with
+all but pretraining, every fusion from that RNN, and the RNN alone with fewer remedies.
 
 Takes the flags of phase1. It trains phase 1 of each network by the program's own commands and
 scores all on the same held-out part of the training images: --fold, by default 1/10. The validation
@@ -108,8 +108,8 @@ def _trials() -> tuple[Trial, ...]:
     joined = [fusion for fusion in network_settings.FUSIONS if fusion not in alone]
     found = [Trial(fusion, ()) for fusion in network_settings.WITHOUT_RNN]
     found += [Trial(fusion, remedies) for remedies in (names[:-1], ()) for fusion in joined]
-    found += [Trial("rnn", names[:count]) for count in range(len(names))]
-    found += [Trial(fusion, names) for fusion in joined]
+    found += [Trial("rnn", names[:-1]), *(Trial(fusion, names) for fusion in joined)]
+    found += [Trial("rnn", names[:count]) for count in range(len(names) - 1)]
     return tuple(found)
 
 
