@@ -39,7 +39,8 @@ class Point:
 
     Attributes:
         phase: its name.
-        epoch: of the phase, finished or cut off by --max_minutes.
+        epoch: of the phase, finished or cut off by --max_minutes. Of two validations in one epoch,
+            the table takes the later one.
         images: trained on in the phase so far.
         minutes: of the phase so far, with validation.
         cpu_minutes: processor time of the program in these minutes, all threads together.
@@ -188,9 +189,11 @@ def add(
         results: the folder of the results.
 
     Raises:
-        ValueError: there are no results of that name.
+        ValueError: there are no results of that name, or the run is an average, which has no curve.
     """
     folder = run_folder.RunFolder(root)
+    if any("average" in described for described in folder.manifest().values()):
+        raise ValueError(f"{root} is an average of weights: it was not trained.")
     to = results / name
     others = {"after": after, "control_of": control_of}
     if (to / "record.json").exists():

@@ -163,7 +163,8 @@ def _reached(
     except KeyError as error:
         raise ValueError(
             f"the curve of {evaluation.run} has no validation of epoch {evaluation.epoch} of "
-            f"{evaluation.phase}, whose weights were evaluated: was it made by `average`?"
+            f"{evaluation.phase}, whose weights were evaluated: remove its line from "
+            "evaluations.csv."
         ) from error
 
 

@@ -88,9 +88,10 @@ def _check_data_flags(config: config_lib.Config, recorded: config_lib.Config) ->
     for field in dataclasses.fields(config.data):
         given, used = (getattr(data, field.name) for data in (config.data, recorded.data))
         if field.name not in _PLACES and given not in (field.default, used):
+            how = f"with --{field.name}={used}" if used else "without it"
             raise errors.UsageError(
                 f"--{field.name}={given} cannot be combined with average, which takes the images "
-                f"as its run did ({used or 'without it'}): leave it out."
+                f"as its run did, {how}: leave it out."
             )
 
 

@@ -164,7 +164,7 @@ def _check_same_length(
             raise errors.UsageError(
                 f"{reproduced.root} is another run: its {phase.name} was trained with "
                 f"--{name}={found:g}, the one to reproduce with {wanted:g}. Give a new name by "
-                "--run, or delete the folder."
+                "--run."
             )
 
 

@@ -17,7 +17,7 @@ LOWEST, HIGHEST = 1e-7, 10.0  # of the rates
 _DECAY = 0.98  # of the moving average
 _DIVERGED = 4.0  # times the lowest smoothed loss
 _WINDOW = 10  # steps over which the slope is measured: the rate grows sixfold
-_FLAT = 1e-6  # slope, for rounding
+_FLAT = 1e-6  # a slope that may be rounding
 _MARGIN = 10.0  # between the rate of the lowest loss, beyond which it diverges, and the suggestion
 
 
@@ -77,11 +77,12 @@ def suggestion(points: Sequence[Point]) -> float | None:
     lowest = min(smoothed, key=lambda i: points[i].smoothed, default=0)
     windows = [points[start : start + _WINDOW] for start in range(lowest + 2 - _WINDOW)]
     slopes = [_slope(window) for window in windows]
-    if not slopes or min(slopes) > -_FLAT:
+    highest = points[lowest].rate / _MARGIN if points else 0.0
+    if highest < LOWEST or min(slopes) > -_FLAT:
         return None
     steepest = windows[int(np.argmin(slopes))]
     middle = float(np.sqrt(steepest[0].rate * steepest[-1].rate))
-    return min(middle, points[lowest].rate / _MARGIN)
+    return min(middle, highest)
 
 
 def _slope(points: Sequence[Point]) -> float:

@@ -41,6 +41,7 @@ class Recorder:
         self._writes = writes
         self._summaries: tensorboard.Summaries | None = None
         self._has_warned = False
+        self._best_seen: float | None = None  # by this process, also if it could not be saved
 
     @contextlib.contextmanager
     def opened(self, *, steps_done: int, steps_validated: int) -> Iterator[None]:
@@ -99,8 +100,9 @@ class Recorder:
             )
         value = getattr(validation, phase.best_by)
         is_best = self._writes and phase.is_better(value, position.best)
-        if is_best:
-            position.best_epoch = position.epoch + 1
+        seen = position.best if self._best_seen is None else self._best_seen
+        if self._writes and phase.is_better(value, seen):
+            self._best_seen, position.best_epoch = value, position.epoch + 1
         is_best = is_best and self._checkpoints.attempt(
             lambda: best_weights.save(
                 self._folder.best,

@@ -10,8 +10,13 @@ import tensorflow as tf
 
 from cnnrnn import errors, metrics
 from cnnrnn.commands import evaluate
+from cnnrnn.datasets import dataset
 from cnnrnn.evaluation import predictions as predictions_lib
 from cnnrnn.runs import run_folder
+from tests import (
+    small_network,
+    two_cpus,  # noqa: F401
+)
 
 
 def test_a_damaged_manifest_is_reported_before_any_prediction(small_network, trained, monkeypatch):
@@ -62,6 +67,23 @@ def test_test_images_are_evaluated_beside_the_validation_split(
         assert results[name] == expected[name]
     assert results["dataset"] == str(test)
     assert (folder / "report.html").exists() and (folder / "predictions.csv").exists()
+
+
+def test_any_number_of_replicas_can_evaluate(trained, two_replicas, monkeypatch):
+    used = []
+
+    def recorded(self, step, strategy, batch_size, preprocessing):
+        used.append(batch_size)
+        raise errors.RunError("enough")
+
+    monkeypatch.setattr(predictions_lib.Evaluator, "__init__", recorded)
+    data, settings = dataset.load(trained), trained.replace(batch_size=(3, 3))
+    with two_replicas.scope():
+        network = small_network.small_build(len(data.class_names))
+    folder = run_folder.RunFolder(trained.run_dir)
+    with pytest.raises(errors.RunError, match="enough"):
+        evaluate.score_best(folder, settings, data, network, two_replicas)
+    assert used == [4]
 
 
 @pytest.mark.thorough

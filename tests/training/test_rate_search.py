@@ -83,6 +83,14 @@ def test_the_suggestion_does_not_depend_on_the_first_loss():
     assert 0.5e-4 < rate_search.suggestion(points) < 2e-4
 
 
+def test_noise_is_not_taken_for_a_falling_loss():
+    for seed in range(20):
+        noise = np.random.default_rng(seed)
+        points, _ = search(lambda rate, noise=noise: 0.7 + 5 * rate + noise.normal(0, 0.02))
+        suggested = rate_search.suggestion(points)
+        assert suggested is None or suggested >= rate_search.LOWEST
+
+
 def test_the_suggestion_has_a_margin_to_the_lowest_loss():
     points, _ = search(falling_at(1e-4, diverging=2e-4))
     lowest = min(points, key=lambda point: point.smoothed)

@@ -203,15 +203,15 @@ def test_small_shares_are_warned_of_once_per_phase(monkeypatch, capsys):
         ({"warmup_epochs": (2, 2)}, ""),
         ({"cached_views": 8, "augmentation": "flip", "feature_cache": "off"}, "limits each image"),
         ({"cached_views": 8, "augmentation": "flip"}, ""),
+        ({"cached_views": 8, "augmentation": "flip", "feature_cache": "off", "fusion": "rnn"}, ""),
         ({"phase2_batchnorm": "frozen", "batchnorm_momentum": "auto"}, "=auto has no effect with"),
         ({"phase2_batchnorm": "frozen"}, ""),
     ],
 )
 def test_settings_that_do_not_do_what_they_say_are_warned_of(settings, words, capsys):
-    network, settings = (
-        small_network_lib.small_build(3),
-        config.Config.of(epochs=(3, 3), **settings),
-    )
+    settings = config.Config.of(epochs=(3, 3), **settings)
+    variant = network_lib.Variant(settings.network.fusion)
+    network = small_network_lib.small_build(3, variant=variant)
     for phase in (phases.PHASE1, phases.PHASE2):
         schedule = phases.schedule(phase, settings, 600)
         startup_report.report_phase(phase, schedule, network, settings)

@@ -1,5 +1,6 @@
 """The training loop with its options: exact resume, replicas, image sizes, early stops."""
 
+import dataclasses
 import functools
 import gc
 import json
@@ -275,8 +276,15 @@ def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, c
 
 @pytest.mark.usefixtures("instant_training")
 def test_patience_counts_results_that_could_not_be_saved(trained, monkeypatch):
-    config = trained.replace(run="full", epochs=(5, 5), patience=(2, 2), on_save_failure="continue")
-    monkeypatch.setattr(phases.Phase, "is_better", lambda *_: True)
+    """All are better than the one that was saved, but those after epoch 4 not than the fourth."""
+    config = trained.replace(run="full", epochs=(9, 9), patience=(2, 2), on_save_failure="continue")
+    losses, predict = iter([0.5, 0.4, 0.3, 0.2, 0.3, 0.25]), predictions.Evaluator.predict
+
+    def predicted(*arguments, **keywords):
+        found = predict(*arguments, **keywords)
+        return dataclasses.replace(found, loss=np.full_like(found.loss, next(losses)))
+
+    monkeypatch.setattr(predictions.Evaluator, "predict", predicted)
     save = best_weights.save
 
     def save_first(directory, phase, model, class_names, epoch, *arguments, **keywords):
@@ -286,7 +294,7 @@ def test_patience_counts_results_that_could_not_be_saved(trained, monkeypatch):
 
     monkeypatch.setattr(best_weights, "save", save_first)
     run(phases.PHASE1, config)
-    assert last_position(config) == (5, 0)
+    assert last_position(config) == (6, 0)
     assert best_weights.find(config.run_dir / "best", phases.PHASE1).epoch == 1
 
 
