@@ -4,12 +4,14 @@ A step computes nothing, and a pipeline reads no images: a phase takes only as l
 building its network.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from cnnrnn import shapes
+from cnnrnn.evaluation import predictions
 
 
 def make_train_step(state, strategy, global_batch, options=None):
@@ -41,6 +43,17 @@ def make_eval_step(network, strategy, *, branches=False):
         }
 
     return step
+
+
+def validation_losses(monkeypatch, losses):
+    """Gives the validations of a test these mean losses, one after the other."""
+    losses, predict = iter(losses), predictions.Evaluator.predict
+
+    def predicted(*arguments, **keywords):
+        found = predict(*arguments, **keywords)
+        return dataclasses.replace(found, loss=np.full_like(found.loss, next(losses)))
+
+    monkeypatch.setattr(predictions.Evaluator, "predict", predicted)
 
 
 def training(split, samples, *, batch_size, start, **_) -> Iterator[dict[str, np.ndarray]]:

@@ -13,6 +13,8 @@ import pytest
 
 from tests import helpers
 
+pytestmark = pytest.mark.thorough  # a wheel is built and installed
+
 SOURCES = ("cnnrnn", "data", "pyproject.toml", "setup.py", "README.md")
 # The script is unchanged; Python runs this first. small_network is tests/small_network.py.
 SMALL_NETWORK = """

@@ -100,8 +100,7 @@ class Recorder:
             )
         value = getattr(validation, phase.best_by)
         is_best = self._writes and phase.is_better(value, position.best)
-        seen = position.best if self._best_seen is None else self._best_seen
-        if self._writes and phase.is_better(value, seen):
+        if is_best and (self._best_seen is None or phase.is_better(value, self._best_seen)):
             self._best_seen, position.best_epoch = value, position.epoch + 1
         is_best = is_best and self._checkpoints.attempt(
             lambda: best_weights.save(

@@ -50,7 +50,10 @@ def test_the_keras_model_has_layers_of_keras_only(plain):
     assert kinds == {"keras"}
 
 
-@pytest.mark.parametrize("size, quantized, tolerance", [(299, True, 0.01), (160, False, 1e-4)])
+@pytest.mark.parametrize(
+    "size, quantized, tolerance",
+    [pytest.param(299, True, 0.01, marks=pytest.mark.thorough), (160, False, 1e-4)],
+)
 def test_litert_predictions_match_the_network(size, quantized, tolerance, network, plain):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     content = keras_and_litert.litert(plain[size], quantized)

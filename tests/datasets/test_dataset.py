@@ -79,7 +79,9 @@ def test_the_fingerprint_depends_on_content_and_labels_but_not_on_names(images):
     assert load(images).fingerprint != before.fingerprint
 
 
-@pytest.mark.parametrize("layout", ["original", "class folders", "builder"])
+@pytest.mark.parametrize(
+    "layout", ["original", pytest.param("class folders", marks=pytest.mark.thorough), "builder"]
+)
 def test_all_layouts_of_tiny_imagenet_are_the_same_data_set(layout, tmp_path, monkeypatch, capsys):
     builder = tiny_imagenet_100_dataset_builder
     content = dummy.files(list(builder._classes()), 3, 2)

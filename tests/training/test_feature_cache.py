@@ -294,6 +294,7 @@ def test_features_of_views_are_those_of_the_images_in_training(make_cache, data,
     assert "18 images of train in 2 views each," in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_a_bad_image_is_named_while_features_of_views_are_computed(make_cache, own_data):
     path = own_data.train.source._paths[9]
     pathlib.Path(path).write_bytes(b"not an image")

@@ -1,6 +1,5 @@
 """The training loop with its options: exact resume, replicas, image sizes, early stops."""
 
-import dataclasses
 import functools
 import gc
 import json
@@ -23,6 +22,7 @@ from cnnrnn.runs import best_weights, classifier, event_files, run_folder
 from cnnrnn.training import steps, stopping, trainer, training_batches
 from tests import (
     conftest,
+    instant,
     small_network,
     two_cpus,  # noqa: F401
 )
@@ -278,13 +278,7 @@ def test_patience_ends_a_phase_without_progress_and_more_continues_it(trained, c
 def test_patience_counts_results_that_could_not_be_saved(trained, monkeypatch):
     """All are better than the one that was saved, but those after epoch 4 not than the fourth."""
     config = trained.replace(run="full", epochs=(9, 9), patience=(2, 2), on_save_failure="continue")
-    losses, predict = iter([0.5, 0.4, 0.3, 0.2, 0.3, 0.25]), predictions.Evaluator.predict
-
-    def predicted(*arguments, **keywords):
-        found = predict(*arguments, **keywords)
-        return dataclasses.replace(found, loss=np.full_like(found.loss, next(losses)))
-
-    monkeypatch.setattr(predictions.Evaluator, "predict", predicted)
+    instant.validation_losses(monkeypatch, [0.5, 0.4, 0.3, 0.2, 0.3, 0.25])
     save = best_weights.save
 
     def save_first(directory, phase, model, class_names, epoch, *arguments, **keywords):
