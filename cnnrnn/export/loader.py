@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from cnnrnn import errors, shapes
 from cnnrnn.settings import data as data_settings
+from cnnrnn.settings import paths
 from cnnrnn.system import checksummed
 from cnnrnn.system import text as text_lib
 
@@ -126,11 +127,7 @@ def load(folder: pathlib.Path, *, trusted: bool = False) -> Export:
         raise errors.UsageError(
             f"{folder} is not an export: run {text_lib.program()} export with the same flags first."
         )
-    if set("*?[]") & set(str(folder.absolute())):
-        raise errors.UsageError(
-            f"the export {folder.absolute()} has one of * ? [ ] in its path, which TensorFlow "
-            "interprets as wildcards: move or rename it."
-        )
+    paths.check_no_wildcards(folder, "the export", "move or rename it")
     metadata = None if trusted else _check_manifest(folder)
     try:
         signatures = tf.saved_model.load(str(folder / _SAVED_MODEL)).signatures

@@ -26,6 +26,7 @@ from cnnrnn import errors, phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.models import network as network_lib
 from cnnrnn.runs import identity, run_lock
+from cnnrnn.settings import paths
 from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
 
@@ -89,11 +90,7 @@ class RunFolder:
                 config.json cannot be read.
             RunError: the folder cannot be written, or manifest.json is damaged.
         """
-        if set("*?[]") & set(str(self.root.absolute())):
-            raise errors.UsageError(
-                f"the run folder {self.root.absolute()} has one of * ? [ ] in its path, which "
-                "TensorFlow interprets as wildcards: give another --runs_dir or --run."
-            )
+        paths.check_no_wildcards(self.root, "the run folder", "give another --runs_dir or --run")
         try:
             str(self.root.absolute()).encode()
         except UnicodeEncodeError as error:

@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+from cnnrnn import errors
+
 
 def cache_dir() -> pathlib.Path:
     """The folder of downloads, prepared data sets and cached features."""
@@ -12,3 +14,21 @@ def cache_dir() -> pathlib.Path:
 def expanded(path: str) -> pathlib.Path:
     """A path with the home folder for ~ and ~USER, which stay if there is no such user."""
     return pathlib.Path(os.path.expanduser(path))
+
+
+def check_no_wildcards(path: pathlib.Path, what: str, fix: str) -> None:
+    """Checks that TensorFlow does not take the path of saved weights for a pattern.
+
+    Args:
+        path: of the folder.
+        what: it is, for the message.
+        fix: what to do, likewise.
+
+    Raises:
+        UsageError: it has a wildcard.
+    """
+    if set("*?[]") & set(str(path.absolute())):
+        raise errors.UsageError(
+            f"{what} {path.absolute()} has one of * ? [ ] in its path, which TensorFlow interprets "
+            f"as wildcards: {fix}."
+        )
