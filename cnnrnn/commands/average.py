@@ -29,8 +29,8 @@ _PLACES = ("dataset", "archive", "data_dir")  # the images may have been moved
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     """Writes (1 - alpha) x the best weights of phase 1 + alpha x those of phase 2 as a run.
 
-    The other settings are those that RUN recorded, except for `dataset` and `data_dir` if they are
-    given.
+    Its settings are those that RUN recorded, except for `dataset`, `archive` and `data_dir` if they
+    are given.
 
     Args:
         arguments: RUN, a run's folder or its name in --runs_dir.
