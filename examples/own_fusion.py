@@ -1,4 +1,4 @@
-"""A fusion of one's own: the RNN's features gate the CNN's, instead of being multiplied with them.
+"""A fusion of one's own: the RNN's features become a gate between 0 and 1 for the CNN's.
 
 PYTHONPATH=. .venv/bin/python examples/own_fusion.py path/to/images  # a folder for each class
 """

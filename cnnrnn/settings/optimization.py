@@ -19,7 +19,7 @@ class OptimizationSettings:
     )
     rnn_rate_factor: tuple[float, float] = fields.setting(
         (1.0, 1.0),
-        "Learning rate of the RNN branch as a multiple of --learning_rate, e.g. 0.1; the rest of "
+        "Learning rate of the RNN branch as a multiple of --learning_rate, e.g. 0.03; the rest of "
         "the network is not affected.",
         fields.POSITIVE_REAL,
     )
