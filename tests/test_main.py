@@ -155,7 +155,7 @@ def test_a_command_lists_all_groups_that_its_module_reads():
 def test_wrong_use_is_one_sentence_and_exit_code_2(in_process, tmp_path, arguments, message):
     code, _, err = in_process(*arguments, f"--runs_dir={tmp_path}")
     assert code == 2
-    assert err.startswith("cnnrnn: ") and message in err and "Traceback" not in err
+    assert err.startswith("cnnrnn: ") and message in err and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("fails, message", [(False, "No space left"), (True, "out of luck")])

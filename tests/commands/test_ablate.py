@@ -13,6 +13,7 @@ from cnnrnn import errors
 from cnnrnn.commands import ablate, train
 from cnnrnn.evaluation import ablation_report
 from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.training import train_state
 from tests import pages
 
 
@@ -98,6 +99,17 @@ def test_the_page_renders(browser, tmp_path):
 def test_a_control_is_no_network_to_compare_with(small_config):
     with pytest.raises(errors.UsageError, match="is a control"):
         ablate.run((), small_config.replace(fusion="gain"))
+
+
+def test_each_network_has_a_folder_for_each_seed(small_config, one_replica):
+    config = small_config.replace(seed=3, seeds=2)
+    networks = ablate._networks(config, config.run_dir.with_name("test.ablation"))
+    order = [(each.run.seed, each.network.fusion) for each in networks]
+    assert order == [(seed, name) for seed in (3, 4) for name in ("product", *ablate.CONTROLS)]
+    assert len({each.run_dir for each in networks}) == len(networks) == 8
+    for each in networks[::4]:  # another seed gives other initial weights
+        seed = train_state.build_network(3, each, one_replica, lambda *_, seed, **__: seed)
+        assert seed == each.run.seed
 
 
 @pytest.mark.usefixtures("instant_training")

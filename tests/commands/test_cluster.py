@@ -46,6 +46,14 @@ def test_workers_that_succeed_run_once(tmp_path):
     assert starts(tmp_path) == [1, 1, 1]
 
 
+def test_workers_get_the_command_with_its_flags_and_no_gpu(tmp_path):
+    body = """
+assert sys.argv[1] == "train" and os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+assert {"--strategy=multiworker", "--run=run"} <= set(sys.argv)"""
+    run(tmp_path, body)
+    assert starts(tmp_path) == [1, 1]
+
+
 def test_all_start_again_if_one_is_killed(tmp_path, capsys):
     body = """
 if starts == 1:
@@ -112,12 +120,11 @@ def test_a_second_signal_ends_the_workers_too(tmp_path, monkeypatch):
 
 
 def test_a_signal_is_passed_on(tmp_path, monkeypatch):
-    ready = tmp_path / "ready"
-    monkeypatch.setattr(stop_signals, "requested", ready.exists)
+    ready = [tmp_path / f"ready-{index}" for index in range(2)]
+    monkeypatch.setattr(stop_signals, "requested", lambda: all(path.exists() for path in ready))
     body = f"""
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-if index == 1:
-    pathlib.Path({str(ready)!r}).touch()
+pathlib.Path({str(tmp_path)!r}, f"ready-{{index}}").touch()
 time.sleep(60)"""
     with pytest.raises(errors.Stopped):
         run(tmp_path, body)

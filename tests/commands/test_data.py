@@ -11,6 +11,7 @@ import pytest
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.commands import data, evaluate, train
+from cnnrnn.data.tiny_imagenet_100 import dummy
 from tests import helpers
 
 
@@ -26,6 +27,14 @@ def test_the_images_of_each_class_are_counted(images, capsys):
 def test_unknown_arguments_are_refused(arguments):
     with pytest.raises(errors.UsageError, match="restructure SRC DST"):
         data.run(arguments, config_lib.Config.of())
+
+
+def test_the_original_layout_is_copied_into_class_folders(tmp_path, capsys):
+    content = dummy.files(["n00000001"], train_per_class=2, validation_per_class=1)
+    source = dummy.write_zip(tmp_path / "source.zip", content)
+    data.run(["restructure", str(source), str(tmp_path / "copy")], config_lib.Config.of())
+    assert len(list((tmp_path / "copy").rglob("*.JPEG"))) == 3
+    assert str(tmp_path / "copy") in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import types
@@ -120,13 +121,14 @@ def test_output_formats(by_brightness, predicted, images, tmp_path):
     out, failure = predicted(good, tmp_path / "none.jpg", top=2)
     lines = out.splitlines()
     assert lines[0] == str(good) and len(lines) == 4
-    assert lines[1].split()[1] == "%" or lines[1].split()[0].endswith("%")
+    shown = [re.fullmatch(r" +(\d+\.\d)%  (\w+)", line).groups() for line in lines[1:3]]
     assert lines[3] == f"{tmp_path / 'none.jpg'}: cannot be read (No such file or directory)"
     assert failure.startswith("1 of 2")
     out, _ = predicted(good, tmp_path / "none.jpg", top=2, format="csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["rank"] for row in rows] == ["1", "2", ""]
     assert rows[0]["class"] == "gray" and float(rows[0]["probability"]) > 0
+    assert shown == [(f"{float(row['probability']):.1%}"[:-1], row["class"]) for row in rows[:2]]
     assert rows[2]["error"].startswith("cannot be read")
 
 

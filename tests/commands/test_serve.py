@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -144,6 +145,19 @@ def test_predictions_match_the_export(signatures):
     ):
         assert prediction["classes"] == [name.decode() for name in classes]
         np.testing.assert_allclose(prediction["probabilities"], probabilities, atol=1e-6)
+
+
+def test_predictions_over_http(address, signatures):
+    contents = [bad_images.JPEG, b"no image"]
+    instances = [{"b64": base64.b64encode(content).decode()} for content in contents]
+    body = json.dumps({"instances": instances}).encode()
+    request = urllib.request.Request(f"{address}v1/models/cnnrnn:predict", body)
+    with urllib.request.urlopen(request) as response:
+        good, bad = json.load(response)["predictions"]
+    expected, _ = serve._predict(signatures, 2, contents)
+    assert good["classes"] == expected["classes"] and not good["error"]
+    np.testing.assert_allclose(good["probabilities"], expected["probabilities"], atol=1e-6)
+    assert "not an image" in bad["error"]
 
 
 def test_explanations_have_classes_and_a_figure(signatures):

@@ -102,8 +102,10 @@ def test_two_operations_are_drawn_from_all(monkeypatch):
     drawn = set()
     for seed in range(150):
         value = apply(tf.zeros((299, 299, 3)), tf.constant([seed, 0], tf.int64))[0, 0, 0].numpy()
-        second = round(float(value) * 100 - 0.05)
-        drawn.add(second - 1)
+        second, first = divmod(round(float(value) * 10_000), 100)
+        assert float(value) * 10_000 == pytest.approx(100 * second + first, abs=0.2)
+        assert {first, second} <= set(range(1, count + 1))
+        drawn |= {first - 1, second - 1}
         assert apply(tf.zeros((299, 299, 3)), tf.constant([seed, 0], tf.int64))[0, 0, 0] == value
     assert drawn == set(range(count))
 

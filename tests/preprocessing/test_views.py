@@ -103,7 +103,8 @@ def test_all_formats_decode_to_the_same_image():
         expected = pixels.astype(float)
         if "gray" in name or "16-bit" in name:
             expected = (pixels @ [0.299, 0.587, 0.114])[..., None].repeat(3, axis=-1)
-        assert np.abs(decoded - expected).mean() < 12, name
+        is_exact = name in ("png", "rgba png", "bmp", "webp")
+        assert np.abs(decoded - expected).mean() < (1e-9 if is_exact else 12), name
 
 
 @pytest.mark.parametrize("encoded", [b"", b"text, not an image", b"II*\0" + b"\0" * 100])

@@ -38,6 +38,14 @@ def test_a_run_is_loaded_with_its_preprocessing_and_precision(run):
     assert classifier.load(str(run), precision="bfloat16").network.precision == "bfloat16"
 
 
+def test_a_run_is_loaded_with_the_image_size_of_its_validation(run):
+    config = json.loads((run / "config.json").read_text())
+    config["phase1"]["eval_image_size"] = 224
+    (run / "config.json").write_text(json.dumps(config))
+    assert classifier.load(run).preprocessing.image_size == 224
+    assert classifier.load(run, image_size=160).preprocessing.image_size == 160
+
+
 def test_a_run_is_loaded_with_its_variant(run):
     width = classifier.load(run).network.fused_width
     model = small_network_lib.small_build(3, variant=network_lib.Variant("concatenation")).model

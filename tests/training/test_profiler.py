@@ -2,7 +2,8 @@
 
 import pytest
 
-from cnnrnn import config, errors
+from cnnrnn import config, errors, phases
+from cnnrnn.commands import train
 from cnnrnn.training import profiler
 
 
@@ -47,6 +48,14 @@ def test_steps_after_the_end_are_not_recorded_and_that_is_noted(tmp_path, monkey
 def test_nothing_is_recorded_by_default(tmp_path, monkeypatch, capsys):
     assert steps_recorded(tmp_path, "", 3, monkeypatch) == []
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("instant_training")
+def test_training_records_the_steps_asked_for(small_config, small_network, monkeypatch, capsys):
+    for name in ("start", "stop"):
+        monkeypatch.setattr(profiler.tf.profiler.experimental, name, lambda *_: None)
+    train.train((phases.PHASE1,), small_config.replace(profile_steps="2,3"))
+    assert "profile: steps 2 to 3 are in" in capsys.readouterr().out
 
 
 def test_a_real_trace_is_a_file_of_the_profile_tab(tmp_path):

@@ -602,7 +602,7 @@ def test_a_mistake_at_the_start_does_not_bind_the_run_folder(small_config, nothi
 
 
 def test_a_mistyped_data_set_leaves_no_run_folder(small_config):
-    with pytest.raises(errors.UsageError):
+    with pytest.raises(errors.UsageError, match="/nowhere is neither a folder nor"):
         phase1(small_config.replace(dataset="/nowhere"))
     assert not small_config.run_dir.exists()
 

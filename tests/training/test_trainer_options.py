@@ -88,6 +88,35 @@ def losses_of(config, phase):
     return [(step, value) for tag, step, value in event_files.scalars(events) if tag == "loss"]
 
 
+def test_the_loop_takes_its_options(small_config, small_network, monkeypatch):
+    """The other tests compare runs of the same options, which may lack some in the same way."""
+    made = []
+
+    def make_train_step(*arguments):
+        def step(batch, *_):
+            made.extend([*arguments, batch])
+            raise errors.Stopped(signal.SIGTERM)
+
+        return step
+
+    monkeypatch.setattr(steps, "make_train_step", make_train_step)
+    config = small_config.replace(**MIXED)
+    with pytest.raises(errors.Stopped):
+        run(phases.PHASE1, config)
+    state, _, global_batch, options, batch = made
+    assert global_batch == 4 and batch["image"].shape == (4, 160, 160, 3)
+    assert {"share", "other_label", "dropout"} <= batch.keys()
+    assert options.clip_norm == 0.5 and options.accumulation_steps == 2
+    assert options.loss.label_smoothing == 0.1 and options.loss.class_weights is not None
+    assert state.average is not None
+    total = config.training.epochs[0] * (18 // 4)
+    rates = []
+    for step in (0, total // 4, total):  # of onecycle
+        state.optimizer.iterations.assign(step)
+        rates.append(float(state.optimizer.learning_rate))
+    np.testing.assert_allclose(rates, np.array([0.04, 1, 0]) * 1e-3, atol=1e-9)
+
+
 @pytest.fixture(scope="module")
 def whole_run(shared_run, tmp_path_factory):
     """The settings of an uninterrupted run by its phase and options; equal ones train once."""
