@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from cnnrnn import config, errors
-from cnnrnn.settings import image_sizes
+from cnnrnn.settings import image_sizes, paths
 
 
 def parse(*arguments):
@@ -29,6 +29,11 @@ def test_one_value_sets_both_phases_and_two_set_one_each():
     assert parse("--epochs=3").training.epochs == (3, 3)
     assert parse("--epochs=3,5").training.epochs == (3, 5)
     assert parse("--learning_rate=0.01,2e-5").optimization.learning_rate == (0.01, 2e-5)
+
+
+def test_an_empty_variable_is_like_none(monkeypatch):
+    monkeypatch.setenv("CNNRNN_CACHE", "")
+    assert paths.cache_dir() == pathlib.Path.home() / ".cache" / "cnnrnn"
 
 
 def test_a_home_folder_of_an_unknown_user_is_a_path_that_does_not_exist(monkeypatch):

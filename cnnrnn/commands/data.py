@@ -9,6 +9,7 @@ from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import tiny_imagenet_folders
 from cnnrnn.settings import paths
+from cnnrnn.system import text as text_lib
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
@@ -42,4 +43,4 @@ def _print_classes(data: dataset_lib.Dataset) -> None:
     ]
     print(f"fingerprint {data.fingerprint}\n{'train':>8}  {'validation':>10}  class")
     for train, validation, name in zip(*counts, data.class_names, strict=True):
-        print(f"{train:>8,}  {validation:>10,}  {name}")
+        print(f"{train:>8,}  {validation:>10,}  {text_lib.printable(name)}")

@@ -54,15 +54,11 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         UsageError: the data set does not exist.
         RunError: it cannot be trained on as it is, or the report cannot be written.
     """
-    problems: list[str] = []
-    with console.captured() as messages:
-        try:
-            examined = dataset_lib.examine(config, problems.append)
-        except errors.UsageError as error:  # it may follow from problems found before
-            raise errors.UsageError(" ".join([*problems, str(error)])) from error
-        splits = {"training": examined.train}
-        if examined.validation is not None:
-            splits["validation"] = examined.validation
+    examined, messages, problems = _examined(config)
+    splits = {"training": examined.train}
+    if examined.validation is not None:
+        splits["validation"] = examined.validation
+    with console.captured() as others:
         try:
             divided = dict(zip(_SPLITS, dataset_lib.divide(config, examined), strict=True))
         except errors.UsageError as error:
@@ -74,7 +70,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         *(Finding(source, "", text_lib.printable(problem), bad=True) for problem in problems),
         *(
             Finding("note", "", text_lib.printable(message.removeprefix("note: ")))
-            for message in messages
+            for message in (*messages, *others)
         ),
         *_images(splits, skips=config.data.bad_images == "skip"),
         *_duplicates(divided, examined.class_names),
@@ -95,6 +91,18 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             f"{text_lib.printable(config.data.dataset)} cannot be trained on as it is: {bad:,} "
             f"problem(s) listed.{' Bad images can be left out with --bad_images=skip.' * skip}"
         )
+
+
+def _examined(config: config_lib.Config) -> tuple[dataset_lib.Examined, list[str], list[str]]:
+    """The examined data set, the messages of the examination, and problems of folders or lists."""
+    problems: list[str] = []
+    try:
+        with console.captured() as messages:
+            return dataset_lib.examine(config, problems.append), messages, problems
+    except errors.UsageError as error:  # it may follow from what was found before
+        for message in messages:
+            logging.info(message)
+        raise errors.UsageError(" ".join([*problems, str(error)])) from error
 
 
 def _images(splits: dict[str, splits_lib.Split], *, skips: bool) -> Iterator[Finding]:
@@ -222,4 +230,5 @@ def _write(
 
 
 def _text(finding: Finding) -> str:
-    return f"{finding.what}: {finding.why}" if finding.what else finding.why
+    text = f"{finding.what}: {finding.why}" if finding.what else finding.why
+    return text_lib.printable(text)

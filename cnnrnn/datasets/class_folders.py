@@ -19,8 +19,15 @@ Classes = dict[str, list[tuple[str, str]]]
 
 def subfolders(folder: pathlib.Path) -> list[os.DirEntry]:
     """The folders in a folder that are not skipped, sorted by name."""
-    entries = [entry for entry in os.scandir(folder) if entry.is_dir() and _is_read(entry.name)]
+    entries = [entry for entry in os.scandir(folder) if _is_folder(entry) and _is_read(entry.name)]
     return sorted(entries, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_read(folder: str) -> bool:
@@ -64,7 +71,7 @@ def _beside_classes(folder: pathlib.Path) -> collections.Counter[str]:
     for entry in os.scandir(folder):
         if entry.name in original_layout.SYSTEM_FOLDERS:
             skipped[entry.name] += 1
-        elif entry.name.startswith(".") or entry.is_dir():
+        elif entry.name.startswith(".") or _is_folder(entry):
             continue
         elif not os.path.exists(entry.path):
             skipped["broken link(s)"] += 1

@@ -211,7 +211,7 @@ def load_test(config: config_lib.Config, trained: Dataset) -> Dataset:
         _report_bad_images(config, examined)
         test = _without_bad_images(config, examined.train, "test")
     except errors.UsageError as error:
-        raise errors.UsageError(str(error).replace("--dataset=", "--test_dataset=")) from error
+        raise errors.UsageError(str(error).replace("--dataset", "--test_dataset")) from error
     label_of = {name: label for label, name in enumerate(trained.class_names)}
     names = [examined.class_names[label] for label in test.labels]
     unknown = sorted(set(names) - label_of.keys())

@@ -9,6 +9,7 @@ import re
 import warnings
 
 import PIL.Image
+import PIL.ImageFile
 import PIL.PngImagePlugin
 import tensorflow as tf
 
@@ -47,6 +48,9 @@ _PNG_BITS = 24  # offset of the bits per channel: the header is the first chunk
 PIL.Image.MAX_IMAGE_PIXELS = None
 # Pillow refuses a PNG with more metadata, which TensorFlow does not read.
 PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
+# Pillow refuses a PNG with a wrong checksum of what TensorFlow does not read, and other files that
+# are not complete. Only headers are read by Pillow; TensorFlow decides whether images decode.
+PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True
 # Pillow warns of files that it reads nevertheless; TensorFlow decides whether they decode.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 

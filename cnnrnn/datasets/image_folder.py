@@ -17,7 +17,6 @@ from typing import NoReturn
 
 import tensorflow_datasets as tfds
 from absl import logging
-from tensorflow_datasets.core.folder_dataset import image_folder
 
 from cnnrnn import errors
 from cnnrnn.data.tiny_imagenet_100 import original_layout, sources
@@ -61,11 +60,6 @@ class FolderBuilder(tfds.folder_dataset.ImageFolder):
         self._data_dir = str(root)
         self._examples = splits
         self.info.features["label"].names = class_names
-        # ImageFolder.as_dataset reads these.
-        self._split_examples = {
-            name: [image_folder._Example(path, class_names[label]) for path, label in examples]
-            for name, examples in splits.items()
-        }
         self.info.set_splits(
             tfds.core.splits.SplitDict(
                 [
@@ -180,18 +174,19 @@ def _read(root: pathlib.Path, separator: str, on_problem: OnProblem, is_test: bo
         if is_test:
             return _Folder(shown, validation, None, names)
         return _Folder(shown, _by_wnid(layout.wnids, layout.train), validation, names)
-    train_dir, validation_dir = _first_split(root, TRAIN_NAMES), None
-    if train_dir is not None and is_test:
-        train_dir = _first_split(root, (*TEST_NAMES, *VALIDATION_NAMES)) or train_dir
-    elif train_dir is not None:
-        validation_dir = _first_split(root, _OTHERS)
+    reported: list[str] = []
+    train_dir, validation_dir = _first_split(root, TRAIN_NAMES, reported), None
+    if train_dir is not None:
+        names = (*TEST_NAMES, *VALIDATION_NAMES) if is_test else _OTHERS
+        other = _first_split(root, names, reported, train_dir)
+        train_dir, validation_dir = (other or train_dir, None) if is_test else (train_dir, other)
     others = [
         entry.name
         for entry in class_folders.subfolders(root)
         if train_dir
         and pathlib.Path(entry.path) not in (train_dir, validation_dir)
-        and (entry.name.lower() not in _OTHERS or class_folders.subfolders(entry.path))
-    ]  # without class folders, one that is named like a split is reported already
+        and entry.name not in reported
+    ]
     if others:
         names = text_lib.printable(", ".join(others[:_SHOWN]))
         logging.info(
@@ -232,8 +227,21 @@ def words(root: pathlib.Path, names: Iterable[str]) -> dict[str, str]:
     return {name: word for name, word in zip(ids, found, strict=True) if word != name}
 
 
-def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
-    """The first folder with one of these names, in upper or lower case, that has class folders."""
+def _first_split(
+    root: pathlib.Path,
+    names: tuple[str, ...],
+    reported: list[str],
+    train_dir: pathlib.Path | None = None,
+) -> pathlib.Path | None:
+    """The first folder with one of these names, in upper or lower case, that has class folders.
+
+    Args:
+        root: where it is.
+        names: in order.
+        reported: gets the names of folders that are noted as not used.
+        train_dir: of the training images. The folders in test/ must have a name in common with
+            those in it: test images without labels are often in one folder.
+    """
     folders: dict[str, pathlib.Path] = {}
     for path in sorted(root.iterdir()):
         if path.is_dir() and (other := folders.setdefault(path.name.lower(), path)) != path:
@@ -245,11 +253,18 @@ def _first_split(root: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | N
     for name in names:
         if name not in folders:
             continue
-        if class_folders.subfolders(folders[name]):
+        classes = _names_in(folders[name])
+        if classes and (name not in TEST_NAMES or not train_dir or classes & _names_in(train_dir)):
             return folders[name]
         shown = text_lib.printable(str(folders[name]))
-        logging.info(f"note: {shown} contains no class folders, so it is not used as a split")
+        what = "no folder of a training class" if classes else "no class folders"
+        logging.info(f"note: {shown} contains {what}, so it is not used as a split")
+        reported.append(folders[name].name)
     return None
+
+
+def _names_in(folder: pathlib.Path) -> set[str]:
+    return {entry.name for entry in class_folders.subfolders(folder)}
 
 
 def _check_not_splits(root: pathlib.Path) -> None:

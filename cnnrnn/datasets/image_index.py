@@ -14,6 +14,8 @@ import sqlite3
 from collections.abc import Iterator
 
 import numpy as np
+import PIL
+import tensorflow as tf
 from absl import logging
 
 from cnnrnn.datasets import example_source, image_check
@@ -44,8 +46,9 @@ def examine(
         infos: N infos.
     """
     # The stamps contain all that an info depends on.
+    versions = f"{_VERSION} {tf.__version__} {PIL.__version__}"
     identities = [
-        (key, f"{_VERSION} {max_pixels} {stamp}" if stamp else "")
+        (key, f"{versions} {max_pixels} {stamp}" if stamp else "")
         for key, stamp in source.identities()
     ]
     with _database() as database:

@@ -242,13 +242,17 @@ def _row(
         on_problem(f"{_where(table, line)} has no label: give one, or remove the line.")
     elif not text_lib.is_encodable(path + label):
         on_problem(f"{_where(table, line)} has half a surrogate pair in its path or label.")
+    elif label != text_lib.printable(label):
+        on_problem(f"{_where(table, line)} has a label with a line break or a control character.")
     elif split.lower() not in _SPLITS:
         on_problem(
             f"{_where(table, line)} has split={text_lib.printable(split)!r}: expected train, "
             "validation, test or nothing."
         )
     else:
-        absolute = os.path.abspath(os.path.join(table.parent, os.path.expanduser(path)))
+        # The system resolves links before `..`, so the folder of the list may not be a link.
+        folder = os.path.realpath(table.parent)
+        absolute = os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
         return _Row(line, absolute, label, _SPLITS[split.lower()])
     return None
 

@@ -169,28 +169,36 @@ def check_reachable(builder: Builder, name: str, manual_dir: pathlib.Path) -> No
         manual_dir: where TFDS looks for files before it downloads them.
 
     Raises:
-        RunError: a host does not respond. The message lists the files to fetch and where to put
+        RunError: no host responds. The message lists the files to fetch and where to put
             them.
     """
-    missing = {
-        url: info.filename
+    files = {  # without a name of its own, a file is called like in its URL
+        url: info.filename or url.partition("?")[0].rpartition("/")[2]
         for url, info in (builder.url_infos or {}).items()
-        if url.startswith("http") and not (info.filename and (manual_dir / info.filename).exists())
+        if url.startswith("http")
+    }
+    missing = {
+        url: file for url, file in files.items() if not (file and (manual_dir / file).exists())
     }
     one_per_host = {url.split("/")[2]: url for url in sorted(missing, reverse=True)}
+    unreachable = {}
     for host, url in one_per_host.items():
         try:
             requests.head(url, timeout=5, allow_redirects=False)
         except requests.RequestException as error:
-            wanted = "\n".join(
-                f"  {url}" + (f"  as {file}" if file and not url.endswith(file) else "")
-                for url, file in sorted(missing.items())[:10]
-            )
-            raise errors.RunError(
-                f"the data set {name} has to be downloaded, and {host} cannot be reached "
-                f"({type(error).__name__}). Download these files elsewhere and put them into "
-                f"{manual_dir}, then give the same command again:\n{wanted}"
-            ) from error
+            unreachable[host] = error
+    # Some data sets still list URLs that they do not use, so one host that responds is enough.
+    if missing and len(unreachable) == len(one_per_host):
+        host, error = next(iter(unreachable.items()))
+        wanted = "\n".join(
+            f"  {url}" + (f"  as {file}" if file and not url.endswith(file) else "")
+            for url, file in sorted(missing.items())[:10]
+        )
+        raise errors.RunError(
+            f"the data set {name} has to be downloaded, and {host} cannot be reached "
+            f"({type(error).__name__}). Download these files elsewhere and put them into "
+            f"{manual_dir}, then give the same command again:\n{wanted}"
+        ) from error
 
 
 def image_and_label(builder: Builder, name: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from cnnrnn import errors
 
 def cache_dir() -> pathlib.Path:
     """The folder of downloads, prepared data sets and cached features."""
-    return expanded(os.environ.get("CNNRNN_CACHE", "~/.cache/cnnrnn"))
+    return expanded(os.environ.get("CNNRNN_CACHE") or "~/.cache/cnnrnn")
 
 
 def expanded(path: str) -> pathlib.Path:

@@ -128,6 +128,16 @@ def test_classes_without_images_are_named_if_there_is_no_image_at_all(images, tm
         assert f"the class folder {images / 'train' / name} holds no images" in str(raised.value)
 
 
+def test_notes_that_explain_an_error_are_printed(images, tmp_path, capsys):
+    """The error says that the folders are named like splits; the notes say why they are none."""
+    for name in ("train", "val"):
+        for path in (images / name).iterdir():
+            shutil.rmtree(path)
+    with pytest.raises(errors.UsageError, match="named like splits"):
+        doctor.run((), config.Config.of(dataset=str(images), runs_dir=str(tmp_path)))
+    assert "note: " in (out := capsys.readouterr().out) and "contains no class folders" in out
+
+
 def test_problems_of_folders_and_classes_are_listed(images, tmp_path):
     train, val = images / "train", images / "val"
     (train / "empty").mkdir()

@@ -362,6 +362,9 @@ def test_errors_of_test_images_name_their_flag(images, tmp_path):
     config = config_lib.Config.of(dataset=str(images), test_dataset=str(tmp_path / "nowhere.csv"))
     with pytest.raises(errors.UsageError, match="--test_dataset=.*nowhere.csv does not exist"):
         dataset_lib.load_test(config, load(images))
+    config = config.replace(test_dataset=f"{images},{tmp_path / 'nowhere'}")
+    with pytest.raises(errors.UsageError, match="not a folder: --test_dataset names 2 folders"):
+        dataset_lib.load_test(config, load(images))
 
 
 def test_validation_images_among_the_training_images_are_reported(images, capsys):

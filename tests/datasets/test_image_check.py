@@ -81,6 +81,18 @@ def test_a_png_with_much_compressed_metadata_is_read():
     assert image_check.examine(buffer.getvalue(), LIMIT).problem == ""
 
 
+def test_a_png_is_read_whose_metadata_are_damaged():
+    """TensorFlow decodes it."""
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (40, 32)).save(buffer, "PNG", dpi=(300, 300))
+    content = bytearray(buffer.getvalue())
+    content[content.index(b"pHYs") + 4] ^= 1  # its checksum is wrong now
+    info = image_check.examine(bytes(content), LIMIT)
+    assert (info.problem, info.width, info.height) == ("", 40, 32)
+    content[content.index(b"IDAT") + 6] ^= 1
+    assert "cannot be decoded" in image_check.examine(bytes(content), LIMIT).problem
+
+
 def test_the_orientation_is_that_of_the_exif_data_alone():
     """Only this one is applied; Pillow would read that of XMP data, too."""
     exif, buffer = PIL.Image.Exif(), io.BytesIO()

@@ -1,5 +1,6 @@
 """Layouts of image folders, odd names, and folders that cannot be trained on."""
 
+import os
 import pathlib
 import shutil
 import tempfile
@@ -26,9 +27,7 @@ def test_a_folder_builder_is_a_tfds_builder(images):
     assert isinstance(builder, tfds.core.DatasetBuilder)
     assert builder.info.splits["train"].num_examples == 18
     assert builder.info.features["label"].names == list(helpers.CLASSES)
-    decoded = list(builder.as_dataset(split="train").as_numpy_iterator())
-    assert [example["label"] for example in decoded] == [0] * 6 + [1] * 6 + [2] * 6
-    assert decoded[0]["image"].shape == (9, 7, 3)
+    assert labels(images) == [0] * 6 + [1] * 6 + [2] * 6
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "test", "Val", "TEST"])
@@ -67,6 +66,32 @@ def test_unlabelled_images_beside_train_are_not_a_validation_split(images, capsy
     shutil.copy(image, images / "test" / "1.png")
     assert list(image_folder.build([images]).info.splits) == ["train"]
     assert "test contains no class folders, so it is not used as a split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_test", [False, True])
+def test_unlabelled_images_in_one_folder_are_no_classes(images, is_test, capsys):
+    (images / "test" / "images").mkdir(parents=True)
+    shutil.copy(next((images / "train" / "black").iterdir()), images / "test" / "images")
+    builder = image_folder.build([images], is_test=is_test)  # test/ would come first of test images
+    assert len(builder.examples("train" if is_test else "validation")) == 9
+    if is_test:
+        (images / "val").rename(images / "elsewhere")
+        assert len(image_folder.build([images], is_test=True).examples("train")) == 18
+        assert "test contains no folder of a training class, so" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_used_need_not_be_readable(images, monkeypatch):
+    (images / "test").mkdir()
+    (images / "loop").symlink_to("loop")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("test"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert labels(images, "validation") == [0] * 3 + [1] * 3 + [2] * 3
 
 
 @pytest.mark.parametrize(

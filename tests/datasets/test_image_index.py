@@ -5,6 +5,7 @@ import errno
 import os
 import sqlite3
 
+import PIL
 import pytest
 
 from cnnrnn import config as config_lib
@@ -28,7 +29,7 @@ def checked(monkeypatch):
     return entries
 
 
-def test_images_are_checked_again_only_if_they_change(images, checked):
+def test_images_are_checked_again_only_if_they_change(images, checked, monkeypatch):
     load(images)
     assert len(checked) == 27
     checked.clear()
@@ -40,6 +41,9 @@ def test_images_are_checked_again_only_if_they_change(images, checked):
     assert len(checked) == 1
     load(images, max_megapixels=50.0)  # another limit may give another result
     assert len(checked) == 1 + 27
+    monkeypatch.setattr(PIL, "__version__", "99.0")  # and so may another version
+    load(images, max_megapixels=50.0)
+    assert len(checked) == 1 + 27 + 27
 
 
 def test_an_image_that_is_replaced_by_one_of_the_same_size_and_time_is_checked(images, checked):

@@ -129,6 +129,7 @@ GOOD = "images/train/black/black_00.png,black,\nimages/train/gray/gray_00.png,gr
         ("", "is empty"),
         (HEADER + GOOD + "images/val/gray/gray_00.png,,\n", "line 4: has no label"),
         (HEADER + GOOD + "\n,gray,\n", "line 5: has no path"),
+        (HEADER + GOOD + 'x.png,"gr\nay",\n', "line [45]: has a label with a line break"),
         (HEADER + GOOD + "no.png,gray,\n", "line 4: there is no file .*no.png: paths are relative"),
         (HEADER + GOOD.split("\n")[0], r"class\(es\) .only 'black'.: a classifier needs"),
         (HEADER + GOOD + "images/val/gray/gray_00.png,gray,dev\n", "line 4: has split='dev'"),
@@ -235,3 +236,14 @@ def test_links_in_paths_are_not_resolved(images):
     rows = [(path.replace("images", "link"), *row) for path, *row in listed(images)]
     builder = image_table.build(write_csv(images.parent / "table.csv", rows))
     assert all("/link/" in path for path, _ in builder.examples("train"))
+
+
+def test_paths_that_lead_out_of_a_linked_folder_are_those_of_the_system(images, tmp_path):
+    lists = tmp_path / "elsewhere" / "lists"
+    lists.mkdir(parents=True)
+    images.rename(lists.parent / "images")
+    rows = [(f"../images/train/{name}/{name}_00.png", name, "") for name in helpers.CLASSES]
+    write_csv(lists / "table.csv", rows)
+    (tmp_path / "link").symlink_to(lists)
+    builder = image_table.build(tmp_path / "link" / "table.csv")
+    assert len(builder.examples("train")) == 3

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import types
 
 import numpy as np
 import pytest
@@ -224,10 +225,36 @@ def test_offline_the_message_lists_the_files_to_fetch_and_their_folder(offline, 
         load("tfds:beans", data_dir=str(tmp_path))
 
 
-def test_files_in_the_manual_folder_need_no_network(offline, tmp_path):
-    builder = tfds.builder("beans", data_dir=tmp_path, file_format="array_record")
+@pytest.mark.parametrize(
+    "name, files",
+    [
+        ("beans", ["train.zip", "validation.zip", "test.zip"]),
+        # Its list of URLs has no names of files.
+        ("imagenet2012", ["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"]),
+    ],
+)
+def test_files_in_the_manual_folder_need_no_network(offline, tmp_path, name, files):
+    builder = tfds.builder(name, data_dir=tmp_path, file_format="array_record")
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
-    for info in builder.url_infos.values():
-        (manual / info.filename).write_bytes(b"")
-    tfds_builders.check_reachable(builder, "tfds:beans", manual)
+    for file in files:
+        with pytest.raises(errors.RunError, match=file):
+            tfds_builders.check_reachable(builder, name, manual)
+        (manual / file).write_bytes(b"")
+    tfds_builders.check_reachable(builder, name, manual)
+
+
+def test_one_host_that_responds_is_enough(tmp_path, monkeypatch):
+    tried = []
+
+    def head(url, **_):
+        tried.append(url)
+        if "old" in url:
+            raise requests.ConnectionError("blocked")
+
+    monkeypatch.setattr(requests, "head", head)
+    info = types.SimpleNamespace(filename=None)
+    urls = dict.fromkeys(["https://old.example/a.zip", "https://new.example/a.zip"], info)
+    builder = types.SimpleNamespace(url_infos=urls)
+    tfds_builders.check_reachable(builder, "tfds:moved", tmp_path)
+    assert len(tried) == 2
