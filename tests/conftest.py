@@ -6,6 +6,8 @@ The user's cache is not touched, except that its ImageNet weights are read.
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The servers of tests are on this machine.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 # isort: split
 import contextlib

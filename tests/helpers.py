@@ -10,9 +10,8 @@ import PIL.Image
 REPOSITORY = pathlib.Path(__file__).parent.parent
 CLASSES = ("black", "gray", "white")
 REAL_ARCHIVE = pathlib.Path(
-    os.environ.get(
-        "CNNRNN_TINY_IMAGENET_ZIP", REPOSITORY / "../shared/datasets/tiny-imagenet-100-A.zip"
-    )
+    os.environ.get("CNNRNN_TINY_IMAGENET_ZIP")
+    or REPOSITORY / "../shared/datasets/tiny-imagenet-100-A.zip"
 ).resolve()
 
 
@@ -33,3 +32,12 @@ def write_classes(root: pathlib.Path, per_class: int, seed: int = 0) -> pathlib.
             pixels = np.clip(rng.normal(brightness, 12, (9, 7, 3)), 0, 255).astype(np.uint8)
             (folder / f"{name}_{i:02d}.png").write_bytes(png(pixels))
     return root
+
+
+def has_ended(process_id: int) -> bool:
+    """Whether a process has ended, also if its parent, which may be anything, never asks."""
+    try:
+        state = pathlib.Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"

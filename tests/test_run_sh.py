@@ -1,6 +1,7 @@
 """run.sh: a copy of it runs a stand-in program, with requirements that need no network."""
 
 import contextlib
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -84,8 +85,8 @@ def make_driver(root: pathlib.Path, file: str) -> str:
 
 
 def environment(tools: pathlib.Path, **changes: str) -> dict[str, str]:
-    others = ("PIP_", "PYTHON", "CNNRNN", "CUDA_")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
+    others = ("PIP_", "PYTHON", "CNNRNN", "CUDA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(others)}
     isolated = {
         "CNNRNN_DRIVER_ROOT": str(tools),  # no NVIDIA driver, on any machine
         "PATH": str(tools),
@@ -140,6 +141,8 @@ def installed(tmp_path_factory):
 
     The environment was made by pip; afterwards it has the stand-in for it.
     """
+    if importlib.util.find_spec("ensurepip") is None:
+        pytest.skip("python -m venv needs ensurepip, e.g. of Debian's package python3-venv")
     folder = tmp_path_factory.mktemp("installed")
     project, tools = make_project(folder / "a clone"), make_tools(folder / "tools")
     first = run(project, tools, "phase1", "--samples=3")

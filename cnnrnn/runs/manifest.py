@@ -162,10 +162,16 @@ def git_commit() -> str | None:
     its .venv.
     """
     root = pathlib.Path(__file__).resolve().parents[2]
+    # In a hook of git, these name another repository.
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
         ).stdout.strip()
 
     try:

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from cnnrnn import config, errors, phases
-from cnnrnn.commands import reproduce
+from cnnrnn.commands import reproduce, train
 from cnnrnn.models import cnn_branch
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import checksummed
-from tests import helpers
+from tests import helpers, small_network
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
 
@@ -36,16 +36,44 @@ def beside(settings):
 
 
 @pytest.mark.thorough
-def test_a_reproduced_run_has_the_same_weights_to_the_bit(trained, capsys):
+def test_a_reproduced_run_has_the_same_weights_to_the_bit(evaluated, capsys):
+    trained = evaluated
+    train.train((phases.PHASE2,), trained, build=small_network.small_build)
     reproduce.run([trained.run.name], beside(trained), SMALL)
     output = capsys.readouterr().out
-    assert "phase1, differences from the recorded environment: none" in output
-    assert "phase1: the weights are identical" in output
+    for phase in phases.BY_NAME:
+        assert f"{phase}, differences from the recorded environment: none" in output
+        assert f"{phase}: the weights are identical" in output
+    assert trained.run_dir.with_name("test-reproduced").joinpath("results.json").exists()
     assert output.endswith(f"verdict: {trained.run_dir} was reproduced bit for bit\n")
     reproduce.run([trained.run.name], beside(trained), ("true",))
     output = capsys.readouterr().out
     assert "compared without training them again" in output
     assert "bit for bit (at least in part by an earlier call, in " in output
+
+
+def test_all_phases_and_the_evaluation_of_a_run_are_repeated(evaluated, monkeypatch, capsys):
+    """Phase 2 is that of the new run, whose weights are compared."""
+    folder = run_folder.RunFolder(evaluated.run_dir)
+    record = checksummed.read_json(folder.best / "phase1.json")
+    checksummed.write_json(folder.best / "phase2.json", record)
+    for name in ("config.json", "manifest.json"):
+        record = json.loads((folder.root / name).read_text())
+        weights = best_weights.find(folder.best, phases.PHASE1).weights.name
+        phase2 = record["phase1"] | {"started_from": f"{weights} (epoch 2)", "first_sample": 32}
+        (folder.root / name).write_text(json.dumps(record | {"phase2": phase2}))
+    started = []
+
+    def run(program, arguments):
+        started.append(arguments[0])
+        assert f"--run={evaluated.run.name}-reproduced" in arguments
+        again = folder.root.with_name(f"{evaluated.run.name}-reproduced")
+        shutil.copytree(folder.root, again, dirs_exist_ok=True)
+
+    monkeypatch.setattr(reproduce.child_process, "run", run)
+    reproduce.run([evaluated.run.name], beside(evaluated))
+    assert started == ["phase1", "phase2", "evaluate"]
+    assert "phase2: the weights are identical" in capsys.readouterr().out
 
 
 def test_the_new_run_can_be_named_and_other_flags_are_refused(trained):

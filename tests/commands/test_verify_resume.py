@@ -4,9 +4,11 @@ import random
 import sys
 
 import pytest
+import tensorflow as tf
 
 from cnnrnn import config, errors, phases
-from cnnrnn.commands import verify_resume
+from cnnrnn.commands import train, verify_resume
+from cnnrnn.runs import best_weights, event_files
 from cnnrnn.system import child_process
 from cnnrnn.training import cost
 from tests import helpers
@@ -105,6 +107,64 @@ def test_kills_are_counted_and_the_last_start_is_left_alone(tmp_path, monkeypatc
     assert run.run_with_kills(3, durations, random.Random(1)) == 3
     output = capsys.readouterr().out
     assert output.count("killed after") == 3 and output.count("at: step") == 3
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("instant_training")
+def test_each_part_of_a_run_has_a_digest_of_its_own(small_config, small_network, monkeypatch):
+    settings = small_config.replace(epochs=(1, 1), run="run")
+    train.train((phases.PHASE1, phases.PHASE2), settings)
+    (settings.run_dir / "results.json").write_text("{}")
+    run = verify_resume.ShortRun(settings.run_dir.parent, settings, ())
+    expected = run.digests()
+    parts = ["best weights", "best figures", "last weights", "optimizer", "position"]
+    parts += ["curves, train", "curves, validation"]
+    names = {f"{phase} {part}" for phase in phases.BY_NAME for part in parts}
+    assert expected.keys() == names | {"results"}
+    assert run.digests() == expected
+
+    def changed():
+        found = run.digests()
+        assert found.keys() == expected.keys()
+        return {name.partition(" ")[2] for name in names if found[name] != expected[name]}
+
+    load, scalars = tf.train.load_checkpoint, event_files.scalars
+    for part, name in (
+        ("model", "last weights"),
+        ("optimizer", "optimizer"),
+        ("epoch", "position"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                tf.train, "load_checkpoint", lambda path, part=part: OneChanged(load(path), part)
+            )
+            assert changed() == {name}
+    with monkeypatch.context() as patch:
+        patch.setattr(event_files, "scalars", lambda folder: [*scalars(folder), ("loss", 9, 1.0)])
+        assert changed() == {"curves, train", "curves, validation"}
+        patch.setattr(
+            event_files, "scalars", lambda folder: [*scalars(folder), ("images_per_second", 9, 1.0)]
+        )
+        assert changed() == set()  # a speed differs each time
+    path = best_weights.find(settings.run_dir / "best", phases.PHASE2).weights
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert changed() == {"best weights"}
+
+
+class OneChanged:
+    """A checkpoint in which one value of a part is another."""
+
+    def __init__(self, reader, part):
+        self._reader = reader
+        keys = sorted(reader.get_variable_to_shape_map())
+        self._changed = next(key for key in keys if key.split("/")[0] == part)
+
+    def get_variable_to_shape_map(self):
+        return self._reader.get_variable_to_shape_map()
+
+    def get_tensor(self, key):
+        value = self._reader.get_tensor(key)
+        return value + 1 if key == self._changed else value
 
 
 @pytest.mark.slow

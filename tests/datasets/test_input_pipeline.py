@@ -187,6 +187,7 @@ class OverlappingReads:
         return self._records[index]
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 @pytest.mark.thorough
 def test_records_are_read_in_parallel_under_op_determinism(records, monkeypatch):
     """A stateful op in the pipeline would let only one call of its function run at a time."""

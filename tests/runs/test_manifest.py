@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import os
+import shutil
 import subprocess
 import types
 
@@ -170,12 +172,20 @@ def test_the_commit_is_of_the_repository_that_holds_the_package_at_its_top(tmp_p
         path.touch()
     monkeypatch.setattr(manifest, "__file__", str(module))
     assert manifest.git_commit() is None  # there is no repository yet
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # which may sign, or have hooks
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "add", "cnnrnn"], check=True)
     subprocess.run([*git, "commit", "-qm", "first"], check=True)
     commit = manifest.git_commit()
     assert commit is not None and len(commit) == 40
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))  # as in a hook
+    assert manifest.git_commit() == commit
     module.write_text("# changed")
     assert manifest.git_commit() == f"{commit}+"
     monkeypatch.setattr(manifest, "__file__", str(installed))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import types
 
+import markupsafe
 import pytest
 from packaging import requirements
 
@@ -129,11 +130,9 @@ def test_the_libraries_of_the_packages_are_loaded_from_a_folder_that_nothing_sea
     driver, tmp_path
 ):
     """A library in place of cusolver is loaded, and those that are missing are named."""
-    import _ctypes
-
     write(tmp_path / "packages" / "nvidia" / "__init__.py")
     path = write(tmp_path / "packages" / "nvidia" / "cusolver" / "lib" / "libcusolver.so.11")
-    shutil.copy(_ctypes.__file__, path)
+    shutil.copy(markupsafe._speedups.__file__, path)  # any shared library
     write(path.parents[2] / "cufft" / "lib" / "libcufft.so.11", b"damaged" * 100)
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'packages')!r})\n"
     code += "from cnnrnn.system import gpu_libraries\nprint(gpu_libraries.load())\n"

@@ -77,6 +77,7 @@ def test_work_at_another_rate_gives_the_time_left_from_then_on(monkeypatch, caps
 
 
 def test_a_terminal_gets_one_updating_line(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     clock, terminal = Clock(monkeypatch), Terminal()
     with progress.Progress("work", 10, "images", initial=5, stream=terminal) as bar:
         clock.now = 10.0
