@@ -61,7 +61,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """An evaluation on the validation split of the data set, which chooses nothing.
+    """An evaluation on the validation split of the data set.
 
     Attributes:
         date: ISO 8601.

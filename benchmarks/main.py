@@ -23,6 +23,7 @@ import pathlib
 import shlex
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent import futures
 
@@ -175,7 +176,10 @@ def _operations(phase: int) -> float:
 def _pipelines(images: pathlib.Path | None) -> dict[str, float]:
     from benchmarks import pipelines
 
-    return pipelines.measure(images)
+    # The checks of images that are removed afterwards do not belong in the user's cache.
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["CNNRNN_CACHE"] = cache
+        return pipelines.measure(images)
 
 
 def _native_bfloat16() -> bool:

@@ -61,9 +61,10 @@ networks have had more training than the others. Minus `cnn`: the difference in 
 alone, in points, paired by image (Agresti and Min 2005); each network was trained once. The
 networks of a table may have been trained by different commits of the program.
 
-RNN output: its mean absolute value, and its standard deviation across images. Where that is near 0,
-the output does not depend on the image. Lost: points of top-1, if the RNN's outputs are permuted
-across images. Images/s are those of the fastest epoch.
+RNN output: its mean absolute value, and its standard deviation across images. Where that is small
+compared with the mean absolute value, the output hardly depends on the image. Lost: points of
+top-1, if the RNN's outputs are permuted across images. Images/s are those of the fastest epoch,
+often while other programs ran.
 """
 _COLUMNS = """
 | fusion | remedies | top-1 | minus `cnn` | RNN output | deviation | lost | images/s | flags |

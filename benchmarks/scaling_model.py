@@ -19,10 +19,12 @@ import numpy as np
 PARAMETERS = {1: 82_395_236, 2: 103_202_188}  # trained in each phase, with 100 classes
 # Multiplications and additions of a forward pass, per image. Xception: Keras's own count of 8.4
 # billion multiplications at 299x299. LSTM: timesteps times weights.
-_LSTM_FLOPS = 2 * 23 * (3887 * 8192 + 2048 * 8192 + 2048 * 8192 + 2048 * 8192)
+_LSTM_INPUT_FLOPS = 2 * 23 * 3887 * 8192
+_LSTM_FLOPS = _LSTM_INPUT_FLOPS + 2 * 23 * (2048 * 8192 + 2048 * 8192 + 2048 * 8192)
 _CNN_FLOPS = 2 * 8.4e9
-# Forward, and backward twice that; the first layer has no gradient of its input.
-FLOPS = {1: 3 * _LSTM_FLOPS, 2: 3 * (_CNN_FLOPS + _LSTM_FLOPS)}
+# Forward, and backward twice that, but for the gradient of the LSTM's input.
+_RNN_STEP = 3 * _LSTM_FLOPS - _LSTM_INPUT_FLOPS
+FLOPS = {1: _RNN_STEP, 2: 3 * _CNN_FLOPS + _RNN_STEP}
 # Collectives that wait for each other in a step: two for each BatchNorm layer of phase 2.
 COLLECTIVES = {1: 4, 2: 84}
 
@@ -98,7 +100,7 @@ def step(devices: Devices, phase: int, per_device: int) -> Step:
         per_device: images of each device in a step.
     """
     ideal = ideal_seconds(devices, phase, per_device)
-    # The expected largest of n normal deviates.
+    # An upper bound of the expected largest of n normal deviates.
     slowest = 1 + devices.jitter * math.sqrt(2 * math.log(devices.count)) * (devices.count > 1)
     sums = 0.0
     if devices.count > 1:

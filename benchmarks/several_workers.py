@@ -66,8 +66,8 @@ def loopback_bytes() -> int:
     return 0
 
 
-def start(count: int, arguments: argparse.Namespace) -> Group:
-    """Starts workers; returns once each has done its first step."""
+def start(count: int, arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Group:
+    """Starts workers, which `stack` ends; returns once each has done its first step."""
     from cnnrnn.system import child_process, scheduler
 
     addresses = scheduler.local_addresses(count)
@@ -80,12 +80,11 @@ def start(count: int, arguments: argparse.Namespace) -> Group:
         if count > 1:
             environment[scheduler.TF_CONFIG] = scheduler.tf_config(addresses, index)
         with child_process.on_cores(index, count):
-            processes.append(
-                subprocess.Popen(
-                    command, env=environment, text=True,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                )
-            )  # fmt: skip
+            process = subprocess.Popen(
+                command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        stack.callback(process.kill)
+        processes.append(process)
     for process in processes:
         read_line(process)
     return Group(processes)
@@ -165,9 +164,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         groups = {}
         for count in (1, arguments.workers):
-            groups[count] = start(count, arguments)
-            for process in groups[count].processes:
-                stack.callback(process.kill)
+            groups[count] = start(count, arguments, stack)
         for _ in range(arguments.rounds):
             for group in groups.values():
                 group.train(arguments.steps)
