@@ -5,6 +5,7 @@ The record is written last, so that it always names a complete file.
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -72,10 +73,11 @@ def save(
     weights = directory / f"{phase.name}-epoch{epoch:04d}{within}.weights.h5"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        atomic_files.check_free_space(
-            directory, 4.1 * model.count_params(), "saving", atomic_files.FREE_SPACE
-        )
+        size = math.ceil(4.1 * model.count_params())
+        atomic_files.check_free_space(directory, size, "saving", atomic_files.FREE_SPACE)
         with atomic_files.replacing(weights) as temporary:
+            # A failed write within HDF5 leaves objects that can crash the process later.
+            atomic_files.check_writable_size(temporary, size)
             model.save_weights(temporary)
             digest = checksummed.file_digest(temporary)
         record = {

@@ -98,6 +98,26 @@ def check_free_space(directory: pathlib.Path, size: float, what: str, fix: str) 
         )
 
 
+def check_writable_size(path: pathlib.Path, size: int) -> None:
+    """Raises OSError unless a file of `size` bytes can be written; leaves one to be written over.
+
+    Quotas and limits of a process do not show in the free space of a disk. Where the file system
+    can reserve space, nothing is written.
+
+    Args:
+        path: of the file.
+        size: in bytes, at least 1.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with open(path, "wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of the file system
+                raise
+
+
 def write_error(directory: pathlib.Path, error: Exception) -> errors.RunError:
     """The RunError to raise where a part of a run could not be saved."""
     return errors.RunError(

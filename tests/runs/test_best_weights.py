@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pathlib
 
 import keras
@@ -78,6 +79,22 @@ def test_weights_that_cannot_be_written_leave_the_previous_ones(tmp_path, monkey
         save(tmp_path, epoch=4)
     assert best_weights.find(tmp_path, phases.PHASE1) == before
     assert names(tmp_path) == ["phase1-epoch0003.weights.h5", "phase1.json"]
+
+
+def test_weights_over_the_quota_do_not_reach_hdf5(tmp_path, monkeypatch):
+    """A failed write in it can crash the process."""
+
+    def over_quota(descriptor, start, size):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    def written(model, path):
+        raise AssertionError
+
+    monkeypatch.setattr(os, "posix_fallocate", over_quota, raising=False)
+    monkeypatch.setattr(keras.Model, "save_weights", written)
+    with pytest.raises(errors.RunError, match="cannot save to .*Disk quota exceeded"):
+        save(tmp_path)
+    assert names(tmp_path) == []
 
 
 def test_earlier_weights_that_cannot_be_removed_are_left_to_the_next_save(tmp_path, monkeypatch):

@@ -88,6 +88,35 @@ def test_too_little_free_space_is_an_error_with_both_sizes(tmp_path):
         atomic_files.check_free_space(tmp_path, 1e18, "saving", "make room")
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="macOS")
+def test_a_limit_that_the_free_space_does_not_show_is_an_error(tmp_path):
+    """Of a process here; quotas are of users and folders."""
+    program = """
+import pathlib, resource, signal, sys
+from cnnrnn.system import atomic_files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+atomic_files.check_writable_size(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+"""
+    for size, error in ((1000, ""), (1001, "OSError: [Errno 27] File too large")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "file"), str(size)],
+            cwd=helpers.REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.stderr.splitlines() or [""])[-1] == error
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_reserve_space_is_written_to(tmp_path, monkeypatch, number):
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail, raising=False)
+    atomic_files.check_writable_size(tmp_path / "file", 1000)
+
+
 def test_a_write_error_is_one_line(tmp_path):
     error = atomic_files.write_error(tmp_path, OSError("disk\nfull"))
     assert str(error).startswith(f"cannot save to {tmp_path}: disk; everything saved earlier is")
