@@ -6,6 +6,7 @@ Without a command, `train`. Exit codes: 0 done, 2 wrong use, 1 failed, 130 stopp
 stopped by SIGTERM or SIGHUP.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -127,7 +128,9 @@ def _run(argv: list[str]) -> int:
         raise errors.UsageError(
             f"{word} takes flags only. Received: {positional[0]!r}. See --help."
         )
-    return _dispatch(word, positional, config)
+    takes_hours = "resumes" in commands()[word].options
+    with stop_signals.dropping_output() if takes_hours else contextlib.nullcontext():
+        return _dispatch(word, positional, config)
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:

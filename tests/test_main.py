@@ -1,6 +1,7 @@
 """The command line: commands, flags, exit codes and messages."""
 
 import ast
+import errno
 import inspect
 import os
 import platform
@@ -9,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import tensorflow as tf
@@ -17,7 +19,7 @@ import cnnrnn
 from cnnrnn import config as config_lib
 from cnnrnn import errors, main
 from cnnrnn.commands import train
-from cnnrnn.system import devices, quiet_tensorflow
+from cnnrnn.system import devices, quiet_tensorflow, stop_signals
 from tests import helpers
 
 USE_NO_GPU = {"data", "doctor", "export", "reproduce", "verify-resume"}
@@ -167,6 +169,16 @@ def test_output_that_cannot_be_written_is_one_sentence(fails, message):
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith("cnnrnn: ") and message in line
+
+
+@pytest.mark.parametrize("arguments, is_written", [("cluster train", False), ("predict x", True)])
+def test_only_messages_of_training_may_be_lost(in_process, monkeypatch, arguments, is_written):
+    def lose_a_message(arguments, config):
+        with tempfile.TemporaryFile("w") as log, stop_signals.tolerating_lost_output(log):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(main, "_function", lambda word: lose_a_message)
+    assert in_process(*arguments.split())[0] == is_written
 
 
 def test_output_into_a_pipe_that_was_closed_is_no_error_message():

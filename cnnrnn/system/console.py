@@ -56,7 +56,7 @@ class _Lines(logging.Handler):
         prefix = styled("warning: ", "warning", stream) if is_warning else ""
         line = f"{self.prefix}{prefix}{record.getMessage()}"
         progress.erase()
-        with stop_signals.tolerating_lost_output():
+        with stop_signals.tolerating_lost_output(stream):
             print(line, file=stream, flush=True)
 
 

@@ -160,5 +160,5 @@ class Progress:
         if self._terminal:
             line = f"\r{line[: _width()]:<{_width()}}"
             _on_screen.add(self)
-        with stop_signals.tolerating_lost_output():
+        with stop_signals.tolerating_lost_output(self._stream):
             print(line, end=end, flush=True, file=self._stream)

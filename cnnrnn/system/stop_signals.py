@@ -10,9 +10,10 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from cnnrnn import errors
 
@@ -23,6 +24,7 @@ _SAME_SECONDS = 0.5  # between two signals that mean the same
 _LOST = (errno.EPIPE, errno.EIO)  # nobody reads a pipe; the terminal has been closed
 
 _holds = 0
+_drops_output = False
 _requested: signal.Signals | None = None
 _requested_at = 0.0
 _to_end: list[Callable[[], None]] = []  # called before a second signal ends the process
@@ -60,20 +62,44 @@ def requested() -> bool:
 
 
 @contextlib.contextmanager
-def tolerating_lost_output() -> Iterator[None]:
+def dropping_output() -> Iterator[None]:
+    """Messages and progress that cannot be written to a file are lost in the block, silently.
+
+    For commands that take hours and whose results are elsewhere: a log on a full disk must not end
+    them.
+    """
+    global _drops_output
+    before, _drops_output = _drops_output, True
+    try:
+        yield
+    finally:
+        _drops_output = before
+
+
+@contextlib.contextmanager
+def tolerating_lost_output(stream: TextIO) -> Iterator[None]:
     """Ignores errors of output in the block once a signal was received.
 
     The terminal, or the other program of a pipe, may have ended with it: what is to be saved must
     be saved nevertheless. Within `held()`, a terminal or a pipe that is lost without a signal, as
-    of a process in the background, is taken for SIGHUP.
+    of a process in the background, is taken for SIGHUP. Within `dropping_output()`, errors of
+    files are ignored, too.
+
+    Args:
+        stream: that the block writes to.
     """
     try:
         yield
     except OSError as error:
-        if _requested is None and _holds and error.errno in _LOST:
-            _request(signal.SIGHUP)
-        if _requested is None:
+        if _requested is not None or (_drops_output and _is_file(stream)):
+            return
+        if not _holds or error.errno not in _LOST:
             raise
+        _request(signal.SIGHUP)
+
+
+def _is_file(stream: TextIO) -> bool:
+    return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
 
 
 @contextlib.contextmanager
@@ -101,7 +127,7 @@ def _on_signal(signum: int, frame) -> None:
     _request(signal.Signals(signum))
     if _holds == 0:
         raise errors.Stopped(_requested)
-    with tolerating_lost_output():
+    with contextlib.suppress(OSError):  # the terminal may have ended
         os.write(2, _HELD)
 
 

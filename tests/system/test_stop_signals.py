@@ -1,11 +1,14 @@
 """Stop signals: deferred within a step, immediate the second time, ignored under nohup."""
 
+import errno
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from cnnrnn.system import stop_signals
 from tests import helpers
 
 # A shell that runs the tests in the background may have set signals to be ignored.
@@ -94,6 +97,24 @@ def test_a_process_whose_terminal_ends_with_it_saves(signum, code, tmp_path):
     process.stdin.close()
     assert process.wait(60) == code
     assert saved.read_text() == "saved"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_only_commands_that_take_hours_outlive_a_log_that_cannot_be_written(tmp_path, number):
+    def write(stream):
+        with stop_signals.tolerating_lost_output(stream):
+            raise OSError(number, os.strerror(number))
+
+    reader, writer = os.pipe()
+    with open(tmp_path / "log", "w") as log, open(reader), open(writer, "w") as pipe:
+        with stop_signals.dropping_output():
+            with stop_signals.held():
+                write(log)
+            assert not stop_signals.requested()  # it is no closed terminal
+            with pytest.raises(OSError):
+                write(pipe)
+        with pytest.raises(OSError):
+            write(log)
 
 
 @pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGTERM", 143)])
