@@ -40,6 +40,7 @@ _WARMUP_EPOCHS = 0.5  # at most, of two epochs
 _KILLS_PER_RUN = 5  # on average; the rest of --kills takes further runs
 _KILLS_DURING_START = 0.2  # the fraction of kills before training starts
 _POLL_SECONDS = 0.1
+_SIGNAL_SECONDS = 5.0  # in which `cluster` obeys a signal
 _END_SECONDS = 60.0  # in which all workers end once one has been killed
 _BYTES = 6e9  # on disk, of a run with both phases while it trains
 # Curves that differ from run to run.
@@ -213,7 +214,7 @@ class ShortRun:
 
     @contextlib.contextmanager
     def _started(self) -> Iterator[subprocess.Popen]:
-        """Runs the recipe during the block; kills the process at its end."""
+        """Runs the recipe during the block; kills the process, and its workers, at its end."""
         self.folder.mkdir(exist_ok=True)
         config = self.config.replace(
             runs_dir=str(self.folder),
@@ -233,6 +234,11 @@ class ShortRun:
         try:
             yield process
         finally:
+            if several:  # killed, it would leave its workers behind; a second signal kills them
+                for _ in range(2):
+                    process.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_SIGNAL_SECONDS)
             process.kill()
             process.wait()
 

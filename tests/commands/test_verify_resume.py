@@ -1,7 +1,10 @@
 """`verify-resume`: it succeeds for exact resume, and it can fail."""
 
+import fcntl
 import random
+import signal
 import sys
+import time
 
 import pytest
 import tensorflow as tf
@@ -165,6 +168,37 @@ class OneChanged:
     def get_tensor(self, key):
         value = self._reader.get_tensor(key)
         return value + 1 if key == self._changed else value
+
+
+def test_a_stopped_cluster_leaves_no_workers_behind(tmp_path, monkeypatch):
+    """Stand-ins for workers hold a lock while they run, in a step that outlasts the signal."""
+    monkeypatch.setattr(verify_resume, "_SIGNAL_SECONDS", 0.6)
+    worker = f"""
+import fcntl, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+lock = open({str(tmp_path / "lock")!r}, "w")
+fcntl.flock(lock, fcntl.LOCK_SH)
+print("in a step", flush=True)
+time.sleep(30)
+"""
+    program = f"""
+import sys
+from cnnrnn import main
+from cnnrnn.commands import cluster
+worker = (sys.executable, "-c", {worker!r})
+main._function = lambda word: lambda *command: cluster.run(*command, worker)
+main.entry()
+"""
+    command = (sys.executable, "-c", program)
+    run = verify_resume.ShortRun(tmp_path / "short", config.Config.of(workers=2), command)
+    with pytest.raises(errors.Stopped), run._started():
+        while run._log.read_text().count("in a step") < 2:
+            time.sleep(0.05)
+        raise errors.Stopped(signal.SIGTERM)
+    ended = time.monotonic()
+    with open(tmp_path / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # once no worker holds it
+    assert time.monotonic() - ended < 10
 
 
 @pytest.mark.slow
