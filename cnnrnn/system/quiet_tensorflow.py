@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from cnnrnn.system import console, gpu_libraries
+from cnnrnn import errors
+from cnnrnn.system import console, gpu_libraries, processor
 
 
 def import_tensorflow(uses_gpus: bool = True) -> None:
@@ -21,7 +22,16 @@ def import_tensorflow(uses_gpus: bool = True) -> None:
 
     Args:
         uses_gpus: False if the process works on the CPU anyway; there is no warning then.
+
+    Raises:
+        RunError: the processor lacks instructions without which TensorFlow ends the process.
     """
+    available = processor.flags()
+    if available and "avx" not in available:  # none are known of other processors than x86
+        raise errors.RunError(
+            "TensorFlow needs a processor with AVX, which this one lacks: use another machine, or, "
+            "in a virtual machine, choose a CPU model that has it, such as 'host'."
+        )
     expects_gpus = uses_gpus and gpu_libraries.has_driver() and not gpu_libraries.hidden()
     gpu_libraries.load()
     with contextlib.ExitStack() as stack:

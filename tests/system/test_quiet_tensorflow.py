@@ -1,5 +1,6 @@
 """Import of TensorFlow: hidden messages, and the warning if it misses a GPU."""
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -8,7 +9,8 @@ import platform
 import pytest
 import tensorflow as tf
 
-from cnnrnn.system import child_process, gpu_libraries, quiet_tensorflow
+from cnnrnn import errors
+from cnnrnn.system import child_process, gpu_libraries, processor, quiet_tensorflow
 
 ERROR = b"E0000 00:00:1795554088.154289    5758 cuda_platform.cc:52] failed call to cuInit\n"
 
@@ -110,6 +112,18 @@ def test_the_messages_of_a_failed_import_are_shown(machine, capfd, monkeypatch):
     with pytest.raises(ImportError):
         quiet_tensorflow.import_tensorflow()
     assert capfd.readouterr().err == "cannot allocate memory in static TLS block\n"
+
+
+@pytest.mark.parametrize(
+    "flags, is_refused", [("fpu sse4_2", True), ("fpu avx", False), ("", False)]
+)
+def test_a_processor_without_avx_is_one_sentence(machine, monkeypatch, flags, is_refused):
+    """TensorFlow aborts on it; "": of other processors than x86."""
+    machine()
+    monkeypatch.setattr(processor, "flags", lambda: frozenset(flags.split()))
+    refused = pytest.raises(errors.RunError, match="needs a processor with AVX.*such as 'host'")
+    with refused if is_refused else contextlib.nullcontext():
+        quiet_tensorflow.import_tensorflow()
 
 
 def test_libraries_are_loaded_before_tensorflow(machine, monkeypatch):
