@@ -103,8 +103,8 @@ packages() { # if uv fails, pip: uv does not read the indexes and certificates o
 failed() { # failed WHAT: prints the end of the log, then one sentence
   local why="$1 failed: fix the problem shown above"
   tail -n 4 "$log" | cut -c 1-200 | sed 's/^/    /' >&2
-  if grep -qi 'no space left' "$log"; then
-    why="$1 failed because the disk is full: make room (an installation takes about 3 GB, with NVIDIA's libraries 7 GB)"
+  if grep -qiE 'no space left|quota exceeded' "$log"; then
+    why="$1 failed because the disk or your quota is full: make room (an installation takes about 3 GB, with NVIDIA's libraries 7 GB)"
   elif grep -qiE 'connection|name resolution|timed out|dns error|max retries|error sending request' "$log"; then
     why="$1 failed because no package index could be reached: connect to the network, or set pip's proxy or index"
   fi

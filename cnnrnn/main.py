@@ -29,6 +29,8 @@ _HELP_FLAGS = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
 # Flags that say what a command works on, and their group: commands that do not read them refuse
 # them. Others may be in a flagfile for several commands.
 _OBJECTS = {"model": "prediction", "test_dataset": "evaluation", "phase": "rate_search"}
+# Limits of the machine that TensorFlow reports by the error of too little memory.
+_LIMITS = ("No space left", "Disk quota exceeded", "Too many open files")
 _RESUME = (
     " To resume, give the same command again: training continues from its last checkpoint; a phase "
     "without one starts from the beginning."
@@ -163,8 +165,7 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
         run(positional, config)
     except tf.errors.ResourceExhaustedError as error:
         reason = text_lib.first_line(error)
-        # TensorFlow's name for other limits of the machine, too.
-        if any(text in reason for text in ("No space left", "Too many open files")):
+        if any(text in reason for text in _LIMITS):
             raise errors.RunError(reason) from error
         has_batches = "training" in commands()[word].groups
         fix = f"{'use a smaller --batch_size, or ' if has_batches else ''}close other programs"

@@ -228,6 +228,18 @@ def test_failures_are_one_sentence_and_exit_code_1(in_process, monkeypatch):
         assert code == 1 and err.startswith("cnnrnn: ") and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "reason", ["No space left on device", "Disk quota exceeded", "Too many open files"]
+)
+def test_other_limits_than_memory_are_not_called_out_of_memory(in_process, monkeypatch, reason):
+    def fail(arguments, config):
+        raise tf.errors.ResourceExhaustedError(None, None, f"runs/x; {reason}")
+
+    monkeypatch.setattr(train, "phase1", fail)
+    code, _, err = in_process("phase1")
+    assert (code, err) == (1, f"cnnrnn: runs/x; {reason}\n")
+
+
 @pytest.mark.parametrize("signum, code", [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
 def test_a_signal_is_reported_with_how_to_resume(in_process, monkeypatch, signum, code):
     def stop(arguments, config):

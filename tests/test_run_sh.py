@@ -275,6 +275,15 @@ def test_a_python_without_its_venv_package(fresh, tools):
     assert "apt install python3.12-venv" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("reason", ["No space left on device", "Disk quota exceeded"])
+def test_a_full_disk(fresh, tools, reason):
+    answers = f'*version*) echo "3.12 {tools}/python3.12";; *ensurepip*) ;;'
+    fake(tools, "python3.12", f"case $3 in {answers} *) echo 'OSError: {reason}'; exit 1; esac")
+    result = run(fresh, tools, "phase1", PYTHON="")
+    assert result.returncode == 1
+    assert "failed because the disk or your quota is full" in result.stderr.splitlines()[-1]
+
+
 def test_uv_is_asked_for_a_python_and_its_failure_is_reported(fresh, tools):
     fake(tools, "uv", 'echo "uv $*"; exit 2')
     result = run(fresh, tools, "phase1", PYTHON="")
