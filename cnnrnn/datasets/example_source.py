@@ -63,9 +63,9 @@ class FileSource:
         return len(self._paths)
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
-        # To TensorFlow paths are bytes. surrogateescape gives back those that are not UTF-8.
+        # To TensorFlow paths are bytes: those that Python decoded, by the locale's encoding.
         with tf.init_scope():
-            paths = tf.constant([path.encode("utf-8", "surrogateescape") for path in self._paths])
+            paths = tf.constant([os.fsencode(path) for path in self._paths])
         return tf.io.read_file(tf.gather(paths, index))
 
     def read(self, index: int) -> tuple[bytes, int]:

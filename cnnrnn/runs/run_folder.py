@@ -17,7 +17,9 @@ runs/NAME/
 
 import contextlib
 import json
+import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,13 +93,14 @@ class RunFolder:
             RunError: the folder cannot be written, or manifest.json is damaged.
         """
         paths.check_no_wildcards(self.root, "the run folder", "give another --runs_dir or --run")
-        try:
-            str(self.root.absolute()).encode()
-        except UnicodeEncodeError as error:
+        path = str(self.root.absolute())
+        if not _is_the_same_to_tensorflow(path):
+            is_utf8 = sys.getfilesystemencoding() == "utf-8"
             raise errors.UsageError(
-                f"the path of the run folder {text_lib.printable(str(self.root.absolute()))} is "
-                "not UTF-8, which TensorFlow requires: give another --runs_dir or --run."
-            ) from error
+                f"the path of the run folder {text_lib.printable(path)} is not UTF-8, which "
+                "TensorFlow requires: give another --runs_dir or --run"
+                f"{'' if is_utf8 else ', or, as the locale is not UTF-8 either, set PYTHONUTF8=1'}."
+            )
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(run_lock.held(self.root))
@@ -288,6 +291,14 @@ class RunFolder:
         atomic_files.write_json(
             self.root / "manifest.json", self.manifest() | {phase.name: described}
         )
+
+
+def _is_the_same_to_tensorflow(path: str) -> bool:
+    """Whether the bytes of a path are those that TensorFlow, which encodes as UTF-8, opens."""
+    try:
+        return os.fsencode(path) == path.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _read_objects(path: pathlib.Path) -> dict[str, dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import sqlite3
+import types
 import zipfile
 
 import numpy as np
@@ -14,7 +16,7 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.data.tiny_imagenet_100 import dummy, tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import image_folder, tiny_imagenet_folders
+from cnnrnn.datasets import example_source, image_folder, tiny_imagenet_folders
 from cnnrnn.settings import paths
 from tests import helpers
 
@@ -223,6 +225,19 @@ def test_skipped_classes_leave_too_few_to_classify(images):
     damage(images / "train" / "gray", images / "train" / "white")
     with pytest.raises(errors.UsageError, match="training images of 1 class"):
         load(images, bad_images="skip")
+
+
+def test_paths_are_encoded_as_the_locale_says(tmp_path, monkeypatch):
+    names = types.SimpleNamespace(names=["summer"])
+    builder = types.SimpleNamespace(
+        examples=lambda split: [(f"{tmp_path}/été", 0)],
+        info=types.SimpleNamespace(features={"label": names}),
+    )
+    with open(f"{tmp_path}/été".encode("latin-1"), "wb") as file:
+        file.write(b"content")
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))
+    source = example_source.FileSource(builder, "train")
+    assert source.fetch(tf.constant(0, tf.int64)).numpy() == b"content"
 
 
 def test_a_split_is_a_view_of_its_source(images):

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import sys
 import types
 
 import pytest
@@ -138,6 +139,17 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path):
         with run_folder.RunFolder(tmp_path / "\udcff").opened():
             pass
     str(raised.value).encode()  # can be printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_the_locale_encodes_otherwise_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    with pytest.raises(errors.UsageError, match="is not UTF-8.*--runs_dir.*set PYTHONUTF8=1"):
+        with run_folder.RunFolder(tmp_path / "été").opened():
+            pass
+    with run_folder.RunFolder(tmp_path / "summer").opened():
+        pass
     assert not list(tmp_path.iterdir())
 
 
