@@ -71,7 +71,8 @@ def application(
         name: name of the model in the URL.
         predictions: images -> "classes", "probabilities" and "error" each.
         explanations: images -> "classes" and "figure" each, or "error".
-        max_body_bytes: larger requests are refused, without reading the rest.
+        max_body_bytes: larger requests are refused, and the rest is dropped as it arrives: a client
+            whose connection was closed while it sends would not see why.
         allowed_hosts: accepted host names of the Host header, without port; "*" accepts any.
     """
 
@@ -104,7 +105,9 @@ def application(
         )
 
     def refused(request: requests.Request, error: Exception) -> responses.Response:
-        return responses.JSONResponse({"error": str(error)}, status_code=error.status)
+        # Otherwise a client that goes on sending slowly would keep the connection.
+        headers = {"Connection": "close"} if error.status == 408 else {}
+        return responses.JSONResponse({"error": str(error)}, error.status, headers)
 
     def queue_full(request: requests.Request, error: Exception) -> responses.Response:
         return responses.JSONResponse(

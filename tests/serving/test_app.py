@@ -160,3 +160,4 @@ def test_a_body_that_does_not_arrive_times_out(monkeypatch):
     scope = {"type": "http", "method": "POST", "path": "/explain", "headers": headers}
     asyncio.run(application()(scope, receive, send))
     assert sent[0]["status"] == 408 and b"within 0.1 s" in sent[1]["body"]
+    assert (b"connection", b"close") in sent[0]["headers"]  # the body may still be arriving
