@@ -26,8 +26,7 @@ def styled(text: str, style: str, stream: TextIO | None = None) -> str:
         stream: where it is shown, by default standard output. NO_COLOR, if it is not empty, turns
             all styles off (https://no-color.org), as does TERM=dumb.
     """
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if plain or not (stream or sys.stdout).isatty():
+    if os.environ.get("NO_COLOR") or not progress.is_terminal(stream or sys.stdout):
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 

@@ -5,6 +5,7 @@ On a terminal the line is erased at the end, and before a message is printed.
 
 import contextlib
 import math
+import os
 import shutil
 import sys
 import time
@@ -15,6 +16,7 @@ from cnnrnn.system import stop_signals
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 60.0
+_USUAL_COLUMNS = 80  # of terminals that do not say how wide they are
 _hidden = False
 _on_screen: set["Progress"] = set()  # whose line the cursor is on
 
@@ -41,8 +43,16 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
-def _width() -> int:
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is shown on a terminal with control characters: TERM=dumb has none."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _width(stream: TextIO) -> int:
     """Characters of a line on the terminal: one that wraps cannot be overwritten."""
+    if not os.environ.get("COLUMNS"):
+        with contextlib.suppress(OSError):  # no file, in tests
+            return (os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS) - 1
     return shutil.get_terminal_size().columns - 1
 
 
@@ -70,7 +80,7 @@ class Progress:
         self._stream = stream or sys.stdout
         self._label, self._total, self._unit, self._initial = label, total, unit, initial
         self._later, self._limit = later, math.inf
-        self._terminal = self._stream.isatty()
+        self._terminal = is_terminal(self._stream)
         self._start = time.monotonic()
         self._shown_at = self._start if not self._terminal else -math.inf
         self._done = initial
@@ -149,7 +159,7 @@ class Progress:
                 of_all = f" of {duration(overall)}" if self._later else ""
                 parts.append(f"{duration(min(left / rate, overall))}{of_all} left")
         line = "  ".join(parts)
-        label, room = self._label, _width() - len(line)
+        label, room = self._label, _width(self._stream) - len(line)
         if self._terminal and len(label) > room:  # its end tells more than its beginning
             label = "..." + label[len(label) - max(room - 3, 0) :]
         self._write(label + line, end)
@@ -158,7 +168,8 @@ class Progress:
         if _hidden:
             return
         if self._terminal:
-            line = f"\r{line[: _width()]:<{_width()}}"
+            width = _width(self._stream)
+            line = f"\r{line[:width]:<{width}}"
             _on_screen.add(self)
         with stop_signals.tolerating_lost_output(self._stream):
             print(line, end=end, flush=True, file=self._stream)

@@ -1,11 +1,18 @@
 """Progress display: durations, a log, a terminal."""
 
 import io
+import os
+import termios
 
 import pytest
 from absl import logging
 
 from cnnrnn.system import console, progress
+
+
+@pytest.fixture(autouse=True)
+def usual_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +102,26 @@ def test_a_long_line_is_cut_to_the_terminal(monkeypatch):
     with progress.Progress("a very long label of some work", 10, "images", stream=terminal):
         pass
     assert {len(line) for line in terminal.getvalue().rstrip("\n").split("\r")} == {0, 19}
+
+
+def test_the_width_is_that_of_the_terminal_which_shows_the_line(monkeypatch):
+    """Standard error's, for example, while standard output is a file."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    terminal, shown = os.openpty()
+    termios.tcsetwinsize(shown, (24, 31))
+    with open(shown, "w") as stream:
+        with progress.Progress("a very long label of some work", 10, "images", stream=stream):
+            line = os.read(terminal, 1000)
+    os.close(terminal)
+    assert len(line) == 1 + 30
+
+
+def test_a_terminal_without_control_characters_gets_lines_as_a_log(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    with progress.Progress("work", 10, "images", stream=terminal):
+        pass
+    assert terminal.getvalue() == ""
 
 
 def test_a_long_label_is_shortened_so_that_the_time_left_is_shown(monkeypatch):
