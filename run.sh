@@ -115,6 +115,7 @@ failed() { # failed WHAT: prints the end of the log, then one sentence
 stamp() { "$py" -P -c "$suits" 2>/dev/null && cat "$here/$1"; }
 ready() { [ ! -e "$incomplete" ] && [ -e "$venv/.installed-$1" ] && [ "$(cat "$venv/.installed-$1")" = "$(stamp "$1")" ]; }
 
+runs() { case $(LC_ALL=C; kill -0 "$1" 2>&1) in '' | *'not permitted'*) ;; *) return 1 ;; esac; } # also another user's
 take_lock() { # the lock is a link to the holder's host and process id, because creating a link is atomic
   local host holder reported='' failures=''; host=$(uname -n)
   [ -w "$(dirname "$venv")" ] || die 1 "cannot write to $(dirname "$venv"): choose another folder with CNNRNN_VENV=/a/folder"
@@ -122,7 +123,7 @@ take_lock() { # the lock is a link to the holder's host and process id, because 
     if holder=$(readlink "$lock/holder"); then failures=''; else failures=.$failures; fi # it may have just ended
     [ "$failures" != ..... ] || die 1 "cannot create the symbolic link $lock/holder: the disk is full or has no" \
       "symbolic links; choose another folder with CNNRNN_VENV=/a/folder"
-    [ "${holder%:*}" != "$host" ] || { [ "${holder##*:}" != $$ ] && kill -0 "${holder##*:}" 2>/dev/null; } || rm -f "$lock/holder" # ended
+    [ "${holder%:*}" != "$host" ] || { [ "${holder##*:}" != $$ ] && runs "${holder##*:}"; } || rm -f "$lock/holder" # ended
     [ -z "$holder" ] || [ "$holder" = "$reported" ] || say "waiting for another run.sh (process $holder) to finish" \
       "installing (if none is running, remove $lock)"
     reported=$holder; sleep 1
@@ -137,9 +138,8 @@ environment() { # environment FILE WHAT: on return, the requirements of FILE are
   take_lock
   if ! ready "$1"; then # again: another run.sh may have installed it meanwhile
     if [ -e "$incomplete" ] || ! stamp "$1" >/dev/null; then make_venv; fi
-    say "installing $2"
+    say "installing $2"; : >"$log"
     [ "$1" != requirements.txt ] || : >"$incomplete"
-    : >"$log"
     if ! packages "$1" 2>&1 | while IFS= read -r line; do
       printf '%s\n' "$line" >>"$log"
       case $line in *Downloading*\([0-9][0-9]*M*B\)) say "$line" ;; esac # 10 MB and more

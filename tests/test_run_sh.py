@@ -644,6 +644,24 @@ def test_a_lock_whose_holder_may_be_running_is_not_removed(outdated, holder):
     assert f"waiting for another run.sh (process {holder})" in message
 
 
+def test_a_lock_of_another_users_process_is_not_removed(outdated, tmp_path):
+    """It may not be signalled; a function takes the place of the built-in command."""
+    project, tools, changes = outdated
+    refusal = (
+        'kill() { echo "run.sh: line 1: kill: ($2) - Operation not permitted" >&2; return 1; }'
+    )
+    (tmp_path / "functions").write_text(refusal)
+    (project / ".venv.lock").mkdir()
+    holder = f"{os.uname().nodename}:1"
+    os.symlink(holder, project / ".venv.lock/holder")
+    changes = changes | {"BASH_ENV": str(tmp_path / "functions")}
+    waiting, message = waiting_run(project, tools, changes)
+    assert waiting.poll() is None and "waiting for another run.sh" in message
+    assert os.readlink(project / ".venv.lock/holder") == holder
+    waiting.kill()
+    waiting.communicate()
+
+
 def test_a_lock_that_an_ended_process_of_the_same_id_has_left(outdated):
     project, tools, changes = outdated
     (project / ".venv.lock").mkdir()
