@@ -21,7 +21,6 @@ table=$here/cnnrnn/commands/commands.tsv # WORD, MODULE ("-": a command of this 
 
 say() { printf 'run.sh: %s\n' "$*" >&2; }
 die() { local code=$1; shift; say "$*"; exit "$code"; }
-
 commands() { # calls "$1" WORD MODULE HELP OPTIONS for each command of the table
   local name target groups options text
   while IFS=$'\t' read -r name target groups options text; do
@@ -89,7 +88,7 @@ make_venv() {
   rm -rf "$venv"; mkdir "$venv"; : >"$incomplete"
   say "creating $venv with Python ${version:-3.12 from uv}${python:+ ($python)}"
   if command -v uv >/dev/null; then
-    ! uv venv --quiet --seed --allow-existing --python "${python:-3.12}" "$venv" >>"$log" 2>&1 || return 0
+    ! own_uv venv --quiet --seed --allow-existing --python "${python:-3.12}" "$venv" >>"$log" 2>&1 || return 0
     [ -n "$python" ] || die 2 "found $found, and uv could not download one (log: $log): $fix"
   fi
   ! "$python" -P -m venv "$venv" >>"$log" 2>&1 || return 0
@@ -97,8 +96,9 @@ make_venv() {
     die 2 "Python $version lacks its venv package: install it (Debian, Ubuntu: apt install python$version-venv) and run this again"
   failed "creating $venv"
 }
+own_uv() (cd "$here" && uv "$@") # uv.toml and pyproject.toml of the caller's folder must not affect it
 packages() { # if uv fails, pip: uv does not read the indexes and certificates of pip's configuration
-  ! command -v uv >/dev/null || ! uv pip install --python "$py" -r "$here/$1" || return 0
+  ! command -v uv >/dev/null || ! own_uv pip install --python "$py" -r "$here/$1" || return 0
   "$py" -P -m pip install --no-input --disable-pip-version-check --progress-bar off -r "$here/$1"
 }
 failed() { # failed WHAT: prints the end of the log, then one sentence

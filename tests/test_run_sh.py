@@ -293,6 +293,15 @@ def test_uv_is_asked_for_a_python_and_its_failure_is_reported(fresh, tools):
     assert "uv venv --quiet --seed --allow-existing --python 3.12" in log
 
 
+def test_uv_reads_no_settings_of_the_callers_folder(fresh, tools, tmp_path, installed):
+    made = f'cp -R "{installed[0]}/.venv/." "{fresh}/.venv"'
+    fake(tools, "uv", f'echo "$1 in $PWD"; case $1 in venv) {made};; *) exit 1; esac')
+    result = run(fresh, tools, "phase1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    log = (fresh / ".venv/install.log").read_text()
+    assert f"pip in {fresh}\n" in log
+
+
 # --- the environment -----------------------------------------------------------------------------
 
 
