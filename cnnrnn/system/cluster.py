@@ -102,8 +102,7 @@ def _of_tf_config() -> Cluster:
         chief = jobs.get("chief", [])
         addresses = (*chief, *jobs.get("worker", []))
         for address in addresses:
-            if not re.fullmatch(r".+:[0-9]+", address):
-                raise ValueError(f"{address!r} is not host:port")
+            _check_address(address)
         if task_type not in jobs or task_id not in range(len(jobs[task_type])):
             raise ValueError(f"there is no task {task_id} of type {task_type!r}")
         index = task_id + (len(chief) if task_type == "worker" else 0)
@@ -114,6 +113,21 @@ def _of_tf_config() -> Cluster:
             "with an optional chief. --strategy=mirrored ignores it."
         ) from error
     return Cluster(addresses, index, resolver)
+
+
+def _check_address(address: str) -> None:
+    """Raises ValueError unless an address is host:port, as `socket` takes them."""
+    if not re.fullmatch(r".+:[0-9]+", address):
+        raise ValueError(f"{address!r} is not host:port")
+    host, _, port = address.rpartition(":")
+    if not 0 < int(port) < 2**16:
+        raise ValueError(f"{address!r} has no port from 1 to 65535")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(
+            f"{address!r} has a part between dots that is empty or too long"
+        ) from error
 
 
 def _of_slurm() -> Cluster:

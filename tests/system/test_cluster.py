@@ -78,6 +78,25 @@ def test_tf_config_that_is_not_valid(monkeypatch, value, problem):
         cluster.find("auto")
 
 
+@pytest.mark.parametrize(
+    "address, problem",
+    [
+        *((f"a:{port}", "no port from 1 to 65535") for port in (0, 65536, 99999)),
+        *((f"{host}:1", "empty or too long") for host in ("a..b", ".a", f"{'a' * 64}.b")),
+    ],
+)
+def test_addresses_that_no_socket_takes(monkeypatch, address, problem):
+    tf_config(monkeypatch, {"worker": ["a:1", address]})
+    with pytest.raises(errors.UsageError, match=f"TF_CONFIG is not valid.*{problem}"):
+        cluster.find("auto")
+
+
+@pytest.mark.parametrize("address", ["a:65535", "a.b.:1", "[fe80::1%eth0]:1", "127.0.0.1:1"])
+def test_addresses_that_sockets_take(monkeypatch, address):
+    tf_config(monkeypatch, {"worker": ["a:1", address]})
+    assert cluster.find("auto").addresses == ("a:1", address)
+
+
 def test_workers_of_slurm(monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
