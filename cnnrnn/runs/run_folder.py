@@ -16,6 +16,7 @@ runs/NAME/
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -111,8 +112,8 @@ class RunFolder:
                     f"cannot write to the run folder {self.root} ({error.strerror}): give another "
                     "--runs_dir, or fix its permissions."
                 ) from error
-            written = (*self.root.glob("checkpoints/*"), *self.root.glob("events/*/*"))
-            for folder in (self.root, self.best, *written):
+            written = ("best", "checkpoints/*", "events/*/*", "evaluation", "test-*")
+            for folder in (self.root, *itertools.chain(*map(self.root.glob, written))):
                 checksummed.clean_up(folder)
             self.config()
             self.manifest()

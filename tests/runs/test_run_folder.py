@@ -58,9 +58,10 @@ def test_opening_creates_the_folder_and_leaves_nothing_in_it_if_unused(folder):
 
 def test_opening_cleans_up_after_killed_processes(begun):
     events = begun.events(phases.PHASE1, "train")
-    events.mkdir(parents=True)
-    for parent in (begun.root, begun.checkpoints(phases.PHASE1), events):
-        (parent / ".partial-1-x").mkdir()
+    test = run_folder.RunFolder(begun.root, "test-other").evaluation
+    folders = (begun.root, begun.best, begun.checkpoints(phases.PHASE1), begun.evaluation)
+    for parent in (*folders, events, test):
+        (parent / ".partial-1-x").mkdir(parents=True)
     with begun.opened():
         pass
     assert not list(begun.root.rglob(".partial-*"))
