@@ -234,6 +234,7 @@ def _fail(error: object, code: int) -> int:
 
 def entry() -> None:
     """Entry point of the `cnnrnn` script and of `python -m cnnrnn.main`."""
+    console.open_closed_streams()
     stop_signals.install()
     deletion.exit_process(main(sys.argv))
 

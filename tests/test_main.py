@@ -181,6 +181,14 @@ def test_only_messages_of_training_may_be_lost(in_process, monkeypatch, argument
     assert in_process(*arguments.split())[0] == is_written
 
 
+@pytest.mark.parametrize("closed, error", [(">&-", "unknown command"), (">&- 2>&-", "")])
+def test_closed_streams_are_no_bug(closed, error):
+    command = ["sh", "-c", f'"$0" -m cnnrnn.main fly {closed}', sys.executable]
+    ended = subprocess.run(command, cwd=helpers.REPOSITORY, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert len(ended.stderr.splitlines()) == bool(error) and error in ended.stderr
+
+
 def test_output_into_a_pipe_that_was_closed_is_no_error_message():
     reader, writer = os.pipe()
     os.close(reader)

@@ -78,6 +78,20 @@ def _is_ours(record: logging.LogRecord) -> bool:
 _lines = _Lines()
 
 
+def open_closed_streams() -> None:
+    """Standard streams that are closed, as by `2>&-`, read and write nothing from now on.
+
+    To be called before files are opened: one of them would get the descriptor of the stream, and
+    with it the messages of libraries.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
 def install() -> None:
     """Prints the messages of absl.logging on standard output from now on. Idempotent."""
     for stream in (sys.stdout, sys.stderr):

@@ -2,12 +2,14 @@
 
 import io
 import logging as python_logging
+import subprocess
 import sys
 
 import pytest
 from absl import logging
 
 from cnnrnn.system import console
+from tests import helpers
 
 
 @pytest.fixture
@@ -67,6 +69,30 @@ def test_names_that_a_terminal_cannot_show_are_escaped(monkeypatch, encoding, sh
     assert output.getvalue() == shown
     print("猫 été \udcff", flush=True)
     assert output.getvalue() == 2 * shown
+
+
+@pytest.mark.parametrize(
+    "closed, out, err", [("<&-", 1, 1), (">&-", 0, 1), ("2>&-", 1, 0), ("<&- >&- 2>&-", 0, 0)]
+)
+def test_closed_streams_read_and_write_nothing(tmp_path, closed, out, err):
+    program = f"""
+import os, sys
+from cnnrnn.system import console
+console.open_closed_streams()
+with open({str(tmp_path / "file")!r}, "w") as file:
+    sys.stdin.read()
+    for stream in (sys.stdout, sys.stderr):
+        print("shown", file=stream, flush=True)
+    os.write(2, b"by a library")
+    sys.exit(10 * (file.fileno() > 2))
+"""
+    command = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, program]
+    ended = subprocess.run(
+        command, cwd=helpers.REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert (ended.returncode, (tmp_path / "file").read_text()) == (10, "")
+    assert ended.stdout == out * "shown\n"
+    assert ended.stderr == err * "shown\nby a library"
 
 
 def test_captured_messages_are_not_printed(of_this_package, capsys):
