@@ -13,7 +13,6 @@ unset CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV PIP_TARGET PIP_PREFIX UV_SYSTEM_P
 here=$(cd "$(dirname "$self")" && pwd -P)
 venv=${CNNRNN_VENV:-$here/.venv} venv=${venv%/}
 case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
-if [ -L "$venv" ] && [ -d "$venv" ]; then venv=$(cd "$venv" && pwd -P); fi # the link stays if the environment is made again
 suits='import pip, sys; v = sys.version_info[:2]; print(*v); sys.exit(not (3, 11) <= v <= (3, 13))'
 py=$venv/bin/python log=$venv/install.log lock=$venv.lock
 incomplete=$venv/.incomplete # exists while requirements.txt is installed; if that is interrupted, .venv is created again
@@ -172,8 +171,9 @@ gpu_environment() { # without the GPU libraries the program still works: on the 
     "many times slower. CUDA_VISIBLE_DEVICES=-1 turns the installation and this warning off."
 }
 
-word=${1:-help} module='' marks=''; case $word in -h | --help) word=help ;; esac
-[ $# -eq 0 ] || shift; commands find_module
+word=${1:-help} module='' marks=''; [ $# -eq 0 ] || shift
+case $word in -h | --help) word=help ;; esac
+commands find_module
 [ -n "$module" ] || unknown "$word"
 case $word in help | completion) "$word"; exit ;; esac
 [ -d "$here/cnnrnn/data" ] || die 1 "$here/cnnrnn/data is no symbolic link to a folder: put the repository on a disk" \

@@ -583,19 +583,6 @@ def test_a_file_and_a_broken_link_are_not_removed(fresh, tools, tmp_path, is_lin
     assert mine.is_symlink() if is_link else mine.read_text() == "a thesis"
 
 
-def test_a_link_to_the_folder_of_the_environment_stays(fresh, tools, tmp_path, installed):
-    """Also when the environment in it, here an incomplete one, is made again."""
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "disk/.incomplete").touch()
-    (fresh / ".venv").symlink_to(tmp_path / "disk")
-    fake(tools, "uv", f'case $1 in venv) cp -R "{installed[0]}/.venv/." .venv;; *) exit 1; esac')
-    result = run(fresh, tools, "phase1")
-    assert result.returncode == 0, result.stderr
-    assert (fresh / ".venv").readlink() == tmp_path / "disk"
-    assert (tmp_path / "disk/.installed-requirements.txt").exists()
-    assert not (tmp_path / "disk/.incomplete").exists()
-
-
 def test_an_environment_of_the_user_is_not_removed(fresh, tools, tmp_path):
     """It cannot be used, because it has no pip, as those that uv makes."""
     (tmp_path / "mine/bin").mkdir(parents=True)
