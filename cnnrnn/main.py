@@ -132,7 +132,10 @@ def _run(argv: list[str]) -> int:
         )
     takes_hours = "resumes" in commands()[word].options
     with stop_signals.dropping_output() if takes_hours else contextlib.nullcontext():
-        return _dispatch(word, positional, config)
+        code = _dispatch(word, positional, config)
+        with stop_signals.tolerating_lost_output(sys.stdout):
+            sys.stdout.flush()
+        return code
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:

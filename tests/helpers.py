@@ -34,10 +34,19 @@ def write_classes(root: pathlib.Path, per_class: int, seed: int = 0) -> pathlib.
     return root
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
 def has_ended(process_id: int) -> bool:
     """Whether a process has ended, also if its parent, which may be anything, never asks."""
     try:
+        os.kill(process_id, 0)
         state = pathlib.Path(f"/proc/{process_id}/stat").read_text().rpartition(") ")[2][0]
-    except (FileNotFoundError, ProcessLookupError):
+    except ProcessLookupError:
         return True
+    except FileNotFoundError:  # macOS; or it has just ended
+        return pathlib.Path("/proc/self").exists()
     return state == "Z"

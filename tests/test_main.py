@@ -181,6 +181,37 @@ def test_only_messages_of_training_may_be_lost(in_process, monkeypatch, argument
     assert in_process(*arguments.split())[0] == is_written
 
 
+_FULL = """
+import resource, signal, sys
+from absl import logging
+from cnnrnn import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+def command(arguments, config):
+    limit(0)  # as on a full disk
+    for number in range(20):
+        logging.info(f"{number}" * 1000)
+    limit(100)
+    logging.info("there is room again")
+    limit(0)
+    print("the end")
+main._function = lambda word: command
+main.entry()
+"""
+
+
+def test_a_log_on_a_full_disk_neither_ends_nor_fails_training(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", _FULL, "phase1"]
+    with open(tmp_path / "log", "w") as log:
+        ended = subprocess.run(
+            command, cwd=helpers.REPOSITORY, env=environment, stdout=log, stderr=subprocess.PIPE
+        )
+    assert ended.returncode == 0 and b"cnnrnn: " not in ended.stderr
+    assert (tmp_path / "log").read_text() == "there is room again\n"
+
+
 @pytest.mark.parametrize("closed, error", [(">&-", "unknown command"), (">&- 2>&-", "")])
 def test_closed_streams_are_no_bug(closed, error):
     command = ["sh", "-c", f'"$0" -m cnnrnn.main fly {closed}', sys.executable]

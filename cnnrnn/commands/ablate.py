@@ -85,7 +85,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     if improving := ablation_report.still_improving(comparison):
         comparison = dataclasses.replace(comparison, notes=(*comparison.notes, improving))
     ablation_report.write(root, comparison)
-    print(
+    console.print_summary(
         f"\n{ablation_report.table(comparison)}\n\n{ablation_report.verdict(comparison)}\n"
         + "".join(f"note: {note}\n" for note in comparison.notes)
         + f"\n  report   {root / 'ablation.html'}\n"

@@ -16,6 +16,7 @@ from cnnrnn.models import lstm
 from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.runs import best_weights, run_folder
+from cnnrnn.system import console
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.system import workers as workers_lib
 from cnnrnn.training import cost, phase_features, steps
@@ -91,7 +92,7 @@ def evaluate(
         return
     macro = report.write(folder, preprocessing, data, best, network, predictions)
     weights = best_weights.describe(best, folder.manifest())
-    print(
+    console.print_summary(
         f"\n{weights[0].upper()}{weights[1:]} on {len(data.validation):,} {data.evaluated} "
         "images:\n"
         f"  {predictions.means}   (chance: top-1 {1 / len(data.class_names):.2%})\n"

@@ -30,7 +30,7 @@ from cnnrnn import errors, phases
 from cnnrnn.commands import cluster
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.runs import best_weights, event_files, run_folder
-from cnnrnn.system import atomic_files, checksummed, child_process, progress
+from cnnrnn.system import atomic_files, checksummed, child_process, progress, stop_signals
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import cost
 
@@ -235,10 +235,11 @@ class ShortRun:
             yield process
         finally:
             if several:  # killed, it would leave its workers behind; a second signal kills them
-                for _ in range(2):
-                    process.terminate()
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(_SIGNAL_SECONDS)
+                with stop_signals.ending(process.terminate):
+                    for _ in range(2):
+                        process.terminate()
+                        with contextlib.suppress(subprocess.TimeoutExpired):
+                            process.wait(_SIGNAL_SECONDS)
             process.kill()
             process.wait()
 

@@ -33,8 +33,8 @@ class Dataset:
         train: the training split.
         validation: the validation split.
         fingerprint: SHA-256 over the labels and contents of both splits, in order. Two layouts of
-            the same images have the same fingerprint and give the same run. Class names are not
-            part of it, since they are only shown.
+            the same images in the same order have the same fingerprint and give the same run. Class
+            names are not part of it, since they are only shown.
         split_here: whether `validation` was taken from the training images, by --fold or
             --validation_fraction.
         evaluated: "validation" or "test", what the images in `validation` are.

@@ -6,10 +6,10 @@ import hashlib
 import io
 import os
 import re
+import struct
 import warnings
 
 import PIL.Image
-import PIL.ImageFile
 import PIL.PngImagePlugin
 import tensorflow as tf
 
@@ -42,15 +42,13 @@ _UNKNOWN = {
     "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
 }
 _ORIENTATION = 0x0112  # EXIF tag
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 _PNG_BITS = 24  # offset of the bits per channel: the header is the first chunk
 
 # Decompression bombs are refused by `max_pixels`.
 PIL.Image.MAX_IMAGE_PIXELS = None
 # Pillow refuses a PNG with more metadata, which TensorFlow does not read.
 PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
-# Pillow refuses a PNG with a wrong checksum of what TensorFlow does not read, and other files that
-# are not complete. Only headers are read by Pillow; TensorFlow decides whether images decode.
-PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True
 # Pillow warns of files that it reads nevertheless; TensorFlow decides whether they decode.
 warnings.filterwarnings("ignore", module=r"PIL\..*")
 
@@ -108,6 +106,17 @@ def examine(encoded: bytes, max_pixels: int) -> ImageInfo:
 
 def _with_header(info: ImageInfo, encoded: bytes) -> ImageInfo:
     """Adds what the header says. Nothing is decoded."""
+    try:
+        return _with_header_by_pillow(info, encoded)
+    except Exception:  # Pillow's readers raise anything on damaged bytes
+        # Pillow refuses a PNG with a wrong checksum of metadata that TensorFlow does not read.
+        if not encoded.startswith(_PNG_START) or len(encoded) <= _PNG_BITS:
+            raise
+    width, height, bits = struct.unpack_from(">IIB", encoded, len(_PNG_START))
+    return dataclasses.replace(info, format="PNG", width=width, height=height, frames=1, bits=bits)
+
+
+def _with_header_by_pillow(info: ImageInfo, encoded: bytes) -> ImageInfo:
     with PIL.Image.open(io.BytesIO(encoded), formats=(*_DECODABLE, *_NOT_DECODABLE)) as image:
         # Pillow has a format of its own for JPEGs that are followed by a second image.
         name = "JPEG" if image.format == "MPO" else image.format

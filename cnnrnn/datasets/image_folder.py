@@ -239,8 +239,8 @@ def _first_split(
         root: where it is.
         names: in order.
         reported: gets the names of folders that are noted as not used.
-        train_dir: of the training images. The folders in test/ must have a name in common with
-            those in it: test images without labels are often in one folder.
+        train_dir: of the training images. The only folder in test/ must be one of their classes:
+            test images without labels are often in one folder.
     """
     folders: dict[str, pathlib.Path] = {}
     for path in sorted(root.iterdir()):
@@ -254,11 +254,15 @@ def _first_split(
         if name not in folders:
             continue
         classes = _names_in(folders[name])
-        if classes and (name not in TEST_NAMES or not train_dir or classes & _names_in(train_dir)):
+        has_no_labels = name in TEST_NAMES and len(classes) == 1 and train_dir is not None
+        if classes and not (has_no_labels and classes.isdisjoint(_names_in(train_dir))):
             return folders[name]
         shown = text_lib.printable(str(folders[name]))
-        what = "no folder of a training class" if classes else "no class folders"
-        logging.info(f"note: {shown} contains {what}, so it is not used as a split")
+        what = "only one folder, which is no class of the training images"
+        logging.info(
+            f"note: {shown} contains {what if classes else 'no class folders'}, so it is not used "
+            "as a split"
+        )
         reported.append(folders[name].name)
     return None
 

@@ -1,7 +1,8 @@
 """A cache of image checks in an SQLite file, so that each image is checked once.
 
-Entries are stored by path and valid until the file's size or time of change differs. So a second
-start reads no image, and a check that was killed resumes.
+Entries are stored by path and valid until the file's size or time of change, or the version of
+TensorFlow or Pillow, differs. So a second start reads no image, and a check that was killed
+resumes.
 """
 
 import concurrent.futures
@@ -46,7 +47,8 @@ def examine(
         infos: N infos.
     """
     # The stamps contain all that an info depends on.
-    versions = f"{_VERSION} {tf.__version__} {PIL.__version__}"
+    minor = (".".join(each.__version__.split(".")[:2]) for each in (tf, PIL))
+    versions = f"{_VERSION} {' '.join(minor)}"
     identities = [
         (key, f"{versions} {max_pixels} {stamp}" if stamp else "")
         for key, stamp in source.identities()

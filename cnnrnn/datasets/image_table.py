@@ -10,6 +10,7 @@ import collections
 import concurrent.futures
 import csv
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -250,11 +251,16 @@ def _row(
             "validation, test or nothing."
         )
     else:
-        # The system resolves links before `..`, so the folder of the list may not be a link.
-        folder = os.path.realpath(table.parent)
+        folder = _resolved(table.parent)
         absolute = os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
         return _Row(line, absolute, label, _SPLITS[split.lower()])
     return None
+
+
+@functools.lru_cache(maxsize=1)
+def _resolved(folder: pathlib.Path) -> str:
+    """A folder without links: the system resolves them before `..` in a path that follows."""
+    return os.path.realpath(folder)
 
 
 def _without_repeated(

@@ -172,8 +172,9 @@ def check_reachable(builder: Builder, name: str, manual_dir: pathlib.Path) -> No
         RunError: no host responds. The message lists the files to fetch and where to put
             them.
     """
-    files = {  # without a name of its own, a file is called like in its URL
-        url: info.filename or url.partition("?")[0].rpartition("/")[2]
+    by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)  # then files are named as in their URLs
+    files = {
+        url: info.filename or (url.rpartition("/")[2] if by_hand else None)
         for url, info in (builder.url_infos or {}).items()
         if url.startswith("http")
     }

@@ -102,7 +102,8 @@ def check_writable_size(path: pathlib.Path, size: int) -> None:
     """Raises OSError unless a file of `size` bytes can be written; leaves one to be written over.
 
     Quotas and limits of a process do not show in the free space of a disk. Where the file system
-    can reserve space, nothing is written.
+    can reserve space, nothing is written; where it cannot, as on older versions of NFS, the C
+    library may write a byte into each block instead.
 
     Args:
         path: of the file.

@@ -78,6 +78,12 @@ def _is_ours(record: logging.LogRecord) -> bool:
 _lines = _Lines()
 
 
+def print_summary(text: str) -> None:
+    """Prints the results of a command, which are in files, too, on standard output."""
+    with stop_signals.tolerating_lost_output(sys.stdout):
+        print(text)
+
+
 def open_closed_streams() -> None:
     """Standard streams that are closed, as by `2>&-`, read and write nothing from now on.
 

@@ -91,7 +91,10 @@ def tolerating_lost_output(stream: TextIO) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if _requested is not None or (_drops_output and _is_file(stream)):
+        if _requested is not None:
+            return
+        if _drops_output and _is_file(stream):
+            _empty(stream)
             return
         if not _holds or error.errno not in _LOST:
             raise
@@ -100,6 +103,18 @@ def tolerating_lost_output(stream: TextIO) -> Iterator[None]:
 
 def _is_file(stream: TextIO) -> bool:
     return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+
+
+def _empty(stream: TextIO) -> None:
+    """Drops what a stream could not write, so that it can take what is written later."""
+    kept = os.dup(stream.fileno())
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+        stream.flush()
+    finally:
+        os.dup2(kept, stream.fileno())
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -233,8 +233,11 @@ def test_paths_are_encoded_as_the_locale_says(tmp_path, monkeypatch):
         examples=lambda split: [(f"{tmp_path}/été", 0)],
         info=types.SimpleNamespace(features={"label": names}),
     )
-    with open(f"{tmp_path}/été".encode("latin-1"), "wb") as file:
-        file.write(b"content")
+    try:
+        with open(f"{tmp_path}/été".encode("latin-1"), "wb") as file:
+            file.write(b"content")
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
     monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))
     source = example_source.FileSource(builder, "train")
     assert source.fetch(tf.constant(0, tf.int64)).numpy() == b"content"

@@ -77,7 +77,16 @@ def test_unlabelled_images_in_one_folder_are_no_classes(images, is_test, capsys)
     if is_test:
         (images / "val").rename(images / "elsewhere")
         assert len(image_folder.build([images], is_test=True).examples("train")) == 18
-        assert "test contains no folder of a training class, so" in capsys.readouterr().out
+        assert "test contains only one folder, which is no class" in capsys.readouterr().out
+
+
+def test_test_classes_of_other_names_are_not_taken_for_images_without_labels(images):
+    for name in ("Black", "Gray"):
+        shutil.copytree(images / "val" / name.lower(), images / "test" / name)
+    assert len(image_folder.build([images], is_test=True).examples("train")) == 6
+    shutil.rmtree(images / "val")
+    with pytest.raises(errors.UsageError, match="the class 'Black', which the training folder"):
+        image_folder.build([images])
 
 
 def test_a_folder_that_is_not_used_need_not_be_readable(images, monkeypatch):

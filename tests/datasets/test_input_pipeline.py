@@ -16,6 +16,7 @@ from cnnrnn.preprocessing import augmentation
 from cnnrnn.preprocessing import views as views_lib
 from cnnrnn.system import workers
 from cnnrnn.training import feature_cache
+from tests import helpers
 from tests.datasets import test_tfds_builders
 
 
@@ -187,7 +188,7 @@ class OverlappingReads:
         return self._records[index]
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(helpers.cores() < 2, reason="needs two cores")
 @pytest.mark.thorough
 def test_records_are_read_in_parallel_under_op_determinism(records, monkeypatch):
     """A stateful op in the pipeline would let only one call of its function run at a time."""

@@ -255,6 +255,6 @@ def test_one_host_that_responds_is_enough(tmp_path, monkeypatch):
     monkeypatch.setattr(requests, "head", head)
     info = types.SimpleNamespace(filename=None)
     urls = dict.fromkeys(["https://old.example/a.zip", "https://new.example/a.zip"], info)
-    builder = types.SimpleNamespace(url_infos=urls)
+    builder = types.SimpleNamespace(url_infos=urls, MANUAL_DOWNLOAD_INSTRUCTIONS=None)
     tfds_builders.check_reachable(builder, "tfds:moved", tmp_path)
     assert len(tried) == 2
