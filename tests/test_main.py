@@ -183,19 +183,22 @@ def test_only_messages_of_training_may_be_lost(in_process, monkeypatch, argument
 
 _FULL = """
 import resource, signal, sys
-from absl import logging
 from cnnrnn import main
+from cnnrnn.system import console, stop_signals
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+def write(text):  # like messages and progress
+    with stop_signals.tolerating_lost_output(sys.stdout):
+        print(text, flush=True)
 def command(arguments, config):
     limit(0)  # as on a full disk
     for number in range(20):
-        logging.info(f"{number}" * 1000)
+        write(f"{number}" * 1000)
     limit(100)
-    logging.info("there is room again")
+    write("there is room again")
     limit(0)
-    print("the end")
+    console.print_summary("the end")
 main._function = lambda word: command
 main.entry()
 """
