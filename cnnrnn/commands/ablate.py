@@ -6,6 +6,7 @@ that is complete is not repeated, and one that was interrupted resumes.
 """
 
 import dataclasses
+import gc
 import json
 import math
 import pathlib
@@ -165,6 +166,7 @@ def _trained(
     if not (folder.root / _RESULT).exists():
         fixed_settings.record(folder, settings)
         _train(config, todo, folder, data, strategy)
+        gc.collect()  # else the next network is trained while the memory of this one is in use
     # Weights are not kept: those of twenty networks would take some 50 GB.
     for path in (folder.root / "checkpoints", folder.best):
         shutil.rmtree(path, ignore_errors=True)

@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import gc
 import json
 import math
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from cnnrnn import errors
 from cnnrnn.commands import ablate, train
 from cnnrnn.evaluation import ablation_report
+from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.training import train_state
 from tests import pages
@@ -156,6 +159,26 @@ def test_networks_are_trained_compared_and_not_trained_again(
     ):
         with pytest.raises(errors.UsageError, match=message):
             ablate.run((), config.replace(**changes))
+
+
+@pytest.mark.usefixtures("instant_training")
+def test_a_network_is_freed_before_the_next_one_is_built(small_config, small_network, monkeypatch):
+    models, alive, build = [], [], network_lib.build
+
+    def recorded(*arguments, **settings):
+        alive.extend(model() for model in models)
+        network = build(*arguments, **settings)
+        models.append(weakref.ref(network.model))
+        return network
+
+    monkeypatch.setattr(network_lib, "build", recorded)
+    monkeypatch.setattr(ablate, "CONTROLS", ("cnn",))
+    gc.disable()  # it would run at some time
+    try:
+        ablate.run((), small_config.replace(epochs=(1, 1), seeds=1))
+    finally:
+        gc.enable()
+    assert alive == [None]
 
 
 @pytest.mark.usefixtures("instant_training")
