@@ -24,7 +24,8 @@ def per_example(logits: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
     """
     k = min(shapes.TOP_K, logits.shape[-1])
     top = tf.math.top_k(logits, k).indices  # (B, k)
-    hits = tf.cast(top == tf.cast(label, tf.int32)[:, None], tf.float32)  # (B, k)
+    # int32 would be compared on the host, for which a GPU's step would wait.
+    hits = tf.cast(tf.cast(top, tf.int64) == label[:, None], tf.float32)  # (B, k)
     return {
         "loss": tf.nn.sparse_softmax_cross_entropy_with_logits(label, logits),
         "top": top,

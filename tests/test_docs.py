@@ -30,7 +30,7 @@ OTHER_FLAGS = {
     "benchmarks.profile_step": {"keras"},
     "benchmarks.several_workers": {"batch", "gradients"},
     "curl": {"data-binary"},
-    "docker": {"gpus"},
+    "docker": {"gpus", "shm-size", "ulimit"},
     "pip": {"no-deps"},
     "slurm": {"kill-on-bad-exit", "nodes", "ntasks-per-node"},
     "tensorboard": {"logdir"},

@@ -34,8 +34,16 @@ def test_among_equal_logits_the_lowest_index_comes_first():
     np.testing.assert_array_equal(scores["top5"], [1, 1, 1, 1, 1, 0, 0])
 
 
+def test_no_numbers_of_32_bits_are_compared():
+    """TensorFlow does it on the host, also those of a GPU."""
+    arguments = tf.TensorSpec((4, 7), tf.float32), tf.TensorSpec((4,), tf.int64)
+    graph = tf.function(metrics.per_example).get_concrete_function(*arguments).graph
+    compared = [op.inputs[0].dtype for op in graph.get_operations() if op.type == "Equal"]
+    assert compared == [tf.int64]
+
+
 def test_an_example_of_weight_zero_does_not_count():
-    scores = metrics.per_example(tf.constant([[9.0, 0.0], [0.0, 9.0]]), tf.constant([0, 0]))
+    scores = metrics.per_example(tf.constant([[9.0, 0.0], [0.0, 9.0]]), tf.zeros(2, tf.int64))
     totals = metrics.sums(scores, tf.constant([1.0, 0.0])).numpy()
     assert totals[1] == 1 and totals[3] == 1
     assert totals[0] < 1e-3
