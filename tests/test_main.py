@@ -204,6 +204,7 @@ main.entry()
 """
 
 
+@pytest.mark.thorough
 def test_a_log_on_a_full_disk_neither_ends_nor_fails_training(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-c", _FULL, "phase1"]

@@ -162,6 +162,7 @@ def test_networks_are_trained_compared_and_not_trained_again(
 
 
 @pytest.mark.usefixtures("instant_training")
+@pytest.mark.thorough
 def test_a_network_is_freed_before_the_next_one_is_built(small_config, small_network, monkeypatch):
     models, alive, build = [], [], network_lib.build
 

@@ -170,6 +170,7 @@ class OneChanged:
         return value + 1 if key == self._changed else value
 
 
+@pytest.mark.thorough
 def test_a_stopped_cluster_leaves_no_workers_behind(tmp_path, monkeypatch):
     """Stand-ins for workers hold a lock while they run, in a step that outlasts the signal."""
     monkeypatch.setattr(verify_resume, "_SIGNAL_SECONDS", 3.0)

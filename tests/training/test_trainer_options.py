@@ -88,6 +88,7 @@ def losses_of(config, phase):
     return [(step, value) for tag, step, value in event_files.scalars(events) if tag == "loss"]
 
 
+@pytest.mark.thorough
 def test_the_loop_takes_its_options(small_config, small_network, monkeypatch):
     """The other tests compare runs of the same options, which may lack some in the same way."""
     made = []
