@@ -134,7 +134,7 @@ def _run(argv: list[str]) -> int:
     with stop_signals.dropping_output() if takes_hours else contextlib.nullcontext():
         code = _dispatch(word, positional, config)
         with stop_signals.tolerating_lost_output(sys.stdout):
-            sys.stdout.flush()
+            sys.stdout.flush()  # here, where it may be lost
         return code
 
 

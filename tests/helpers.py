@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import time
 
 import numpy as np
 import PIL.Image
@@ -40,7 +41,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
-def has_ended(process_id: int) -> bool:
+def assert_ends(process_id: int, seconds: float) -> None:
+    """Waits for the end of a process that this one did not start."""
+    deadline = time.monotonic() + seconds
+    while not _has_ended(process_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _has_ended(process_id: int) -> bool:
     """Whether a process has ended, also if its parent, which may be anything, never asks."""
     try:
         os.kill(process_id, 0)

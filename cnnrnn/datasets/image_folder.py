@@ -254,8 +254,13 @@ def _first_split(
         if name not in folders:
             continue
         classes = _names_in(folders[name])
-        has_no_labels = name in TEST_NAMES and len(classes) == 1 and train_dir is not None
-        if classes and not (has_no_labels and classes.isdisjoint(_names_in(train_dir))):
+        is_unlabelled = (
+            train_dir is not None
+            and name in TEST_NAMES
+            and len(classes) == 1
+            and classes.isdisjoint(_names_in(train_dir))
+        )
+        if classes and not is_unlabelled:
             return folders[name]
         shown = text_lib.printable(str(folders[name]))
         what = "only one folder, which is no class of the training images"

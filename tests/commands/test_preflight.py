@@ -117,13 +117,6 @@ def running(tmp_path):
         process.kill()
 
 
-def assert_ends(process_id: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not helpers.has_ended(process_id):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_ctrl_c_ends_preflight_and_its_child_at_once(running):
     process, child = running
     began = time.monotonic()
@@ -131,13 +124,13 @@ def test_ctrl_c_ends_preflight_and_its_child_at_once(running):
         os.kill(target, signal.SIGINT)
     assert process.wait(timeout=30) == 130
     assert time.monotonic() - began < 30  # the child would run for a minute
-    assert_ends(child, 10)
+    helpers.assert_ends(child, 10)
 
 
 def test_the_child_ends_with_a_killed_preflight(running):
     process, child = running
     process.kill()
-    assert_ends(child, 10)
+    helpers.assert_ends(child, 10)
 
 
 @pytest.mark.slow  # in this process: test_dry_run

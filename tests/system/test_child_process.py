@@ -105,10 +105,7 @@ def test_a_second_signal_ends_the_command_too(tmp_path):
     process.terminate()
     assert process.wait(10) == 143
     child = int((tmp_path / "begun").read_text())
-    deadline = time.monotonic() + 10
-    while not helpers.has_ended(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    helpers.assert_ends(child, 10)
 
 
 def begun(folder, seconds):
