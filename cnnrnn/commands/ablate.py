@@ -39,7 +39,7 @@ _RESULT, _HITS = "ablation.json", "hits.csv"
 
 
 def run(arguments: Sequence[str], config: config_lib.Config) -> None:
-    """Trains all networks and writes the comparison into RUN.ablation.
+    """Trains all networks; writes the comparison into RUN.ablation after each seed.
 
     Raises:
         UsageError: the settings do not allow a comparison, or a network was trained with others.
@@ -63,6 +63,25 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         logging.info(f"\n{console.styled(heading, 'bold')}")
         trained.setdefault(fusion, []).append(_trained(own, settings, todo, data, strategy))
         manifests.append(run_folder.RunFolder(own.run_dir).manifest())
+        if number % (1 + len(CONTROLS)) == 0:  # a comparison of the seeds so far
+            comparison = _comparison(config, todo, data, trained, manifests)
+            ablation_report.write(root, comparison)
+    console.print_summary(
+        f"\n{ablation_report.table(comparison)}\n\n{ablation_report.verdict(comparison)}\n"
+        + "".join(f"note: {note}\n" for note in comparison.notes)
+        + f"\n  report   {root / 'ablation.html'}\n"
+        f"  metrics  {root / 'ablation.json'}, ablation.csv\n"
+    )
+
+
+def _comparison(
+    config: config_lib.Config,
+    todo: Sequence[phases.Phase],
+    data: dataset_lib.Dataset,
+    trained: dict[str, list[ablation_report.Training]],
+    manifests: Sequence[dict[str, Any]],
+) -> ablation_report.Comparison:
+    """The trained networks, with what a reader of their figures should know."""
     mixed = {
         difference
         for phase in todo
@@ -83,15 +102,8 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
         trainings=trained,
         notes=tuple(notes),
     )
-    if improving := ablation_report.still_improving(comparison):
-        comparison = dataclasses.replace(comparison, notes=(*comparison.notes, improving))
-    ablation_report.write(root, comparison)
-    console.print_summary(
-        f"\n{ablation_report.table(comparison)}\n\n{ablation_report.verdict(comparison)}\n"
-        + "".join(f"note: {note}\n" for note in comparison.notes)
-        + f"\n  report   {root / 'ablation.html'}\n"
-        f"  metrics  {root / 'ablation.json'}, ablation.csv\n"
-    )
+    notes += ablation_report.remarks(comparison)
+    return dataclasses.replace(comparison, notes=tuple(notes))
 
 
 def _check(config: config_lib.Config) -> None:

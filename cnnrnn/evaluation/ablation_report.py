@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from matplotlib import axes as axes_lib
 from matplotlib import figure
 
 from cnnrnn.evaluation import charts, confidence_intervals, html_report, paired_differences
@@ -16,8 +17,10 @@ from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files
 
 NAMES = {"cnn": "CNN alone", "gain": "CNN x constant gain", "rnn": "RNN alone"}
+HELPS = "The RNN helps"
 _WITH_GAIN = ("product", "gated")  # values of --fusion with which a constant RNN is a gain
 _METRICS = ("top1", "top5")
+_MOST_TIMES = 5  # the range of the forest plot, in that of the controls without an RNN
 _COLORS = ("#3b6fb6", "#b4690e", "#1a7f37", "#8250df")
 
 
@@ -91,7 +94,22 @@ class Comparison:
         }
 
 
-def still_improving(comparison: Comparison) -> str:
+def remarks(comparison: Comparison) -> tuple[str, ...]:
+    """What limits the verdict: an RNN that is as good alone, and networks that still improved."""
+    found = []
+    if _claim(_signs(comparison), comparison.seeds == 1) == HELPS and "rnn" in comparison.controls:
+        against_rnn = comparison.differences["rnn", "top1"]
+        if _sign(against_rnn) < 1:
+            found.append(
+                "The whole network is not measurably better than the RNN alone: the difference in "
+                f"top-1 is {points(against_rnn.interval)}."
+            )
+    if improving := _still_improving(comparison):
+        found.append(improving)
+    return tuple(found)
+
+
+def _still_improving(comparison: Comparison) -> str:
     """Names the networks of which the last epoch was the best; '' if there are none."""
     found = []
     for fusion, trainings in comparison.trainings.items():
@@ -118,16 +136,24 @@ def verdict(comparison: Comparison) -> str:
         for control, each in found.items()
     )
     one_seed = comparison.seeds == 1
-    # Joined in other ways, a constant RNN is no gain but an offset, which the dense layer has.
-    decisive = list(found) if comparison.whole in _WITH_GAIN else ["cnn"]
-    signs = [_sign(found[control]) for control in decisive]
     return (
-        f"{_claim(signs, one_seed)}: on {comparison.data}, after "
+        f"{_claim(_signs(comparison), one_seed)}: on {comparison.data}, after "
         f"{comparison.trained_phases}, with {comparison.seeds} seed{'' if one_seed else 's'}, the "
         f"difference in top-1 of the whole network is {differences}, in percentage points (95% "
         f"intervals over images{'' if one_seed else ' and seeds'}, for {len(comparison.controls)} "
         "comparisons)."
     )
+
+
+def _signs(comparison: Comparison) -> list[int]:
+    """`_sign` of the difference from each control that the verdict depends on."""
+    # Joined in other ways, a constant RNN is no gain but an offset, which the dense layer has.
+    decisive = network_settings.WITHOUT_RNN if comparison.whole in _WITH_GAIN else ("cnn",)
+    return [
+        _sign(comparison.differences[control, "top1"])
+        for control in decisive
+        if control in comparison.controls
+    ]
 
 
 def _sign(difference: paired_differences.Difference) -> int:
@@ -142,7 +168,7 @@ def _claim(signs: list[int], one_seed: bool) -> str:
     if one_seed:
         return "The networks differ, but one seed does not show that the RNN is the reason"
     if set(signs) == {1}:
-        return "The RNN helps"
+        return HELPS
     if set(signs) == {-1}:
         return "The RNN does harm"
     if set(signs) == {-1, 1}:
@@ -214,7 +240,7 @@ def write(folder: pathlib.Path, comparison: Comparison) -> None:
     """Writes ablation.html, .csv and .json."""
     found = list(rows(comparison))
     with atomic_files.replacing(folder / "ablation.csv") as path, open(path, "w") as file:
-        writer = csv.DictWriter(file, list(found[0]))
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
     atomic_files.write_json(
@@ -241,7 +267,7 @@ def write(folder: pathlib.Path, comparison: Comparison) -> None:
             shown=shown,
             verdict=verdict(comparison),
             forest=_forest(comparison),
-            curves=_curves(comparison),
+            curves=_curves(comparison) if _has_curves(comparison) else None,
         )
     )
     atomic_files.write_text(folder / "ablation.html", html)
@@ -258,6 +284,7 @@ def _forest(comparison: Comparison) -> bytes:
             axes.plot([100 * interval.low, 100 * interval.high], [y, y], color=_COLORS[0])
             axes.plot(seeds, [y + 0.2] * len(seeds), "|", color="#9aa5b1")
             axes.plot(100 * interval.value, y, "D", color=_COLORS[0])
+        _limit(axes, comparison, metric)
         axes.axvline(0, color="#b42318", linewidth=1, linestyle="--")
         axes.set(title=metric.replace("top", "top-"), xlabel="whole network minus this, points")
         axes.set_yticks(range(len(comparison.controls)), map(comparison.name, comparison.controls))
@@ -265,6 +292,37 @@ def _forest(comparison: Comparison) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     chart.axes[0].invert_yaxis()
     return charts.png(chart)
+
+
+def _limit(axes: axes_lib.Axes, comparison: Comparison, metric: str) -> None:
+    """Leaves the RNN alone out of the axis where it would hide the other differences."""
+    low, high = axes.get_xlim()
+    without = [
+        100 * end
+        for control in comparison.controls
+        if control != "rnn"
+        for end in (
+            *comparison.differences[control, metric].of_seeds,
+            *dataclasses.astuple(comparison.differences[control, metric].interval),
+        )
+    ]
+    near, far = min(0.0, *without), max(0.0, *without)
+    if high - low < _MOST_TIMES * (far - near):
+        return
+    margin = 0.1 * (far - near)
+    axes.set_xlim(near - margin, far + margin)
+    value = comparison.differences["rnn", metric].interval.value
+    y = comparison.controls.index("rnn")
+    if value > 0:
+        x, align, text = far, "right", f"{100 * value:+.1f} \u25b6"
+    else:
+        x, align, text = near, "left", f"\u25c0 {100 * value:+.1f}"
+    axes.text(x, y, text, ha=align, va="center", color=_COLORS[0])
+
+
+def _has_curves(comparison: Comparison) -> bool:
+    """Whether a training was validated more than once."""
+    return any(len(one.curve) > 1 for each in comparison.trainings.values() for one in each)
 
 
 def _curves(comparison: Comparison) -> bytes:

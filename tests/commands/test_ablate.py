@@ -77,11 +77,50 @@ def test_in_a_sum_a_constant_is_no_gain_and_does_not_matter_for_the_verdict():
 
 def test_networks_that_were_still_improving_are_named():
     found = comparison([0.9, 0.9], [0.5, 0.5])
-    assert ablation_report.still_improving(found) == ""
+    assert not any("last epoch" in remark for remark in ablation_report.remarks(found))
     improving = dataclasses.replace(found.trainings["cnn"][0], best_is_last=True)
     found.trainings["cnn"][0] = improving
-    note = ablation_report.still_improving(found)
+    note = ablation_report.remarks(found)[-1]
     assert note.startswith("The last epoch was the best of CNN alone with 1 of 2 seeds: with more")
+
+
+@pytest.mark.parametrize(
+    "whole, cnn, rnn, remark",
+    [
+        ([0.9, 0.9], [0.5, 0.5], [0.9, 0.89], "The whole network is not measurably better than"),
+        ([0.8, 0.8], [0.5, 0.5], [0.95, 0.95], "The whole network is not measurably better than"),
+        ([0.9, 0.9], [0.5, 0.5], [0.25, 0.25], None),
+        ([0.9, 0.9], [0.9, 0.89], [0.9, 0.89], None),  # no benefit that could be misread
+    ],
+)
+def test_an_rnn_that_is_as_good_alone_is_remarked(whole, cnn, rnn, remark):
+    found = comparison(whole, cnn)
+    top1 = [np.arange(400) < share * 400 for share in rnn]
+    trainings = found.trainings | {"rnn": [training(values) for values in top1]}
+    remarks = ablation_report.remarks(dataclasses.replace(found, trainings=trainings))
+    assert [text[: len(remark or "")] for text in remarks] == ([remark] if remark else [])
+
+
+def test_a_control_that_is_far_off_does_not_hide_the_other_differences(monkeypatch):
+    charts = []
+    monkeypatch.setattr(ablation_report.charts, "png", charts.append)
+    ablation_report._forest(comparison([0.76, 0.75] * 3, [0.75, 0.76] * 3))
+    (low, high), texts = charts[0].axes[0].get_xlim(), charts[0].axes[0].texts
+    assert -20 < low < 0 < high < 20 and [text.get_text() for text in texts] == ["+50.5 \u25b6"]
+    ablation_report._forest(comparison([0.6, 0.5] * 3, [0.3, 0.4] * 3))
+    assert charts[1].axes[0].get_xlim()[1] > 30 and not charts[1].axes[0].texts
+
+
+def test_curves_of_one_validation_are_not_drawn(tmp_path):
+    found = comparison([0.9], [0.5])
+    once = {
+        fusion: [dataclasses.replace(one, curve=one.curve[:1]) for one in trainings]
+        for fusion, trainings in found.trainings.items()
+    }
+    for trainings, is_drawn in ((found.trainings, True), (once, False)):
+        ablation_report.write(tmp_path, dataclasses.replace(found, trainings=trainings))
+        assert ("<h2>Curves</h2>" in (tmp_path / "ablation.html").read_text()) == is_drawn
+    assert b"\r" not in (tmp_path / "ablation.csv").read_bytes()
 
 
 def test_the_table_has_each_network_and_its_difference():
@@ -224,6 +263,22 @@ def test_a_phase_that_was_trained_on_another_machine_is_noted(small_config, monk
     monkeypatch.setattr(ablate, "_trained", trained)
     ablate.run((), small_config.replace(seeds=1, trained_phases="both"))
     assert "different machines: processor: this then, another now." in capsys.readouterr().out
+
+
+def test_the_seeds_so_far_are_compared_before_the_last(small_config, monkeypatch):
+    def trained(own, *_):
+        if (own.run.seed, own.network.fusion) == (2, "rnn"):
+            raise errors.Stopped(signal.SIGTERM)
+        folder = run_folder.RunFolder(own.run_dir)
+        folder.root.mkdir(parents=True)
+        (folder.root / "manifest.json").write_text('{"phase1": {}}')
+        return training([1, 0, 1, 1])
+
+    monkeypatch.setattr(ablate, "_trained", trained)
+    with pytest.raises(errors.Stopped):
+        ablate.run((), small_config.replace(seeds=3))
+    root = small_config.run_dir.with_name("test.ablation")
+    assert json.loads((root / "ablation.json").read_text())["seeds"] == 2
 
 
 def test_networks_that_start_from_one_rnn_are_noted(small_config, trained, monkeypatch, capsys):
