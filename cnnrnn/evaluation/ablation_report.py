@@ -120,7 +120,7 @@ def _still_improving(comparison: Comparison) -> str:
         return ""
     return (
         f"The last epoch was the best of {'; '.join(found)}: with more --epochs the differences "
-        "may be others."
+        "may be others. Without an RNN, more epochs take little time (phase1 --fusion=cnn)."
     )
 
 
@@ -136,8 +136,12 @@ def verdict(comparison: Comparison) -> str:
         for control, each in found.items()
     )
     one_seed = comparison.seeds == 1
+    claim = _claim(_signs(comparison), one_seed)
+    improving = (training.best_is_last for each in found for training in comparison.trainings[each])
+    if claim == HELPS and any(improving):
+        claim += " within these epochs"
     return (
-        f"{_claim(_signs(comparison), one_seed)}: on {comparison.data}, after "
+        f"{claim}: on {comparison.data}, after "
         f"{comparison.trained_phases}, with {comparison.seeds} seed{'' if one_seed else 's'}, the "
         f"difference in top-1 of the whole network is {differences}, in percentage points (95% "
         f"intervals over images{'' if one_seed else ' and seeds'}, for {len(comparison.controls)} "

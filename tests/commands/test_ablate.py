@@ -80,6 +80,7 @@ def test_networks_that_were_still_improving_are_named():
     assert not any("last epoch" in remark for remark in ablation_report.remarks(found))
     improving = dataclasses.replace(found.trainings["cnn"][0], best_is_last=True)
     found.trainings["cnn"][0] = improving
+    assert ablation_report.verdict(found).startswith("The RNN helps within these epochs: ")
     note = ablation_report.remarks(found)[-1]
     assert note.startswith("The last epoch was the best of CNN alone with 1 of 2 seeds: with more")
 
