@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -50,7 +50,6 @@ def train(
     evaluates: bool = False,
     is_last: bool = True,
     strategy: tf.distribute.Strategy | None = None,
-    build: Callable[..., network_lib.Network] | None = None,
 ) -> network_lib.Network:
     """Trains phases one after another in the run's folder.
 
@@ -60,7 +59,6 @@ def train(
         evaluates: whether to evaluate the best weights at the end.
         is_last: whether the command ends here, so that the next one is suggested.
         strategy: what to train on; None: as the flags say.
-        build: makes the network; None: `models.network.build`.
 
     Returns:
         The network, with the weights of the last step rather than the best ones.
@@ -89,7 +87,7 @@ def train(
         _check_same(workers, config, data, weights)
         _check_recorded(workers, folder, dict(zip(todo, configs, strict=True)), data, weights)
         logging.info("network: building it, about ten seconds")
-        network = train_state.build_network(len(data.class_names), config, strategy, build)
+        network = train_state.build_network(len(data.class_names), config, strategy)
         phases.check_layers(network, config)
         logging.info(
             f"network: {network.model.count_params():,} parameters, {config.training.precision}, "

@@ -9,7 +9,7 @@ sequence (B, 23, 3887) -> LSTM 2048 -> LSTM 2048 (B, 2048) -+
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -120,9 +120,6 @@ class Network:
         if "dropout" not in batch:
             return self.fusion(features, training=training)
         return self.fusion.get_layer("logits")(self.fused(features) * batch["dropout"])
-
-
-Build = Callable[..., "Network"]  # the signature of `build`
 
 
 def build(

@@ -15,7 +15,6 @@ from cnnrnn import phases, shapes
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline, training_samples
 from cnnrnn.models import lstm
-from cnnrnn.models import network as network_lib
 from cnnrnn.preprocessing import augmentation, mixing
 from cnnrnn.system import console, gpu_memory, memory, pipelined
 from cnnrnn.system import devices as devices_lib
@@ -42,9 +41,7 @@ def _batches_ahead(batch_size: int) -> int:
     return 7 + os.cpu_count() // batch_size
 
 
-def measure(
-    phase_name: str, config: config_lib.Config, build: network_lib.Build | None = None
-) -> cost.PhaseCost:
+def measure(phase_name: str, config: config_lib.Config) -> cost.PhaseCost:
     """Builds the network as training does and times a few steps of a phase.
 
     The weights stay random, since neither time nor memory depends on them. Nothing is written
@@ -53,7 +50,6 @@ def measure(
     Args:
         phase_name: 'phase1' or 'phase2'.
         config: of the run.
-        build: `models.network.build` or a replacement.
 
     Raises:
         UsageError, RunError: what training would raise at its start.
@@ -74,7 +70,7 @@ def measure(
     parts = config.optimization.accumulation_steps[phase.index]
     devices_lib.check_batch(schedule.batch_size, strategy, parts)
     logging.info(f"{phase_name}: timing a few steps, about a minute at full size")
-    network = train_state.build_network(len(data.class_names), config, strategy, build)
+    network = train_state.build_network(len(data.class_names), config, strategy)
     state = train_state.create(network, phase, config, strategy, schedule)
     options = steps.Options.of(phase, config, weights)
     run = _DryRun(phase, config, data, state, strategy, options)

@@ -36,10 +36,7 @@ class TrainState:
 
 
 def build_network(
-    classes: int,
-    config: config_lib.Config,
-    strategy: tf.distribute.Strategy,
-    build: network_lib.Build | None = None,
+    classes: int, config: config_lib.Config, strategy: tf.distribute.Strategy
 ) -> network_lib.Network:
     """Builds the network with random weights under a strategy.
 
@@ -47,13 +44,12 @@ def build_network(
         classes: number of classes.
         config: its seed and precision, which must not be 'auto' any more.
         strategy: with several replicas BatchNorm is synchronized.
-        build: `models.network.build` or a replacement.
 
     Raises:
         UsageError: the LSTM kernel cannot run on this machine or in this precision.
     """
     with strategy.scope():
-        return (build or network_lib.build)(
+        return network_lib.build(
             classes,
             seed=config.run.seed,
             synchronized_batchnorm=strategy.num_replicas_in_sync > 1,

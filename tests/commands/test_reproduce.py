@@ -13,7 +13,7 @@ from cnnrnn.commands import reproduce, train
 from cnnrnn.models import cnn_branch
 from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import checksummed
-from tests import helpers, small_network
+from tests import helpers
 
 SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
 
@@ -35,10 +35,11 @@ def beside(settings):
     return config.Config.of(runs_dir=settings.run.runs_dir)
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.thorough
 def test_a_reproduced_run_has_the_same_weights_to_the_bit(evaluated, capsys):
     trained = evaluated
-    train.train((phases.PHASE2,), trained, build=small_network.small_build)
+    train.train((phases.PHASE2,), trained)
     reproduce.run([trained.run.name], beside(trained), SMALL)
     output = capsys.readouterr().out
     for phase in phases.BY_NAME:

@@ -12,14 +12,14 @@ from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.settings import paths
 from cnnrnn.system import devices, gpu_memory
 from cnnrnn.training import cost, dry_run, feature_cache, steps
-from tests import helpers, small_network
+from tests import helpers
 from tests.commands import preflight_stand_ins
 
 
 @pytest.fixture
-def measure(monkeypatch, one_replica):
+def measure(small_network, monkeypatch, one_replica):
     monkeypatch.setattr(feature_cache, "_BATCH_PER_REPLICA", 4)
-    return lambda phase, config: dry_run.measure(phase, config, small_network.small_build)
+    return dry_run.measure
 
 
 def time_nothing(patch):

@@ -423,6 +423,7 @@ def best_weights(settings):
     return network.model.get_weights()
 
 
+@pytest.mark.usefixtures("small_network")
 @pytest.mark.thorough
 def test_weights_trained_with_and_without_the_cache_agree(
     small_config, small_chunks, tmp_path, capsys
@@ -431,7 +432,7 @@ def test_weights_trained_with_and_without_the_cache_agree(
     on = settings.replace(run="on", feature_cache=str(tmp_path / "features"))
     off = settings.replace(run="off", feature_cache="off")
     for one in (on, off):
-        train.train((phases.PHASE1,), one, build=small_network.small_build)
+        train.train((phases.PHASE1,), one)
     assert len(chunks(tmp_path)) == 5
     for a, b in zip(best_weights(on), best_weights(off), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)

@@ -14,11 +14,13 @@ from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.training import initial_weights, steps
 from tests import small_network
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 NORMALIZED = {"rnn_input": "standardized", "rnn_layer_norm": True}
 
 
-def phase1(config, build=small_network.small_build):
-    train.train((phases.PHASE1,), config, build=build)
+def phase1(config):
+    train.train((phases.PHASE1,), config)
 
 
 def trained_rnn(config, **variant):
@@ -39,9 +41,12 @@ def random_build(*arguments, **keywords):
 
 @pytest.mark.usefixtures("instant_training")
 @pytest.mark.parametrize("normalized", [{}, NORMALIZED], ids=["raw", "normalized"])
-def test_the_rnn_starts_from_a_run_of_it_alone_and_the_rest_does_not(small_config, normalized):
+def test_the_rnn_starts_from_a_run_of_it_alone_and_the_rest_does_not(
+    small_config, monkeypatch, normalized
+):
     source = small_config.replace(run="alone", fusion="rnn", epochs=(1, 1), **normalized)
-    phase1(source, random_build)
+    monkeypatch.setattr(network_lib, "build", random_build)
+    phase1(source)
     settings = small_config.replace(rnn_weights=str(source.run_dir), **normalized)
     variant = network_lib.Variant(**normalized)
     # Other classes: the head is not loaded.
@@ -159,5 +164,5 @@ def test_weights_that_were_trained_on_other_images_are_noted(trained, capsys):
     phase1(trained.replace(run="fold", init_from=str(trained.run_dir), **fold))
     assert f"note: --init_from={trained.run_dir} {note}" in capsys.readouterr().out
     pretrained = trained.replace(run="rnn", rnn_weights=str(trained.run_dir), **fold)
-    train.train((phases.PHASE1, phases.PHASE2), pretrained, build=small_network.small_build)
+    train.train((phases.PHASE1, phases.PHASE2), pretrained)
     assert capsys.readouterr().out.count(note) == 1

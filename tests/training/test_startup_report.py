@@ -154,14 +154,14 @@ def test_on_a_gpu_the_memory_is_that_of_the_gpu(report, monkeypatch, total, word
     assert f"peak GPU memory {words}" in line
 
 
-def test_each_phase_measures_its_own_gpu_memory(trained, monkeypatch):
+def test_each_phase_measures_its_own_gpu_memory(trained, small_network, monkeypatch):
     events = []
     monkeypatch.setattr(gpu_memory, "reset", lambda: events.append("reset"))
     monkeypatch.setattr(
         trainer.PhaseTrainer, "_run_epochs", lambda self: events.append(self._phase)
     )
     settings, both = trained.replace(epochs=(3, 1)), (phases.PHASE1, phases.PHASE2)
-    train.train(both, settings, build=small_network_lib.small_build)
+    train.train(both, settings)
     assert events == ["reset", phases.PHASE1, "reset", phases.PHASE2]
 
 
@@ -229,12 +229,12 @@ def test_on_gpus_nothing_is_said_of_phase2s_memory(one_replica, monkeypatch, cap
 
 @pytest.mark.usefixtures("instant_training")
 def test_a_run_reports_its_speed_and_warns_if_phase2_does_not_fit(
-    small_config, monkeypatch, capsys
+    small_config, small_network, monkeypatch, capsys
 ):
     monkeypatch.setattr(memory, "available", lambda: 10**9)
     monkeypatch.setattr(memory, "resident", lambda: 10**8)
     settings = small_config.replace(epochs=(1, 1), batch_size=(4, 64))
-    train.train((phases.PHASE1,), settings, build=small_network_lib.small_build)
+    train.train((phases.PHASE1,), settings)
     output = capsys.readouterr().out
     assert ", float32, on the CPU, LSTM kernel: ours (one product for all timesteps)\n" in output
     assert "phase1: " in output and "images/s, peak memory" in output

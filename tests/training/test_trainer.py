@@ -21,6 +21,7 @@ from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
 from cnnrnn.datasets import input_pipeline
 from cnnrnn.evaluation import predictions as predictions_lib
+from cnnrnn.models import network as network_lib
 from cnnrnn.runs import best_weights, checkpoints, run_folder
 from cnnrnn.system import console, memory, stop_signals
 from cnnrnn.training import steps, tensorboard
@@ -32,19 +33,21 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 
+pytestmark = pytest.mark.usefixtures("small_network")
 
-def recipe(config, **kwargs):
+
+def recipe(config):
     """Both phases and the evaluation on the small network."""
     both = (phases.PHASE1, phases.PHASE2)
-    train.train(both, config, evaluates=True, build=small_network.small_build, **kwargs)
+    train.train(both, config, evaluates=True)
 
 
-def phase1(config, build=small_network.small_build):
-    train.train((phases.PHASE1,), config, build=build)
+def phase1(config):
+    train.train((phases.PHASE1,), config)
 
 
 def phase2(config):
-    train.train((phases.PHASE2,), config, build=small_network.small_build)
+    train.train((phases.PHASE2,), config)
 
 
 def weights_of_best(config, phase):
@@ -334,17 +337,16 @@ def test_short_epochs_continue_in_the_shuffled_order(small_config, monkeypatch):
     assert len(rows) == 16 and len(set(rows)) == 16
 
 
-def test_a_non_finite_loss_stops_the_run_and_names_the_step(small_config):
-    build = small_network.small_build
-
+def test_a_non_finite_loss_stops_the_run_and_names_the_step(small_config, monkeypatch):
     def poisoned(*arguments, **keywords):
-        network = build(*arguments, **keywords)
+        network = small_network.small_build(*arguments, **keywords)
         bias = network.model.get_layer("logits").bias
         bias.assign(np.full(bias.shape, np.nan, np.float32))
         return network
 
+    monkeypatch.setattr(network_lib, "build", poisoned)
     with pytest.raises(errors.RunError, match="the loss is not finite at step 1 of epoch 1"):
-        phase1(small_config, poisoned)
+        phase1(small_config)
     assert not list((small_config.run_dir / "checkpoints").rglob("*.index"))
 
 
@@ -496,7 +498,6 @@ def test_an_image_damaged_after_the_check_stops_the_run_and_is_named(
         phase1(own_images)
 
 
-@pytest.mark.usefixtures("small_network")
 @pytest.mark.thorough
 def test_bad_images_can_be_skipped(own_images, images):
     path = sorted((images / "train" / "gray").iterdir())[2]
@@ -523,7 +524,6 @@ def test_a_generated_split_is_recorded(small_config, nothing_is_trained, tmp_pat
     assert len(held_out) == 6 and all(str(root) in line for line in held_out)
 
 
-@pytest.mark.usefixtures("small_network")
 def test_evaluate_reads_the_best_weights(trained, monkeypatch, one_replica):
     best = best_weights.find(trained.run_dir / "best", phases.PHASE1)
     evaluate.run((), trained)
@@ -755,6 +755,7 @@ def test_best_weights_of_another_number_of_classes_are_refused(trained, tmp_path
 
 
 def peak_memory_of_a_run(settings, answer):
+    network_lib.build = small_network.small_build  # in this process
     phase1(settings)
     answer.put(memory.peak())
 

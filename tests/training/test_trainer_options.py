@@ -27,6 +27,8 @@ from tests import (
     two_cpus,  # noqa: F401
 )
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 # Every option of the trainer at once, in the two combinations that are possible.
 CACHED = {
     "augmentation": "standard",  # "strong" takes long to trace
@@ -65,7 +67,7 @@ class Killed(BaseException):
 
 
 def run(phase, config, strategy=None):
-    train.train((phase,), config, strategy=strategy, build=small_network.small_build)
+    train.train((phase,), config, strategy=strategy)
 
 
 def results_of(config, phase):
@@ -89,7 +91,7 @@ def losses_of(config, phase):
 
 
 @pytest.mark.thorough
-def test_the_loop_takes_its_options(small_config, small_network, monkeypatch):
+def test_the_loop_takes_its_options(small_config, monkeypatch):
     """The other tests compare runs of the same options, which may lack some in the same way."""
     made = []
 
@@ -200,7 +202,7 @@ def test_two_replicas_with_all_options_equal_one(options, whole_run, small_confi
 
 @pytest.mark.slow  # the default options are covered by tests of exports
 def test_an_export_with_all_options_equals_the_evaluated_network(
-    whole_run, small_config, small_network, monkeypatch
+    whole_run, small_config, monkeypatch
 ):
     whole = whole_run("phase2", "mixed")
     config = whole.replace(runs_dir=small_config.run.runs_dir)
@@ -267,7 +269,7 @@ def test_nothing_of_phase1_is_held_when_phase2_starts(small_config, monkeypatch)
     monkeypatch.setattr(trainer, "PhaseTrainer", Recorded)
     gc.disable()  # memory is needed at once
     try:
-        train.train(tuple(PHASES.values()), small_config, build=small_network.small_build)
+        train.train(tuple(PHASES.values()), small_config)
     finally:
         gc.enable()
     assert alive == [None]
@@ -347,7 +349,6 @@ def test_a_phase_stopped_in_its_last_validation_is_validated_by_the_next_start(
         assert last_position(config, phases.PHASE2) == (0, 7)
 
 
-@pytest.mark.usefixtures("small_network")
 @pytest.mark.parametrize(
     "settings, complete_reports",
     [
