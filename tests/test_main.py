@@ -324,12 +324,6 @@ def test_the_repositorys_flagfiles_are_valid(in_process, monkeypatch):
     assert received[0].data.dataset == "photos"
 
 
-def test_an_unwritable_run_folder_is_refused_before_any_work(in_process, tmp_path, images):
-    (tmp_path / "file").write_text("")
-    code, _, err = in_process("phase1", f"--dataset={images}", f"--runs_dir={tmp_path}/file/x")
-    assert code == 1 and "cannot write to the run folder" in err and "--runs_dir" in err
-
-
 def test_a_flagfile_that_is_not_text_is_refused(in_process, tmp_path):
     (tmp_path / "flags.txt").write_bytes(b"--epochs=3\n\xff\xfe\n")
     code, _, err = in_process(f"--flagfile={tmp_path}/flags.txt")

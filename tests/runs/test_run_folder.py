@@ -251,6 +251,9 @@ def test_settings_that_earlier_versions_did_not_have_are_those_they_trained_with
     "change, message",
     [
         ({"batch_size": (2, 2)}, "--batch_size=4 .now 2."),
+        ({"learning_rate": (0.1, 1e-4)}, "--learning_rate=0.001 .now 0.1."),
+        ({"seed": 1}, "--seed=0 .now 1."),
+        ({"xception_weights": "none"}, "--xception_weights=imagenet .now none."),
         ({"init_from": "runs/other"}, "--init_from='' .now runs/other."),
         ({"lstm_kernel": "ours"}, "--lstm_kernel=auto .now ours."),
         ({"resize_method": "area"}, "--resize_method=bilinear"),

@@ -1,7 +1,6 @@
 """Whole runs of the training loop on the small network and eighteen images."""
 
 import contextlib
-import dataclasses
 import errno
 import json
 import multiprocessing
@@ -290,20 +289,9 @@ def test_init_from_another_run(trained, nothing_is_trained, capsys):
         phase1(nowhere)
 
 
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"batch_size": (2, 2)}, "--batch_size=4 .now 2."),
-        ({"learning_rate": (0.1, 1e-4)}, "--learning_rate=0.001 .now 0.1."),
-        ({"seed": 1}, "--seed=0 .now 1."),
-        ({"xception_weights": "imagenet"}, "--xception_weights=none .now imagenet."),
-        ({"resize_method": "area"}, "--resize_method=bilinear"),
-        ({"train_per_class": 5}, "other images"),
-    ],
-)
-def test_a_run_folder_made_with_other_settings_is_refused(trained, change, message):
-    with pytest.raises(errors.UsageError, match=message):
-        phase1(trained.replace(**change))
+def test_a_run_folder_made_with_other_settings_is_refused(trained):
+    with pytest.raises(errors.UsageError, match="--batch_size=4 .now 2."):
+        phase1(trained.replace(batch_size=(2, 2)))
 
 
 def test_settings_of_one_phase_do_not_bind_the_other(trained, nothing_is_trained):
@@ -718,11 +706,6 @@ def test_an_epoch_that_an_earlier_process_trained_is_shown_without_a_rate(
     assert len(lines) == 1 and "images/s" not in lines[0]
 
 
-def test_wildcards_in_the_run_folders_path_are_refused(small_config, tmp_path):
-    with pytest.raises(errors.UsageError, match="wildcards"):
-        phase1(small_config.replace(runs_dir=str(tmp_path / "[x]")))
-
-
 @pytest.mark.usefixtures("instant_training")
 @pytest.mark.thorough
 def test_phase2_reports_newer_weights_of_phase1(trained, monkeypatch, capsys):
@@ -734,24 +717,6 @@ def test_phase2_reports_newer_weights_of_phase1(trained, monkeypatch, capsys):
     weights.unlink()  # phase 2 has started and does not need it any more
     phase2(trained.replace(epochs=(3, 1)))  # it has nothing to train and reports them all the same
     assert "phase 1 has found better weights, phase1-epoch" in capsys.readouterr().out
-
-
-def test_a_damaged_config_is_refused(trained):
-    (trained.run_dir / "config.json").write_text("[]")
-    with pytest.raises(errors.UsageError, match="config.json cannot be read"):
-        phase1(trained)
-
-
-def test_best_weights_of_another_number_of_classes_are_refused(trained, tmp_path):
-    best = best_weights.find(trained.run_dir / "best", phases.PHASE1)
-    with pytest.raises(errors.UsageError, match="has 3 classes and the data set has 4"):
-        best_weights.load(best, small_network.small_build(4).model, (*helpers.CLASSES, "other"))
-    with pytest.raises(errors.UsageError, match="'white' and 'blue'"):
-        best_weights.load(best, small_network.small_build(3).model, ("black", "gray", "blue"))
-    broken = dataclasses.replace(best, weights=tmp_path / "x.weights.h5")
-    broken.weights.write_bytes(best.weights.read_bytes()[:2000])
-    with pytest.raises(errors.RunError, match="damaged"):
-        best_weights.load(broken, small_network.small_build(3).model, helpers.CLASSES)
 
 
 def peak_memory_of_a_run(settings, answer):
