@@ -102,23 +102,6 @@ def test_the_seed_determines_the_initial_weights():
     assert not np.array_equal(first[1], first[4])  # each layer has its own seed
 
 
-def test_the_parts_together_are_the_model():
-    network = small_network.small_build(3)
-    batch = {
-        "image": tf.random.stateless_uniform((2, 299, 299, 3), (0, 0), -1),
-        "sequence": tf.random.stateless_uniform((2, 23, 3887), (0, 1), -1),
-    }
-    inputs = {"image": batch["image"], network_lib.SEQUENCE_INPUT: batch["sequence"]}
-    logits = network.model(inputs, training=False)
-    np.testing.assert_array_equal(logits, network.logits(batch, training=False))
-    features = network.cnn(batch["image"], training=False)
-    parts = network.logits({"features": features, "sequence": batch["sequence"]}, training=False)
-    np.testing.assert_array_equal(logits, parts)
-    weights = {id(v) for v in network.model.weights}
-    parts = network.cnn.weights + network.rnn.weights + network.fusion.weights
-    assert {id(v) for v in parts} == weights and len(parts) == len(weights)
-
-
 def test_a_dropout_mask_multiplies_the_product_of_the_branches():
     network = small_network.small_build(3)
     batch = {
