@@ -155,7 +155,22 @@ def build(
     if seed is not None:
         keras.utils.set_random_seed(seed)  # Xception's initializers have no seed of their own
     with policy(precision):
-        return _build(classes, seed or 0, synchronized_batchnorm, precision, lstm_kernel, variant)
+        # Of any size: Xception is fully convolutional, and its output is averaged over positions.
+        image = keras.Input((None, None, shapes.CHANNELS), name="image", dtype="float32")
+        sequence = keras.Input(
+            (shapes.TIMESTEPS, shapes.STEP_FEATURES), name=SEQUENCE_INPUT, dtype="float32"
+        )
+        cnn = cnn_branch.build(image, synchronized_batchnorm)
+        read = sequence
+        if variant.rnn_input == "standardized":
+            read = rnn_branch.standardized(sequence)
+        rnn_features = rnn_branch.build(read, shapes.LSTM_UNITS, seed or 0, lstm_kernel)
+        if variant.rnn_layer_norm:
+            rnn_features = rnn_branch.normalized(rnn_features)
+        logits = fusion.build(cnn.output, rnn_features, classes, (seed or 0) + 4, variant.fusion)
+        model = keras.Model({"image": image, SEQUENCE_INPUT: sequence}, logits, name="cnnrnn")
+        rnn = keras.Model(sequence, rnn_features, name="rnn")
+        return parts_of(model, cnn, rnn, precision, variant)
 
 
 @contextlib.contextmanager
@@ -167,29 +182,6 @@ def policy(precision: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(previous)
-
-
-def _build(
-    classes: int,
-    seed: int,
-    synchronized_batchnorm: bool,
-    precision: str,
-    lstm_kernel: str,
-    variant: Variant,
-) -> Network:
-    # Of any size: Xception is fully convolutional, and its output is averaged over positions.
-    image = keras.Input((None, None, shapes.CHANNELS), name="image", dtype="float32")
-    sequence = keras.Input(
-        (shapes.TIMESTEPS, shapes.STEP_FEATURES), name=SEQUENCE_INPUT, dtype="float32"
-    )
-    cnn = cnn_branch.build(image, synchronized_batchnorm)
-    read = rnn_branch.standardized(sequence) if variant.rnn_input == "standardized" else sequence
-    rnn_features = rnn_branch.build(read, shapes.LSTM_UNITS, seed, lstm_kernel)
-    if variant.rnn_layer_norm:
-        rnn_features = rnn_branch.normalized(rnn_features)
-    logits = fusion.build(cnn.output, rnn_features, classes, seed + 4, variant.fusion)
-    model = keras.Model({"image": image, SEQUENCE_INPUT: sequence}, logits, name="cnnrnn")
-    return parts_of(model, cnn, keras.Model(sequence, rnn_features, name="rnn"), precision, variant)
 
 
 def parts_of(
