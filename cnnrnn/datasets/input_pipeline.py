@@ -4,8 +4,9 @@ Each sample of a run is a pure function of its position: which image it is (see 
 what is drawn for it (see `training_samples`).
 """
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -169,10 +170,8 @@ def examples(split: splits.Split, preprocessing: views_lib.Preprocessing) -> dic
         RunError: an image cannot be decoded.
     """
     batches = evaluation(split, batch_size=len(split), preprocessing=preprocessing)
-    try:
+    with naming_bad_images(split, lambda: np.arange(len(split))):
         return next(batches.as_numpy_iterator())
-    except tf.errors.OpError as error:
-        raise decoding_error(split, np.arange(len(split)), error) from error
 
 
 def _batches(split, chosen, make_example, batch_size, features) -> tf.data.Dataset:
@@ -260,7 +259,26 @@ class _DeletedInBackground:
         deletion.in_background(self._iterators)
 
 
-def decoding_error(
+@contextlib.contextmanager
+def naming_bad_images(split: splits.Split, indices: Callable[[], np.ndarray]) -> Iterator[None]:
+    """Names the image that made the pipeline fail in the block, which asks it for a batch.
+
+    Args:
+        split: the examples.
+        indices: returns the indices of the batch, (B,) int64; called after a failure only.
+
+    Raises:
+        RunError: an image cannot be decoded, or the pipeline failed otherwise.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:  # out of memory, which no image is to blame for
+        raise
+    except tf.errors.OpError as error:
+        raise _decoding_error(split, indices(), error) from error
+
+
+def _decoding_error(
     split: splits.Split, indices: np.ndarray, error: tf.errors.OpError
 ) -> errors.RunError:
     """Finds the image that made a batch fail, by decoding the batch's images one at a time.

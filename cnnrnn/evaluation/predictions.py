@@ -1,6 +1,7 @@
 """Predictions for a split: one pass that scores every example exactly once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -90,11 +91,10 @@ class Evaluator:
         scored = _Scored(len(split))
         with progress.Progress(label, len(split), "images") as bar:
             for start in range(0, len(split), self._batch_size):
-                try:
+                end = min(start + self._batch_size, len(split))
+                indices = functools.partial(np.arange, start, end)
+                with input_pipeline.naming_bad_images(split, indices):
                     batch = next(iterator)
-                except tf.errors.OpError as error:
-                    indices = np.arange(start, min(start + self._batch_size, len(split)))
-                    raise input_pipeline.decoding_error(split, indices, error) from error
                 outputs = step.call(batch)
                 if outputs is not None:
                     scored.add(outputs)

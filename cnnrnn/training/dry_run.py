@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -197,16 +198,12 @@ class _DryRun:
         iterator = input_pipeline.distribute(batches, self.strategy)
 
         ahead = _batches_ahead(batch_size)
+        count = (1 + _TIMED_STEPS + ahead + _TIMED_BATCHES) * batch_size
 
         def next_batch() -> steps.Batch:
-            try:
+            indices = functools.partial(samples.order.indices_at, 0, count)
+            with input_pipeline.naming_bad_images(train, indices):
                 return next(iterator)
-            except tf.errors.ResourceExhaustedError:
-                raise
-            except tf.errors.OpError as error:
-                count = (1 + _TIMED_STEPS + ahead + _TIMED_BATCHES) * batch_size
-                indices = samples.order.indices_at(0, count)
-                raise input_pipeline.decoding_error(train, indices, error) from error
 
         pipelined.read(step(next_batch()))  # compiles
         start = time.monotonic()

@@ -268,11 +268,10 @@ class FeatureCache:
         images = rows.images(numbers, batch, self.preprocessing, self._workers.share)
         iterator = input_pipeline.distribute(images, self.strategy)
         for start in range(0, len(numbers), batch):
-            try:
+            in_batch = numbers[start : start + batch]
+            indices = functools.partial(np.floor_divide, in_batch, rows.views)
+            with input_pipeline.naming_bad_images(rows.split, indices):
                 images = next(iterator)
-            except tf.errors.OpError as error:
-                in_batch = numbers[start : start + batch] // rows.views
-                raise input_pipeline.decoding_error(rows.split, in_batch, error) from error
             features = step.call(images)
             if features is not None:
                 yield features

@@ -1,5 +1,7 @@
 """The batches of a phase, in order, each part of the phase in its own image size."""
 
+import contextlib
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -66,13 +68,8 @@ class TrainingBatches:
         Raises:
             RunError: an image cannot be decoded.
         """
-        try:
+        with self._naming_bad_images(self._next_sample, self._batch_size):
             batch = next(self._iterator)
-        except tf.errors.ResourceExhaustedError:  # out of memory, which no image is to blame for
-            raise
-        except tf.errors.OpError as error:
-            indices = self._samples.order.indices_at(self._next_sample, self._batch_size)
-            raise input_pipeline.decoding_error(self._split, indices, error) from error
         self._step += 1
         return batch
 
@@ -86,11 +83,13 @@ class TrainingBatches:
         samples = self._samples.of_size(self._sizes.at(0).size)
         start = samples.first
         batches = input_pipeline.training(self._split, samples, batch_size=count, start=start)
-        try:
+        with self._naming_bad_images(start, count):
             return next(batches.as_numpy_iterator())
-        except tf.errors.OpError as error:
-            indices = self._samples.order.indices_at(start, count)
-            raise input_pipeline.decoding_error(self._split, indices, error) from error
+
+    def _naming_bad_images(self, start: int, count: int) -> contextlib.AbstractContextManager:
+        """`input_pipeline.naming_bad_images` for `count` samples from a position on."""
+        indices = functools.partial(self._samples.order.indices_at, start, count)
+        return input_pipeline.naming_bad_images(self._split, indices)
 
     def begin_part(self) -> None:
         """Starts the pipeline of the part of the next step; in phase 1 this may compute features.

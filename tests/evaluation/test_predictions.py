@@ -115,6 +115,18 @@ def test_a_pass_that_failed_midway_does_not_shift_the_next(validation, one_repli
     assert len(iterators) == 2
 
 
+def test_running_out_of_memory_in_the_pipeline_is_not_taken_for_a_bad_image(
+    validation, one_replica, monkeypatch
+):
+    class Exhausted:
+        def __next__(self):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(input_pipeline, "distribute", lambda *_: Exhausted())
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        evaluator_of(one_replica, 4).predict(validation, label="test")
+
+
 def test_scores_are_read_after_the_next_batch_is_launched(validation, one_replica):
     evaluator = evaluator_of(one_replica, 4)
     step, events = evaluator._eval_step, []
