@@ -53,6 +53,9 @@ def write(
 
     Returns:
         The means over the classes.
+
+    Raises:
+        RunError: an image cannot be decoded.
     """
     names = data.class_names
     matrix = class_scores.confusion_matrix(predictions, len(names))
@@ -243,10 +246,7 @@ class _Examples:
         if not len(indices):
             return []
         split = self.data.validation
-        batches = input_pipeline.evaluation(
-            split.take(indices), batch_size=len(indices), preprocessing=self.preprocessing
-        )
-        jpegs = draw(next(batches.as_numpy_iterator()))
+        jpegs = draw(input_pipeline.examples(split.take(indices), self.preprocessing))
         return [
             {
                 "jpeg": jpeg,
