@@ -49,9 +49,8 @@ class TrainingSamples:
         train_cnn: bool,
         dropout_width: int,
         first: int = 0,
-        preprocessing: views_lib.Preprocessing | None = None,
     ) -> "TrainingSamples":
-        """The samples of a phase of a run.
+        """The samples of a phase of a run, with images of full size.
 
         Args:
             config: settings.
@@ -59,12 +58,11 @@ class TrainingSamples:
             train_cnn: whether the phase trains the CNN, so that features cannot be cached.
             dropout_width: number of fused features.
             first: position of the phase's first sample.
-            preprocessing: None: that of `config`, at full size.
         """
         settings, seed = config.augmentation, config.run.seed
         return cls(
             order=sampling.order(config.training.sampling, split.labels, seed),
-            preprocessing=preprocessing or views_lib.Preprocessing(config.data.resize_method),
+            preprocessing=views_lib.Preprocessing(config.data.resize_method),
             first=first,
             seed=seed,
             augmentation=augmentation_lib.Augmentation(settings.augmentation),

@@ -29,13 +29,10 @@ def split(shared_run):
 
 
 def samples_of(split, train_cnn=True, image_size=299, **settings):
-    return training_samples.TrainingSamples.of(
-        config.Config.of(**settings),
-        split,
-        train_cnn=train_cnn,
-        dropout_width=6,
-        preprocessing=views_lib.Preprocessing(image_size=image_size),
+    samples = training_samples.TrainingSamples.of(
+        config.Config.of(**settings), split, train_cnn=train_cnn, dropout_width=6
     )
+    return samples.of_size(image_size)
 
 
 def drawn(split, samples, start, count, batch_size, features=None):
