@@ -51,11 +51,11 @@ class Augmentation:
 
     @property
     def changes_colors(self) -> bool:
-        """Whether `colors` does anything."""
+        """Whether `colors` is to be called."""
         return self.policy in ("standard", "strong")
 
     def geometry(self, image: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-        """Crops and flips.
+        """Crops and flips; called if `changes_anything`.
 
         Args:
             image: (height, width, 3) uint8.
@@ -64,15 +64,13 @@ class Augmentation:
         Returns:
             (height, width, 3) uint8, not larger.
         """
-        if not self.changes_anything:
-            return image
         flip_key, crop_key = random_keys.split(_stage_key(key, 0), 2)
         if self.policy != "flip":
             image = _cropped(image, crop_key)
         return tf.image.stateless_random_flip_left_right(image, flip_key)
 
     def colors(self, rgb: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-        """Changes colors; 'strong' also moves pixels and erases some.
+        """Changes colors, if `changes_colors`; 'strong' also moves pixels and erases some.
 
         Args:
             rgb: (299, 299, 3) float32, scaled to [-1, 1].
@@ -81,8 +79,6 @@ class Augmentation:
         Returns:
             (299, 299, 3) float32 in [-1, 1].
         """
-        if not self.changes_colors:
-            return rgb
         keys = random_keys.split(_stage_key(key, 1), 5)
         image = tf.clip_by_value(0.5 * rgb + 0.5, 0.0, 1.0)
         image = tf.image.stateless_random_saturation(image, *_FACTORS, keys[0])

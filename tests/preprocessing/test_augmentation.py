@@ -47,11 +47,8 @@ def test_keys_differ_by_seed_purpose_and_number():
     assert len(keys) == 48
 
 
-def test_none_changes_nothing(photograph, rgb):
-    none = augmentation_lib.Augmentation("none")
-    assert none.geometry(photograph, key(0)) is photograph
-    assert none.colors(rgb, key(0)) is rgb
-    assert augmentation_lib.Augmentation("flip").colors(rgb, key(0)) is rgb
+def test_flips_change_no_colors():
+    assert not augmentation_lib.Augmentation("flip").changes_colors
 
 
 def test_half_of_the_images_are_flipped_and_not_changed_otherwise():
