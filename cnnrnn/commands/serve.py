@@ -181,17 +181,12 @@ def _predict(signatures, top: int, images: list[bytes]) -> list[batcher.Result]:
 def _explain(
     signatures, preprocessing: views_lib.Preprocessing, top: int, images: list[bytes]
 ) -> list[batcher.Result]:
-    """The `top` classes of images, each with a figure of the attribution maps as a data URL."""
-    return [_explain_image(signatures, preprocessing, top, image) for image in images]
-
-
-def _explain_image(
-    signatures, preprocessing: views_lib.Preprocessing, top: int, image: bytes
-) -> batcher.Result:
-    outputs = signatures["explained"](image_bytes=tf.constant([image]))
+    """The `top` classes of one image, with a figure of the attribution maps as a data URL."""
+    (image,) = images  # the size of a batch
+    outputs = signatures["explained"](image_bytes=tf.constant(images))
     outputs = {name: values.numpy()[0] for name, values in outputs.items()}
     if outputs["error"]:
-        return {"error": outputs["error"].decode()}
+        return [{"error": outputs["error"].decode()}]
     names = [name.decode() for name in outputs["classes"][:top]]
     probabilities = outputs["probabilities"][:top].tolist()
     maps = (  # None: of a branch that the network lacks
@@ -202,10 +197,11 @@ def _explain_image(
     with devices.on_cpu():
         view = preprocessing.rgb(views_lib.decode(tf.constant(image)))
     figure = charts.explanation_figure(view.numpy(), classes)
-    return {
+    result = {
         "classes": [
             {"class": name, "probability": probability}
             for name, probability in zip(names, probabilities, strict=True)
         ],
         "figure": f"data:image/png;base64,{base64.b64encode(figure).decode()}",
     }
+    return [result]

@@ -162,7 +162,9 @@ def test_predictions_over_http(address, signatures):
 
 def test_explanations_have_classes_and_a_figure(signatures):
     contents = [bad_images.JPEG, bad_images.FILES["bomb.png"][0]]
-    good, bad = serve._explain(signatures, views_lib.Preprocessing(), 2, contents)
+    (good,), (bad,) = (
+        serve._explain(signatures, views_lib.Preprocessing(), 2, [content]) for content in contents
+    )
     assert {prediction["class"] for prediction in good["classes"]} <= set(NAMES)
     png = base64.b64decode(good["figure"].removeprefix("data:image/png;base64,"))
     assert tf.io.decode_png(png).shape[1] > 500
