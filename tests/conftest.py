@@ -94,6 +94,12 @@ def images(tmp_path) -> pathlib.Path:
 
 
 @pytest.fixture
+def no_pythonpath(monkeypatch):
+    """Child processes find the package by themselves."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
+@pytest.fixture
 def small_network(monkeypatch):
     """Commands build the small network instead of the real one."""
     from cnnrnn.models import network
@@ -270,6 +276,22 @@ def copy_cache(shared_run: config.Config, folder: pathlib.Path) -> None:
 
 def _times(folder: pathlib.Path) -> dict[pathlib.Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def data(small_config):
+    """The data set of `small_config`."""
+    from cnnrnn.datasets import dataset
+
+    return dataset.load(small_config)
+
+
+@pytest.fixture
+def own_data(images):
+    """The same images, for tests that damage them."""
+    from cnnrnn.datasets import dataset
+
+    return dataset.load(config.Config.of(dataset=str(images)))
 
 
 @pytest.fixture

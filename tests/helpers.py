@@ -3,12 +3,15 @@
 import io
 import os
 import pathlib
+import sys
 import time
 
 import numpy as np
 import PIL.Image
 
 REPOSITORY = pathlib.Path(__file__).parent.parent
+# The command line of the program with the small network.
+SMALL_PROGRAM = (sys.executable, "-P", str(REPOSITORY / "tests" / "small_network.py"))
 CLASSES = ("black", "gray", "white")
 REAL_ARCHIVE = pathlib.Path(
     os.environ.get("CNNRNN_TINY_IMAGENET_ZIP")

@@ -23,7 +23,6 @@ from tests import helpers
 
 HOSTS = ("cnnrnn-0", "cnnrnn-1")
 ADDRESSES = ("10.99.0.1", "10.99.0.2")
-SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
 FULL = (sys.executable, "-P", "-m", "cnnrnn.main")
 LIMIT_SECONDS = 240  # for a scenario to end after the disturbance
 FLAGS = ("phase1", "--dataset=digits", "--xception_weights=none", "--batch_size=16")
@@ -152,7 +151,7 @@ def main() -> None:
     parser.add_argument("--program", choices=("small", "cnnrnn"), default="small")
     parser.add_argument("scenarios", nargs="*", help="names of scenarios; all if none is given")
     arguments = parser.parse_args()
-    program = SMALL if arguments.program == "small" else FULL
+    program = helpers.SMALL_PROGRAM if arguments.program == "small" else FULL
     for name, disturb, ends in SCENARIOS:
         if not arguments.scenarios or name in arguments.scenarios:
             run(name, disturb, ends, program)

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import pathlib
-import sys
 
 import pytest
 
@@ -142,7 +141,7 @@ def test_what_the_search_varies_is_refused(small_config, capsys):
 @pytest.mark.slow
 def test_networks_are_trained_in_processes_of_their_own(small_config, monkeypatch, tmp_path):
     monkeypatch.setattr(rnn_search, "TRIALS", FEW[:1])
-    program = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
+    program = helpers.SMALL_PROGRAM
     config = small_config.replace(fold="1/3")
     rnn_search.search(config, program, tmp_path)
     assert [row["fusion"] for row in rows_of(tmp_path)] == ["cnn"]

@@ -12,7 +12,6 @@ from tests import helpers
 from tests.commands import check_gpu_stand_ins
 
 STAND_IN = (sys.executable, check_gpu_stand_ins.__file__)
-SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
 
 
 @pytest.fixture
@@ -115,5 +114,5 @@ def test_the_whole_list_on_two_logical_cpus(settings, images, capsys):
     from tests import small_network
 
     settings = settings.replace(dataset=str(images), batch_size=(4, 2), logical_cpus=2)
-    check_gpu.run((), settings, SMALL, small_network.measure)
+    check_gpu.run((), settings, helpers.SMALL_PROGRAM, small_network.measure)
     assert [verdict for verdict, _ in results(settings)[0].values()] == ["PASS"] * 12

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import keras
 import pytest
@@ -15,13 +14,7 @@ from cnnrnn.runs import best_weights, run_folder
 from cnnrnn.system import checksummed
 from tests import helpers
 
-SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
-
-
-@pytest.fixture(autouse=True)
-def no_pythonpath(monkeypatch):
-    """Children find the package without it."""
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+pytestmark = pytest.mark.usefixtures("no_pythonpath")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +33,7 @@ def beside(settings):
 def test_a_reproduced_run_has_the_same_weights_to_the_bit(evaluated, capsys):
     trained = evaluated
     train.train((phases.PHASE2,), trained)
-    reproduce.run([trained.run.name], beside(trained), SMALL)
+    reproduce.run([trained.run.name], beside(trained), helpers.SMALL_PROGRAM)
     output = capsys.readouterr().out
     for phase in phases.BY_NAME:
         assert f"{phase}, differences from the recorded environment: none" in output
@@ -208,7 +201,7 @@ def test_a_damaged_record_is_reported_by_its_name(trained):
         for content in contents[: -1 if name == "manifest.json" else None]:
             path.write_text(content)
             with pytest.raises((errors.UsageError, errors.RunError), match=name):
-                reproduce.run([trained.run.name], beside(trained), SMALL)
+                reproduce.run([trained.run.name], beside(trained), helpers.SMALL_PROGRAM)
         path.write_text(before)
 
 

@@ -16,14 +16,9 @@ from cnnrnn.system import child_process
 from cnnrnn.training import cost
 from tests import helpers
 
-SMALL = (sys.executable, "-P", str(helpers.REPOSITORY / "tests" / "small_network.py"))
+pytestmark = pytest.mark.usefixtures("no_pythonpath")
+
 DIGESTS = {"results": "a", "phase1 optimizer": "b"}
-
-
-@pytest.fixture(autouse=True)
-def no_pythonpath(monkeypatch):
-    """Child processes find the package by themselves."""
-    monkeypatch.delenv("PYTHONPATH", raising=False)
 
 
 def test_each_difference_of_the_digests_is_reported(capsys):
@@ -206,7 +201,7 @@ main.entry()
 @pytest.mark.slow
 def test_a_killed_run_of_the_small_network_equals_an_uninterrupted_one(images, capsys):
     settings = config.Config.of(dataset=str(images), xception_weights="none", kills=6)
-    verify_resume.run((), settings, SMALL)
+    verify_resume.run((), settings, helpers.SMALL_PROGRAM)
     output = capsys.readouterr().out
     assert "verdict: killed 6 times" in output and "DIFFERENT" not in output
 

@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import config as tensorflow_config
 
-from cnnrnn import config, errors
-from cnnrnn.datasets import dataset as dataset_lib
+from cnnrnn import errors
 from cnnrnn.datasets import input_pipeline, sampling, training_samples
 from cnnrnn.preprocessing import augmentation
 from cnnrnn.preprocessing import views as views_lib
@@ -18,17 +17,6 @@ from cnnrnn.system import workers
 from cnnrnn.training import feature_cache
 from tests import helpers
 from tests.datasets import test_tfds_builders
-
-
-@pytest.fixture
-def data(small_config):
-    return dataset_lib.load(small_config)
-
-
-@pytest.fixture
-def own_data(images):
-    """The same images, for tests that damage them."""
-    return dataset_lib.load(config.Config.of(dataset=str(images)))
 
 
 @pytest.fixture

@@ -32,17 +32,6 @@ from tests import (
 pytestmark = pytest.mark.usefixtures("graphs_as_traced")
 
 
-@pytest.fixture
-def data(small_config):
-    return dataset_lib.load(small_config)
-
-
-@pytest.fixture
-def own_data(images):
-    """The same images, for tests that damage them."""
-    return dataset_lib.load(config.Config.of(dataset=str(images)))
-
-
 def make_small_chunks(patch):
     """Chunks of 7 images in batches of 4: the 18 training images make three, the last of 4."""
     patch.setattr(feature_rows, "CHUNK_SIZE", 7)

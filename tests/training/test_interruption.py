@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -18,12 +17,7 @@ from tests import helpers
 @pytest.mark.thorough
 def test_stopped_training_saves_and_resumes(small_config, small_network, monkeypatch, capsys):
     settings = small_config.replace(epochs=(100_000, 1))
-    arguments = [
-        sys.executable,
-        str(helpers.REPOSITORY / "tests" / "small_network.py"),
-        "phase1",
-        *settings.to_flags(),
-    ]
+    arguments = [*helpers.SMALL_PROGRAM, "phase1", *settings.to_flags()]
     environment = os.environ | {"PYTHONPATH": str(helpers.REPOSITORY), "PYTHONUNBUFFERED": "1"}
     log = settings.run_dir.parent.with_name("log")
     with open(log, "wb") as file:

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -20,15 +19,10 @@ from tests import helpers
 FLAGS = ("--precision=float32", "--checkpoint_minutes=1e-9")
 
 
-def command(*words):
-    script = str(helpers.REPOSITORY / "tests" / "small_network.py")
-    return [sys.executable, "-P", script, *words]
-
-
 def run(settings, *words):
     environment = os.environ | {"PYTHONPATH": str(helpers.REPOSITORY), "PYTHONUNBUFFERED": "1"}
     return subprocess.run(
-        command(*words, *settings.to_flags(), *FLAGS),
+        [*helpers.SMALL_PROGRAM, *words, *settings.to_flags(), *FLAGS],
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
@@ -75,7 +69,7 @@ def test_all_stop_at_one_step_if_one_worker_is_stopped(small_config):
     environment = os.environ | {"PYTHONPATH": str(helpers.REPOSITORY), "PYTHONUNBUFFERED": "1"}
     with open(log, "wb") as file:
         process = subprocess.Popen(
-            command("cluster", "phase1", "--workers=2", *settings.to_flags()),
+            [*helpers.SMALL_PROGRAM, "cluster", "phase1", "--workers=2", *settings.to_flags()],
             stdout=file, stderr=file, env=environment,
         )  # fmt: skip
     try:
@@ -116,7 +110,7 @@ def test_a_worker_with_other_flags_is_named(small_config):
         settings = small_config.replace(label_smoothing=0.1 * index)
         processes.append(
             subprocess.Popen(
-                command("phase1", *settings.to_flags()),
+                [*helpers.SMALL_PROGRAM, "phase1", *settings.to_flags()],
                 env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )
         )  # fmt: skip
