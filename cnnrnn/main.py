@@ -107,10 +107,10 @@ def _run(argv: list[str]) -> int:
     if word == "help" or (argv[1:2] != [word] and _HELP_FLAGS & set(arguments)):
         print(usage())
         return 0
-    if word not in commands():
-        raise errors.UsageError(
-            f"unknown command {word!r}: expected one of {', '.join(commands())}."
-        )
+    table = commands()
+    command = table.get(word)
+    if command is None:
+        raise errors.UsageError(f"unknown command {word!r}: expected one of {', '.join(table)}.")
     if _HELP_FLAGS & set(arguments):
         print(usage(word))
         return 0
@@ -120,19 +120,19 @@ def _run(argv: list[str]) -> int:
         raise errors.UsageError(f"{str(error).rstrip('.')}. See --help.") from error
     config = config_lib.from_flags()
     for name, group in _OBJECTS.items():
-        if flags.FLAGS[name].present and group not in commands()[word].groups:
-            readers = [each for each, command in commands().items() if group in command.groups]
+        if flags.FLAGS[name].present and group not in command.groups:
+            readers = [other for other, each in table.items() if group in each.groups]
             raise errors.UsageError(
                 f"--{name} is for {', '.join(readers)}: leave it out with {word}"
                 f"{', which takes --run and --runs_dir' if name == 'model' else ''}."
             )
-    if positional and "arguments" not in commands()[word].options:
+    if positional and "arguments" not in command.options:
         raise errors.UsageError(
             f"{word} takes flags only. Received: {positional[0]!r}. See --help."
         )
-    takes_hours = "resumes" in commands()[word].options
+    takes_hours = "resumes" in command.options
     with stop_signals.dropping_output() if takes_hours else contextlib.nullcontext():
-        code = _dispatch(word, positional, config)
+        code = _dispatch(word, command, positional, config)
         with stop_signals.tolerating_lost_output(sys.stdout):
             sys.stdout.flush()  # here, where it may be lost
         return code
@@ -145,8 +145,8 @@ def _split(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return _DEFAULT, list(arguments)
 
 
-def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> int:
-    options = commands()[word].options
+def _dispatch(word: str, command: Command, positional: list[str], config: config_lib.Config) -> int:
+    options = command.options
     if "workers" not in options:
         if config.run.strategy == "multiworker":
             raise errors.UsageError(
@@ -154,7 +154,7 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
             )
         scheduler.hide()
     if "no-tensorflow" in options:
-        _function(word)(positional, config)
+        _function(command)(positional, config)
         return 0
     uses_gpus = not {"cpu", "parent"} & set(options)
     quiet_tensorflow.import_tensorflow(uses_gpus=uses_gpus)
@@ -163,21 +163,20 @@ def _dispatch(word: str, positional: list[str], config: config_lib.Config) -> in
     from cnnrnn.system import devices
 
     devices.configure(uses_gpus=uses_gpus, deterministic=config.run.deterministic)
-    run = _function(word)
+    run = _function(command)
     try:
         run(positional, config)
     except tf.errors.ResourceExhaustedError as error:
         reason = text_lib.first_line(error)
         if any(text in reason for text in _LIMITS):
             raise errors.RunError(reason) from error
-        has_batches = "training" in commands()[word].groups
+        has_batches = "training" in command.groups
         fix = f"{'use a smaller --batch_size, or ' if has_batches else ''}close other programs"
         raise errors.RunError(f"out of memory ({reason}): {fix}.") from error
     return 0
 
 
-def _function(word: str) -> Callable[[Sequence[str], config_lib.Config], None]:
-    command = commands()[word]
+def _function(command: Command) -> Callable[[Sequence[str], config_lib.Config], None]:
     module = importlib.import_module(f"cnnrnn.commands.{command.module}")
     return getattr(module, command.function)
 

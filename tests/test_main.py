@@ -96,7 +96,7 @@ def test_processes_that_only_start_others_or_work_on_the_cpu_see_no_gpu(
     calls = []
     for function in ((quiet_tensorflow, "import_tensorflow"), (devices, "configure")):
         monkeypatch.setattr(*function, lambda **kwargs: calls.append(kwargs))
-    monkeypatch.setattr(main, "_function", lambda word: lambda *_: None)
+    monkeypatch.setattr(main, "_function", lambda _: lambda *_: None)
     in_process(word, "--deterministic")
     uses_gpus = {"uses_gpus": word not in USE_NO_GPU}  # otherwise a missing one is no warning
     expected = [uses_gpus, {**uses_gpus, "deterministic": True}]
@@ -110,7 +110,7 @@ def test_help_does_not_import_tensorflow():
 
 @pytest.mark.parametrize("word", main.commands())
 def test_every_command_has_a_function_of_arguments_and_config(word):
-    parameters = list(inspect.signature(main._function(word)).parameters)
+    parameters = list(inspect.signature(main._function(main.commands()[word])).parameters)
     assert parameters[:2] == ["arguments", "config"]
     assert set(main.commands()[word].options) <= OPTIONS
 
@@ -177,7 +177,7 @@ def test_only_messages_of_training_may_be_lost(in_process, monkeypatch, argument
         with tempfile.TemporaryFile("w") as log, stop_signals.tolerating_lost_output(log):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(main, "_function", lambda word: lose_a_message)
+    monkeypatch.setattr(main, "_function", lambda _: lose_a_message)
     assert in_process(*arguments.split())[0] == is_written
 
 
@@ -199,7 +199,7 @@ def command(arguments, config):
     write("there is room again")
     limit(0)
     console.print_summary("the end")
-main._function = lambda word: command
+main._function = lambda _: command
 main.entry()
 """
 
