@@ -17,6 +17,10 @@ _AT_ONCE_SECONDS = 1e-3
 class Pipelined:
     """Calls a function; returns the outputs of each call when the next one is under way.
 
+    Attributes:
+        was_idle: whether the device had no work when the last call was made. That is so if the
+            outputs of the call before could be read at once.
+
     Args:
         function: returns a tensor or a structure of tensors.
     """
@@ -24,15 +28,7 @@ class Pipelined:
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
         self._outputs = None  # of the last call, not read yet
-        self._was_idle = True
-
-    @property
-    def was_idle(self) -> bool:
-        """Whether the device had no work when the last call was made.
-
-        That is so if the outputs of the call before could be read at once.
-        """
-        return self._was_idle
+        self.was_idle = True
 
     @property
     def pending(self) -> int:
@@ -49,7 +45,7 @@ class Pipelined:
         previous, self._outputs = self._outputs, outputs
         start = time.monotonic()
         results = read(previous)
-        self._was_idle = time.monotonic() - start < _AT_ONCE_SECONDS
+        self.was_idle = time.monotonic() - start < _AT_ONCE_SECONDS
         return results
 
     def drain(self) -> Any:

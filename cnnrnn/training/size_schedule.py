@@ -22,6 +22,9 @@ class Part:
 class SizeSchedule:
     """Divides the steps of a phase into parts of one size each.
 
+    Attributes:
+        parts: in order, each of at least one step.
+
     Args:
         shares: sizes and their shares of the steps, in order.
         total_steps: of the phase.
@@ -40,7 +43,7 @@ class SizeSchedule:
             done += each.share
             ends.append(round(done * total_steps))
         starts = [0, *ends[:-1]]
-        self._parts = [
+        self.parts = [
             Part(each.size, start, end)
             for each, start, end in zip(shares, starts, ends, strict=True)
             if start < end  # a share of less than half a step
@@ -57,15 +60,11 @@ class SizeSchedule:
     def constant(self) -> "SizeSchedule":
         """One size throughout: with cached features, or without a CNN, the size costs nothing."""
         share = image_sizes.SizeShare(self._eval_size, 1.0)
-        return SizeSchedule((share,), self._parts[-1].end, self._eval_size)
-
-    @property
-    def parts(self) -> list[Part]:
-        return self._parts
+        return SizeSchedule((share,), self.parts[-1].end, self._eval_size)
 
     def at(self, step: int) -> Part:
         """The part that a step belongs to; the last one for steps after the end."""
-        return next((part for part in self._parts if step < part.end), self._parts[-1])
+        return next((part for part in self.parts if step < part.end), self.parts[-1])
 
     def cost(self, start: int, end: int, step: int) -> float:
         """The cost of the steps from `start` to `end - 1`, in steps of the size at `step`.
@@ -76,7 +75,7 @@ class SizeSchedule:
         size = self.at(step).size
         return sum(
             max(min(part.end, end) - max(part.start, start), 0) * (part.size / size) ** 2
-            for part in self._parts
+            for part in self.parts
         )
 
     def validation_cost(self, step: int) -> float:
