@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import io
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from cnnrnn.data.tiny_imagenet_100 import tiny_imagenet_100_dataset_builder
 from cnnrnn.datasets import class_folders, example_source, image_folder, image_table
 from cnnrnn.settings import data as data_settings
 from cnnrnn.settings import paths
-from cnnrnn.system import console
 from cnnrnn.system import text as text_lib
 
 _QUICK = ("digits", "digit_stacks", "photos")  # prepared in a second
@@ -128,7 +128,8 @@ def _prepared(builder: Builder, name: str, data_dir: pathlib.Path) -> Builder:
         manual_dir = data_dir / "downloads" / "manual"
         check_reachable(builder, name, manual_dir)
         try:
-            with console.without_output():  # its messages; its progress is on standard error
+            # Its messages; its progress is on standard error.
+            with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
                 )

@@ -3,6 +3,7 @@
 `load_into` is the entry point; `weights_file` reads the files.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -25,7 +26,7 @@ from keras.src.applications import xception as keras_xception
 from cnnrnn import errors
 from cnnrnn.models import weights_file
 from cnnrnn.settings import paths
-from cnnrnn.system import atomic_files, checksummed, console
+from cnnrnn.system import atomic_files, checksummed
 from cnnrnn.system import text as text_lib
 
 OFFICIAL_NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -198,7 +199,7 @@ def _download_with_keras(folder: str) -> pathlib.Path:
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
     try:
-        with console.without_output():
+        with contextlib.redirect_stdout(io.StringIO()):
             path = keras.utils.get_file(
                 OFFICIAL_NAME, keras_xception.WEIGHTS_PATH_NO_TOP, cache_dir=folder
             )

@@ -1,7 +1,6 @@
 """Console output: this program's log messages as plain lines, with color on a terminal."""
 
 import contextlib
-import io
 import logging
 import os
 import pathlib
@@ -29,13 +28,6 @@ def styled(text: str, style: str, stream: TextIO | None = None) -> str:
     if os.environ.get("NO_COLOR") or not progress.is_terminal(stream or sys.stdout):
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
-
-
-@contextlib.contextmanager
-def without_output() -> Iterator[None]:
-    """Discards what libraries print on standard output in the block."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 class _Lines(logging.Handler):

@@ -135,10 +135,3 @@ def test_only_terminals_get_color(stream, environment, expected, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert console.styled("slow", "warning", stream) == expected
-
-
-def test_output_of_libraries_can_be_discarded(capsys):
-    with console.without_output():
-        print("Downloading and preparing ...")
-    print("done")
-    assert capsys.readouterr().out == "done\n"
