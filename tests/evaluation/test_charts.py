@@ -106,20 +106,20 @@ def test_predictions_of_any_number_of_images_are_drawn():
 def test_an_explained_thumbnail_is_the_image_and_the_two_maps():
     cam, saliency = np.zeros((10, 10)), np.zeros(23)
     cam[:, 5:], saliency[:11] = 1, 1
-    jpeg = thumbnails.explained_thumbnail(np.full((299, 299, 3), 0.5), cam, saliency, side=100)
+    jpeg = thumbnails.explained_thumbnail(np.full((299, 299, 3), 0.5), cam, saliency)
     brightness = pixels_of(jpeg).astype(float).mean(axis=-1)
-    assert brightness.shape == (100, 300)
-    assert np.ptp(brightness[:, :90]) < 5
-    assert brightness[:, 170:190].mean() > brightness[:, 110:130].mean() + 50  # right half
-    assert brightness[:40, 210:290].mean() > brightness[60:, 210:290].mean() + 50  # upper half
+    assert brightness.shape == (112, 336)
+    assert np.ptp(brightness[:, :100]) < 5
+    assert brightness[:, 190:210].mean() > brightness[:, 125:145].mean() + 50  # right half
+    assert brightness[:45, 235:325].mean() > brightness[67:, 235:325].mean() + 50  # upper half
 
 
 def test_explanations_have_no_panel_for_a_branch_that_the_network_lacks():
     image, cam, saliency = np.zeros((299, 299, 3)), np.zeros((10, 10)), np.zeros(23)
     widths = {}
     for maps in ((cam, saliency), (cam, None), (None, saliency)):
-        thumbnail = pixels_of(thumbnails.explained_thumbnail(image, *maps, side=100))
+        thumbnail = pixels_of(thumbnails.explained_thumbnail(image, *maps))
         figure = pixels_of(charts.explanation_figure(image, [("a", 0.5, *maps)]))
         widths[tuple(heat is not None for heat in maps)] = thumbnail.shape[1], figure.shape[1]
-    both, one = (300, 990), (200, 660)
+    both, one = (336, 990), (224, 660)
     assert widths == {(True, True): both, (True, False): one, (False, True): one}
