@@ -29,12 +29,10 @@ _BATCH = 256  # images between two updates of the progress line
 _TABLE = """CREATE TABLE IF NOT EXISTS info
     (name BLOB PRIMARY KEY, stamp TEXT, label INTEGER, info TEXT) WITHOUT ROWID"""
 
-ImageInfo = image_check.ImageInfo
-
 
 def examine(
     source: example_source.ExampleSource, name: str, max_pixels: int
-) -> tuple[np.ndarray, list[ImageInfo]]:
+) -> tuple[np.ndarray, list[image_check.ImageInfo]]:
     """The label and the info of every image of a split.
 
     Args:
@@ -82,11 +80,11 @@ def examine(
 
 def _examine(
     source: example_source.ExampleSource, index: int, max_pixels: int
-) -> tuple[int, ImageInfo]:
+) -> tuple[int, image_check.ImageInfo]:
     try:
         encoded, label = source.read(index)
     except OSError as error:
-        return -1, ImageInfo("", problem=f"cannot be read ({error.strerror or error})")
+        return -1, image_check.ImageInfo("", problem=f"cannot be read ({error.strerror or error})")
     return label, image_check.examine(encoded, max_pixels)
 
 
@@ -119,7 +117,7 @@ def _connect(path: pathlib.Path | str) -> sqlite3.Connection:
 
 def _read(
     database: sqlite3.Connection, identities: list[tuple[bytes, str]]
-) -> dict[int, tuple[int, ImageInfo]]:
+) -> dict[int, tuple[int, image_check.ImageInfo]]:
     """The stored (label, info) by index, without stale and damaged ones."""
     known = {}
     for index, (name, stamp) in enumerate(identities):
@@ -128,11 +126,13 @@ def _read(
                 "SELECT label, info FROM info WHERE name = ? AND stamp = ?", (name, stamp)
             ).fetchone()
             if stamp and entry:
-                known[index] = entry[0], ImageInfo(**json.loads(entry[1]))
+                known[index] = entry[0], image_check.ImageInfo(**json.loads(entry[1]))
     return known
 
 
-def _write(database: sqlite3.Connection, entries: list[tuple[bytes, str, int, ImageInfo]]) -> None:
+def _write(
+    database: sqlite3.Connection, entries: list[tuple[bytes, str, int, image_check.ImageInfo]]
+) -> None:
     """Stores (name, stamp, label, info) entries. Errors only cost checking them again."""
     with contextlib.suppress(sqlite3.Error), database:
         database.executemany(
