@@ -14,8 +14,6 @@ import argparse
 import dataclasses
 import math
 
-import numpy as np
-
 from benchmarks import arithmetic
 
 PARAMETERS = {1: 82_395_236, 2: 103_202_188}  # trained in each phase, with 100 classes
@@ -107,14 +105,6 @@ def step(devices: Devices, phase: int, per_device: int) -> Step:
         sums += COLLECTIVES[phase] * devices.latency
     images = per_device * min(devices.count, devices.per_machine)
     return Step(ideal * slowest, sums, images / devices.decoded)
-
-
-def simulate(devices: Devices, phase: int, per_device: int, steps: int, seed: int = 0) -> float:
-    """Mean seconds of steps whose devices vary at random; the check of `step`."""
-    rng = np.random.default_rng(seed)
-    part = step(dataclasses.replace(devices, jitter=0.0), phase, per_device)
-    times = part.compute * (1 + devices.jitter * rng.standard_normal((steps, devices.count)))
-    return float(np.maximum(times.max(axis=1) + part.sums, part.input).mean())
 
 
 # Assumed, not measured: a GPU that sustains 100 TFLOP/s in bfloat16, a tenth of what an H100 is
