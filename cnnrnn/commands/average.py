@@ -42,12 +42,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             new run has been trained, or a flag gives other images than those of RUN.
         RunError: a file is damaged or cannot be written, or an image cannot be decoded.
     """
-    if len(arguments) != 1:
-        raise errors.UsageError(
-            "expected one run: average RUN --alpha=0.5. Received: "
-            f"{' '.join(arguments) or 'nothing'}."
-        )
-    original = recorded_run.find(arguments[0], config)
+    original = recorded_run.find(arguments, "average RUN --alpha=0.5", config)
     ends = [_require(original, phase) for phase in _TRAINED]
     settings = recorded_run.settings(original, phases.PHASE2)
     started_from = recorded_run.record(original, phases.PHASE2, "manifest.json")["started_from"]

@@ -35,12 +35,8 @@ def run(
         UsageError: there is no such run, or its records are damaged.
         RunError: a phase failed, or its weights differ from the recorded ones.
     """
-    if len(arguments) != 1:
-        raise errors.UsageError(
-            f"expected one run: reproduce RUN. Received: {' '.join(arguments) or 'nothing'}."
-        )
     _check_flags(config)
-    original = recorded_run.find(arguments[0], config)
+    original = recorded_run.find(arguments, "reproduce RUN", config)
     name = config.run.name or f"{original.root.name}-reproduced"
     reproduced = run_folder.RunFolder(original.root.with_name(name))
     if reproduced.root == original.root:

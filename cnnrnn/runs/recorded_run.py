@@ -1,5 +1,6 @@
 """A run that has been trained: found by its name, and what its folder records of a phase."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cnnrnn import config as config_lib
@@ -8,12 +9,22 @@ from cnnrnn.runs import run_folder
 from cnnrnn.settings import paths
 
 
-def find(name: str, config: config_lib.Config) -> run_folder.RunFolder:
-    """The run at a path, or with a name in --runs_dir.
+def find(arguments: Sequence[str], usage: str, config: config_lib.Config) -> run_folder.RunFolder:
+    """The run that the arguments of a command name: by its path, or by its name in --runs_dir.
+
+    Args:
+        arguments: of the command, one.
+        usage: how the command is given, for the error.
+        config: for `runs_dir`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such run, or not one argument.
     """
+    if len(arguments) != 1:
+        raise errors.UsageError(
+            f"expected one run: {usage}. Received: {' '.join(arguments) or 'nothing'}."
+        )
+    (name,) = arguments
     runs_dir = paths.expanded(config.run.runs_dir)
     for root in (paths.expanded(name), runs_dir / name):
         if (root / "manifest.json").is_file():

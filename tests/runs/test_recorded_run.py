@@ -21,9 +21,14 @@ def root(tmp_path):
 def test_a_run_is_found_by_its_path_and_by_its_name(root):
     config = config_lib.Config.of(runs_dir=str(root.parent))
     for name in (str(root), "first"):
-        assert recorded_run.find(name, config).root == root
-    with pytest.raises(errors.UsageError, match="second is not a run"):
-        recorded_run.find("second", config)
+        assert recorded_run.find([name], "average RUN", config).root == root
+    for arguments, message in (
+        ([], "expected one run: average RUN. Received: nothing"),
+        (["a", "b"], "expected one run: average RUN. Received: a b"),
+        (["second"], "second is not a run"),
+    ):
+        with pytest.raises(errors.UsageError, match=message):
+            recorded_run.find(arguments, "average RUN", config)
 
 
 def test_the_settings_are_for_one_process(root):
