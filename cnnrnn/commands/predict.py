@@ -20,7 +20,7 @@ from absl import logging
 
 from cnnrnn import config as config_lib
 from cnnrnn import errors
-from cnnrnn.datasets import image_paths, input_pipeline
+from cnnrnn.datasets import example_source, image_paths, input_pipeline
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
@@ -79,7 +79,7 @@ def predictions(
     prepare, classify, max_pixels = load(folder, config)
     # Regular files only: reading a pipe or a device could block forever.
     indices = [index for index, path in enumerate(paths) if os.path.isfile(path)]
-    files = [os.fsencode(os.path.abspath(paths[index])) for index in indices]
+    files = example_source.absolute([paths[index] for index in indices])
     batches = (
         tf.data.Dataset.from_tensor_slices(
             (np.array(indices, np.int64), np.array(files, np.bytes_))

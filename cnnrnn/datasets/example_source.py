@@ -4,9 +4,11 @@ Random access makes the order of training a pure function: no shuffle buffer and
 """
 
 import concurrent.futures
+import functools
 import os
 import pathlib
 import stat
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -63,9 +65,8 @@ class FileSource:
         return len(self._paths)
 
     def fetch(self, index: tf.Tensor) -> tf.Tensor:
-        # To TensorFlow paths are bytes: those that Python decoded, by the locale's encoding.
         with tf.init_scope():
-            paths = tf.constant([os.fsencode(path) for path in self._paths])
+            paths = tf.constant(absolute(self._paths))
         return tf.io.read_file(tf.gather(paths, index))
 
     def read(self, index: int) -> tuple[bytes, int]:
@@ -85,8 +86,7 @@ class FileSource:
         # Threads hide the latency of network file systems, where a stat can take a millisecond.
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             stamps = list(pool.map(_stamp, self._paths))
-        names = [os.fsencode(os.path.abspath(path)) for path in self._paths]
-        return list(zip(names, stamps, strict=True))
+        return list(zip(absolute(self._paths), stamps, strict=True))
 
 
 class RecordSource:
@@ -157,6 +157,22 @@ def damaged(folder: pathlib.Path, reason: object) -> errors.RunError:
         f"the prepared data set in {text_lib.printable(str(folder))} is damaged "
         f"({text_lib.one_line(reason)}): remove this folder, and the next start prepares it again."
     )
+
+
+def absolute(paths: Sequence[str]) -> list[bytes]:
+    """Absolute paths of files without `..`, as bytes: those that Python decoded by the locale.
+
+    To the system `link/..` is the folder above the link's target. TensorFlow, like
+    os.path.abspath, would remove it as text, and read another file.
+    """
+    resolved = functools.cache(os.path.realpath)  # many images are in one folder
+
+    def plain(path: str) -> str:
+        folder, name = os.path.split(path)
+        is_plain = os.pardir not in folder.split(os.sep)
+        return os.path.abspath(path if is_plain else os.path.join(resolved(folder), name))
+
+    return [os.fsencode(plain(path)) for path in paths]
 
 
 def read_file(path: str) -> bytes:

@@ -170,6 +170,21 @@ def test_invalid_paths_have_an_error_in_their_place(
     assert "null byte" in records[1]["error"] and failure.startswith("1 of 3")
 
 
+def test_a_path_back_from_a_link_is_that_of_the_system(
+    by_brightness, predicted, images, tmp_path, monkeypatch
+):
+    white, black = (next((images / "val" / name).iterdir()) for name in ("white", "black"))
+    (tmp_path / "2026" / "july").mkdir(parents=True)
+    (tmp_path / "today").symlink_to("2026/july")
+    shutil.copy(white, tmp_path / "2026" / "cover.png")
+    shutil.copy(black, tmp_path / "cover.png")
+    monkeypatch.chdir(tmp_path)
+    out, failure = predicted("today/../cover.png", "cover.png", format="jsonl", top=1)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["path"] for record in records] == ["today/../cover.png", "cover.png"]
+    assert [record["classes"][0]["class"] for record in records] == ["white", "black"]
+
+
 def test_predictions_and_progress_do_not_share_a_line_on_a_terminal(
     by_brightness, trained, images, monkeypatch
 ):

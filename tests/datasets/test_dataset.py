@@ -243,6 +243,22 @@ def test_paths_are_encoded_as_the_locale_says(tmp_path, monkeypatch):
     assert source.fetch(tf.constant(0, tf.int64)).numpy() == b"content"
 
 
+def test_images_behind_a_link_and_back_are_read_where_the_system_finds_them(
+    images, tmp_path, monkeypatch
+):
+    (tmp_path / "disk" / "link").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("disk/link")
+    shutil.move(images, tmp_path / "disk" / "photos")
+    shutil.copytree(tmp_path / "disk" / "photos", tmp_path / "photos")
+    damage(tmp_path / "photos")  # another folder, which has the path without `link/..`
+    monkeypatch.chdir(tmp_path)
+    behind, direct = load("link/../photos"), load("disk/photos")
+    assert behind.train.path(0).startswith("link/../photos/train/black/")
+    assert behind.fingerprint == direct.fingerprint
+    (image, _), (expected, _) = (data.train.fetch(tf.constant(0)) for data in (behind, direct))
+    assert image.numpy() == expected.numpy()
+
+
 def test_a_split_is_a_view_of_its_source(images):
     train = load(images).train
     part = train.take(np.array([5, 2]))
