@@ -189,7 +189,7 @@ def _jsonl(out: TextIO) -> Callable[[str, Prediction], None]:
         else:
             classes = [{"class": name, "probability": value} for name, value in prediction]
             record = {"path": path, "classes": classes}
-        print(json.dumps(record, ensure_ascii=False), file=out)
+        print(json.dumps(record), file=out)  # in ASCII, which every encoding of `out` has
 
     return write
 

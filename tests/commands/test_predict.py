@@ -185,6 +185,20 @@ def test_a_path_back_from_a_link_is_that_of_the_system(
     assert [record["classes"][0]["class"] for record in records] == ["white", "black"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_json_lines_are_valid_whatever_the_encoding_of_the_output(
+    by_brightness, trained, images, tmp_path, monkeypatch, encoding
+):
+    named = tmp_path / "\N{LATIN SMALL LETTER E WITH ACUTE}.png"
+    shutil.copy(next((images / "val" / "white").iterdir()), named)
+    written = io.BytesIO()
+    output = io.TextIOWrapper(written, encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", output)
+    predict.run([str(named)], trained.replace(format="jsonl"))
+    output.flush()
+    assert json.loads(written.getvalue())["path"] == str(named)
+
+
 def test_predictions_and_progress_do_not_share_a_line_on_a_terminal(
     by_brightness, trained, images, monkeypatch
 ):
