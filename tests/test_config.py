@@ -56,6 +56,8 @@ def test_a_later_flag_overrides_the_flagfile(tmp_path):
     "name, value",
     [
         ("epochs", "0"),
+        ("max_megapixels", "0"),
+        ("max_megapixels", "1e13"),
         ("batch_size", "32,-1"),
         ("learning_rate", "nan"),
         ("learning_rate", "inf"),
@@ -97,6 +99,13 @@ def test_a_later_flag_overrides_the_flagfile(tmp_path):
 def test_an_invalid_value_is_reported_with_its_flag_and_what_is_expected(name, value):
     with pytest.raises(errors.UsageError, match=f"--{name}=.*expected"):
         parse(f"--{name}={value}")
+
+
+@pytest.mark.parametrize(
+    "value, pixels", [("2.01", 2_010_000), ("16.777216", 4096 * 4096), ("1e12", 10**18)]
+)
+def test_the_most_pixels_are_exactly_those_of_the_flag(value, pixels):
+    assert parse(f"--max_megapixels={value}").data.max_pixels == pixels < 2**63
 
 
 @pytest.mark.parametrize("argument", ["--epochs=a", "--epochs=1,2,3", "--batch_size=1.5"])

@@ -24,6 +24,7 @@ from cnnrnn.datasets import example_source, image_paths, input_pipeline
 from cnnrnn.export import loader
 from cnnrnn.preprocessing import image_header
 from cnnrnn.runs import classifier as classifier_lib
+from cnnrnn.settings import data as data_settings
 from cnnrnn.system import console, progress
 from cnnrnn.system import text as text_lib
 
@@ -132,10 +133,10 @@ def _load_export(folder: pathlib.Path, config: config_lib.Config) -> tuple[Prepa
     asked = config.data.max_megapixels
     if limit < asked:
         logging.warning(
-            f"the export was created with --max_megapixels={limit:g}. It reads no larger images."
+            f"the export was created with --max_megapixels={limit:.15g}. It reads no larger images."
         )
     is_given = asked != config_lib.Config().data.max_megapixels or math.isinf(limit)
-    max_pixels = int((min(limit, asked) if is_given else limit) * 1e6)
+    max_pixels = data_settings.pixels(min(limit, asked) if is_given else limit)
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:
         return image_header.limited(encoded, max_pixels)

@@ -136,7 +136,7 @@ def describe(
         "fusion": variant.fusion,
         "top": top,
         "explained": min(top, saved_model.EXPLAINED),
-        "max_megapixels": f"{config.data.max_megapixels:g}",
+        "max_megapixels": f"{config.data.max_megapixels:.15g}",  # all digits that were given
         "resize_method": classifier.preprocessing.resize_method,
         "image_size": shapes.IMAGE_SIZE,
         "cnn_image_size": classifier.preprocessing.image_size,

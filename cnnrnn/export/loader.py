@@ -76,10 +76,13 @@ def check_max_megapixels(export: Export, folder: pathlib.Path, asked: float) -> 
     """
     limit = export.metadata.get("max_megapixels")  # missing: an earlier version
     default = data_settings.DataSettings().max_megapixels
-    if limit is not None and asked not in (default, float(limit)):
+    if limit is None or asked in (default, float(limit)):
+        return
+    if limit != f"{asked:g}":  # as an earlier version recorded it
         raise errors.UsageError(
-            f"--max_megapixels={asked:g}: the export {folder} was made for {limit}. Run "
-            f"{text_lib.program()} export with --max_megapixels={asked:g}, or leave out the flag."
+            f"--max_megapixels={asked:.15g}: the export {folder} was made for {limit}. Run "
+            f"{text_lib.program()} export with --max_megapixels={asked:.15g}, or leave out the "
+            "flag."
         )
 
 

@@ -80,7 +80,8 @@ class DataSettings:
         100.0,
         "Reject images with more than this many million pixels: decoding takes 3 bytes of memory "
         "for each pixel, and a small file can decode to gigabytes.",
-        fields.POSITIVE_REAL,
+        # In pixels it is a 64-bit integer in graphs.
+        (lambda value: 0 < value <= 1e12, "a number above 0, at most 1e12"),
     )
     resize_method: str = fields.setting(
         "bilinear",
@@ -125,4 +126,9 @@ class DataSettings:
 
     @property
     def max_pixels(self) -> int:
-        return int(self.max_megapixels * 1e6)
+        return pixels(self.max_megapixels)
+
+
+def pixels(megapixels: float) -> int:
+    """A number of pixels; rounded, since 2.01 million in floating point is a little less."""
+    return round(megapixels * 1e6)

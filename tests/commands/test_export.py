@@ -18,6 +18,7 @@ from cnnrnn.export import bundle, keras_and_litert, loader, saved_model
 from cnnrnn.models import network as network_lib
 from cnnrnn.models import xception_weights
 from cnnrnn.preprocessing import views as views_lib
+from cnnrnn.runs import classifier as classifier_lib
 from cnnrnn.runs import run_folder
 from cnnrnn.system import checksummed
 from tests import cudnn, helpers, small_network
@@ -97,6 +98,7 @@ def test_the_command_writes_all_files(small_network, trained, monkeypatch, capsy
     assert (folder / "model_quantized.tflite").read_bytes() == b"cnnrnn, quantized"
     metadata = checksummed.read_metadata(folder)
     assert metadata["classes"] == 3 and metadata["run"] == "test"
+    assert metadata["max_megapixels"] == "100"
     assert (folder / "classes.txt").read_text().splitlines() == list(helpers.CLASSES)
     card = (folder / "README.md").read_text()
     assert "$" not in card and metadata["top1"] in card and metadata["fingerprint"] in card
@@ -124,6 +126,20 @@ def assert_a_failed_export_keeps_the_earlier_one(config, folder, monkeypatch):
         export.run((), config)
     assert checksummed.read_metadata(folder) == before
     assert not list(folder.parent.glob(".partial*"))
+
+
+@pytest.mark.parametrize(
+    "limit, recorded", [(100.0, "100"), (16.777216, "16.777216"), (1e-5, "1e-05")]
+)
+def test_the_limit_of_the_image_size_is_recorded_exactly(
+    small_network, trained, tmp_path, limit, recorded
+):
+    settings = trained.replace(max_megapixels=limit)
+    folder = run_folder.RunFolder(trained.run_dir)
+    classifier = classifier_lib.load(trained.run_dir)
+    metadata = bundle.describe(folder, classifier, settings)
+    assert metadata["max_megapixels"] == recorded
+    loader.check_max_megapixels(loader.Export({}, metadata), tmp_path, limit)
 
 
 @pytest.mark.thorough

@@ -271,7 +271,14 @@ def test_an_image_with_more_pixels_than_an_export_takes_is_named(
 
 @pytest.mark.parametrize(
     "recorded, asked, used",
-    [("200", 100.0, 200), ("200", 50.0, 50), ("50", 100.0, 50), (None, 300.0, 300)],
+    [
+        ("200", 100.0, 200),
+        ("200", 50.0, 50),
+        ("50", 100.0, 50),
+        (None, 300.0, 300),
+        ("2.01", 100.0, 2.01),
+        ("16.777216", 100.0, 16.777216),
+    ],
 )
 def test_the_limit_of_an_export_holds_unless_a_lower_one_is_asked_for(
     recorded, asked, used, monkeypatch, capsys, tmp_path
@@ -281,7 +288,7 @@ def test_the_limit_of_an_export_holds_unless_a_lower_one_is_asked_for(
     monkeypatch.setattr(loader, "load", lambda *_, **__: export)
     monkeypatch.setattr(loader, "check_image_size", lambda *_: None)
     settings = config_lib.Config.of(max_megapixels=asked)
-    assert predict._load_export(tmp_path, settings)[2] == used * 10**6
+    assert predict._load_export(tmp_path, settings)[2] == round(used * 1e6)
     warning = f"the export was created with --max_megapixels={recorded}."
     assert (warning in capsys.readouterr().out) == (used < asked)
 

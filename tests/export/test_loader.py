@@ -110,3 +110,13 @@ def test_another_image_size_is_refused(metadata, size, tmp_path):
         loader.check_image_size(export, tmp_path, asked)
     with pytest.raises(errors.UsageError, match=f"size=224: .* for {size}. .*leave out the flag"):
         loader.check_image_size(export, tmp_path, 224)
+
+
+def test_an_export_is_accepted_with_the_limit_that_it_was_made_with(tmp_path):
+    for recorded in ("16.777216", "16.7772"):  # the second by an earlier version
+        export = loader.Export({}, {"max_megapixels": recorded})
+        for asked in (16.777216, 100.0):
+            loader.check_max_megapixels(export, tmp_path, asked)
+    exact = loader.Export({}, {"max_megapixels": "16.777216"})
+    with pytest.raises(errors.UsageError, match=r"--max_megapixels=16.777217: .*=16.777217, or"):
+        loader.check_max_megapixels(exact, tmp_path, 16.777217)
