@@ -19,7 +19,7 @@ import base64
 import binascii
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from starlette import applications, datastructures, middleware, requests, responses, routing, types
@@ -78,11 +78,12 @@ def application(
 
     async def predict(request: requests.Request) -> responses.Response:
         instances = _instances(await _body(request, max_body_bytes))
-        return responses.JSONResponse({"predictions": await predictions.compute(instances)})
+        results = await _while_connected(request, predictions.compute(instances))
+        return responses.JSONResponse({"predictions": results})
 
     async def explain(request: requests.Request) -> responses.Response:
         image = await _body(request, max_body_bytes)
-        (explanation,) = await explanations.compute([image])
+        (explanation,) = await _while_connected(request, explanations.compute([image]))
         status = 400 if "error" in explanation else 200
         return responses.JSONResponse(explanation, status_code=status)
 
@@ -149,6 +150,28 @@ async def _body(request: requests.Request, max_bytes: int) -> bytes:
     except requests.ClientDisconnect as error:  # nobody reads this response
         raise _Refused(400, "the body is incomplete") from error
     return b"".join(parts)
+
+
+async def _while_connected(
+    request: requests.Request, computation: Coroutine[Any, Any, list[batcher.Result]]
+) -> list[batcher.Result]:
+    """The results of a computation, which is cancelled if the client closes the connection."""
+    computing = asyncio.create_task(computation)
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((computing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not computing.done():  # nobody reads this response
+            raise _Refused(400, "the connection was closed")
+        return computing.result()
+    finally:
+        computing.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(request: requests.Request) -> None:
+    """Waits until the client closes the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _instances(body: bytes) -> list[bytes]:

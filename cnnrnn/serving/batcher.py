@@ -41,9 +41,12 @@ class Batcher:
     async def compute(self, images: list[bytes]) -> list[Result]:
         """The function's results for some images, in order.
 
+        If it is cancelled, its images leave the queue.
+
         Raises:
             QueueFull: too many images are waiting.
         """
+        self._drop_cancelled()
         if len(self._queue) + len(images) > self._queue_size:
             raise QueueFull
         loop = asyncio.get_running_loop()
@@ -59,6 +62,9 @@ class Batcher:
         while self._queue:
             if len(self._queue) < self._batch_size:
                 await asyncio.sleep(_WAIT_FRACTION * self._seconds)
+            self._drop_cancelled()
+            if not self._queue:
+                break
             start = time.monotonic()
             batch = self._queue[: self._batch_size]
             del self._queue[: self._batch_size]
@@ -75,3 +81,6 @@ class Batcher:
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():  # cancelled if its request was
                     future.set_result(result)
+
+    def _drop_cancelled(self) -> None:
+        self._queue = [(image, future) for image, future in self._queue if not future.done()]

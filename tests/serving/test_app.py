@@ -5,6 +5,7 @@ import base64
 import json
 import mimetypes
 import re
+import threading
 
 import pytest
 from starlette import testclient
@@ -146,6 +147,12 @@ def test_a_full_queue_is_a_503_with_retry_after():
             assert "queue is full" in response.json()["error"]
 
 
+def scope_of(path):
+    """The ASGI scope of a request."""
+    headers = [(b"host", HOST.encode())]
+    return {"type": "http", "method": "POST", "path": path, "headers": headers}
+
+
 def test_a_body_that_does_not_arrive_times_out(monkeypatch):
     monkeypatch.setattr(app, "_BODY_TIMEOUT_S", 0.1)
     sent = []
@@ -156,8 +163,64 @@ def test_a_body_that_does_not_arrive_times_out(monkeypatch):
     async def send(message):
         sent.append(message)
 
-    headers = [(b"host", HOST.encode())]
-    scope = {"type": "http", "method": "POST", "path": "/explain", "headers": headers}
-    asyncio.run(application()(scope, receive, send))
+    asyncio.run(application()(scope_of("/explain"), receive, send))
     assert sent[0]["status"] == 408 and b"within 0.1 s" in sent[1]["body"]
     assert (b"connection", b"close") in sent[0]["headers"]  # the body may still be arriving
+
+
+class Client:
+    """A request, and the status of its response; the client can close the connection."""
+
+    def __init__(self, app, path, body):
+        self._messages = [{"type": "http.request", "body": body}]
+        self._closed, self.status = asyncio.Event(), None
+        self._task = asyncio.create_task(app(scope_of(path), self._receive, self._send))
+
+    async def _receive(self):
+        if self._messages:
+            return self._messages.pop()
+        await self._closed.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message):
+        self.status = message.get("status", self.status)
+
+    async def response(self):
+        await asyncio.wait_for(self._task, 10)
+        return self.status
+
+    async def close(self):
+        self._closed.set()
+        await asyncio.wait_for(asyncio.wait([self._task]), 10)
+
+
+@pytest.mark.parametrize("path", ["/explain", f"{URL}:predict"])
+def test_a_client_that_leaves_gives_up_its_place_in_the_queue(path):
+    computed, gate = [], threading.Event()
+
+    def compute(images):
+        computed.extend(images)
+        gate.wait(10)
+        return [{"classes": []} for _ in images]
+
+    def body(image):
+        is_file = path == "/explain"
+        return image if is_file else json.dumps({"instances": [b64(image)]}).encode()
+
+    async def run():
+        queues = {name: batcher.Batcher(compute, 1, 1) for name in ("predictions", "explanations")}
+        served = application(**queues)
+        first = Client(served, path, body(b"first"))
+        while not computed:
+            await asyncio.sleep(0.01)
+        leaving = Client(served, path, body(b"leaving"))
+        await asyncio.sleep(0.05)
+        assert await Client(served, path, body(b"refused")).response() == 503
+        await leaving.close()
+        last = Client(served, path, body(b"last"))
+        await asyncio.sleep(0.05)
+        gate.set()
+        return await first.response(), await last.response()
+
+    assert asyncio.run(run()) == (200, 200)
+    assert computed == [b"first", b"last"]

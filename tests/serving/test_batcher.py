@@ -66,6 +66,39 @@ def test_a_full_queue_and_no_images():
     assert len(asyncio.run(run())) == 3
 
 
+def test_cancelled_requests_leave_their_places_and_are_not_computed():
+    computed, gate = [], threading.Event()
+
+    def classify(images):
+        computed.append(images)
+        gate.wait(10)
+        return [{} for _ in images]
+
+    async def run():
+        batches = batcher.Batcher(classify, batch_size=2, queue_size=3)
+        first = asyncio.create_task(batches.compute([b"first"]))
+        while not computed:
+            await asyncio.sleep(0.01)
+        abandoned = asyncio.create_task(batches.compute([b"a", b"b", b"c"]))
+        await asyncio.sleep(0.01)
+        with pytest.raises(batcher.QueueFull):
+            await batches.compute([b"d"])
+        abandoned.cancel()
+        await asyncio.sleep(0.01)
+        others = [asyncio.create_task(batches.compute([name])) for name in (b"d", b"e", b"f")]
+        await asyncio.sleep(0.01)
+        others[1].cancel()
+        gate.set()
+        await asyncio.gather(first, *others, return_exceptions=True)
+        last = asyncio.create_task(batches.compute([b"g"]))  # alone, and cancelled at once
+        await asyncio.sleep(0)
+        last.cancel()
+        return await batches.compute([b"h"])
+
+    assert asyncio.run(run()) == [{}]
+    assert computed == [[b"first"], [b"d", b"f"], [b"h"]]
+
+
 def test_an_error_fails_only_the_requests_of_its_batch():
     def classify(images):
         if b"bad" in images:
