@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import io
+import itertools
+import unicodedata
 import warnings
 
 import numpy as np
@@ -304,9 +306,22 @@ def explanation_figure(
 
 
 def _short(name: str, length: int = 24) -> str:
-    """Truncates a class name, and escapes '$', which would start math text in matplotlib."""
-    name = name.replace("$", r"\$")
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """Truncates a class name, and escapes '$', which would start math text in matplotlib.
+
+    Args:
+        name: of the class.
+        length: in Latin letters; a Chinese, Japanese or Korean one is as wide as two.
+    """
+    ends = list(itertools.accumulate(map(_width, name), initial=0))
+    if ends[-1] > length:
+        name = name[: sum(end < length for end in ends) - 1] + "…"
+    return name.replace("$", r"\$")
+
+
+def _width(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):  # drawn over the letter before
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "FW" else 1
 
 
 @functools.cache

@@ -90,6 +90,25 @@ def test_the_gray_image_shows_the_timesteps_of_the_sequence():
     assert np.all(np.diff(image[0, ::15, 0, 0]) > 0)
 
 
+@pytest.mark.parametrize(
+    "name, short",
+    [
+        ("abcdefghij", "abcdefghij"),
+        ("abcdefghijk", "abcdefghi…"),
+        ("日本語日本", "日本語日本"),
+        ("日本語日本語", "日本語日…"),
+        ("a日本語日本語", "a日本語日…"),
+        ("e\N{COMBINING ACUTE ACCENT}" * 10, "e\N{COMBINING ACUTE ACCENT}" * 10),
+        ("e\N{COMBINING ACUTE ACCENT}" * 11, "e\N{COMBINING ACUTE ACCENT}" * 9 + "…"),
+        ("costs $5 or", r"costs \$5 …"),
+        ("12345678$ or", r"12345678\$…"),
+        ("$" * 10, r"\$" * 10),
+    ],
+)
+def test_a_name_is_shortened_by_its_width(name, short):
+    assert charts._short(name, 10) == short
+
+
 def test_predictions_of_any_number_of_images_are_drawn():
     heights, widths = [], []
     for count in (1, 4, 5):
