@@ -77,6 +77,29 @@ def test_a_number_that_is_not_finite_is_a_dash():
     assert "95% CI: – to –" in text and "inf" not in text.split("<script>")[0]
 
 
+def test_sections_without_content_have_no_heading():
+    content = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
+    charts = {name: png for name, png in content.charts.items() if "curves" not in name}
+    headings = ("<h2>Training</h2>", "<h2>Most confident mistakes</h2>", "From left to right")
+    page = html_report.render(content)
+    assert [page.count(heading) for heading in headings] == [1, 1, 1]
+    page = html_report.render(dataclasses.replace(content, charts=charts, mistakes=[]))
+    assert [page.count(heading) for heading in headings] == [0, 0, 0]
+    assert "<h2>Most confused classes</h2>" in page
+
+
+@pytest.mark.thorough
+def test_long_class_names_do_not_cover_the_images_beside_them(browser, tmp_path):
+    content = report_content(0.76, (0.76, 0.75, 0.01, 0.01))
+    (pair,) = content.confusions
+    long = [pair | {"true": "Acrocephalus_" * 9, "predicted": "Schoenobaenus_" * 9}]
+    path = tmp_path / "report.html"
+    path.write_text(html_report.render(dataclasses.replace(content, confusions=long)))
+    browser.get(path.as_uri())
+    text = "document.querySelector('.pair > p')"
+    assert browser.execute_script(f"return {text}.scrollWidth <= {text}.clientWidth")
+
+
 @pytest.mark.thorough
 def test_a_browser_shows_the_numbers_of_results_json(evaluated_run, browser, tmp_path):
     results = json.loads((evaluated_run / "results.json").read_text())
