@@ -3,7 +3,8 @@
 A SavedModel is a program: TensorFlow runs its graph with the rights of the user, and a graph can
 read and write files. So an export is loaded only if its manifest (seal.json) is of an export and
 lists every file of the SavedModel with the right checksum. This shows that the files are intact,
-not who wrote them: anyone can write a manifest.
+not who wrote them: anyone can write a manifest. The other files of an export are not read here, so
+they may be missing or edited.
 """
 
 import dataclasses
@@ -156,14 +157,14 @@ def _own_metadata(signatures: Mapping[str, Callable[..., dict[str, tf.Tensor]]])
 
 
 def _check_manifest(folder: pathlib.Path) -> dict[str, Any]:
-    """The metadata in the manifest, if it is one of an export and the files match it."""
+    """The metadata in the manifest, if it is one of an export and the SavedModel matches it."""
     if not (folder / checksummed.CHECKSUMS).exists():
         raise errors.UsageError(
             f"{folder} has no {checksummed.CHECKSUMS}, the manifest that export writes. {WARNING} "
             "To load it without a manifest, give --trust_export."
         )
     try:
-        metadata = checksummed.read_metadata(folder)
+        metadata = checksummed.read_metadata(folder, below=_SAVED_MODEL)
         listed = checksummed.read_json(folder / checksummed.CHECKSUMS)["files"]
         for path in sorted((folder / _SAVED_MODEL).rglob("*")):
             name = path.relative_to(folder).as_posix()

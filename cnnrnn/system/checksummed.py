@@ -71,14 +71,20 @@ def writing(folder: pathlib.Path, metadata: dict[str, Any]) -> Iterator[pathlib.
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+def read_metadata(folder: pathlib.Path, below: str = "") -> dict[str, Any]:
     """The metadata of a folder whose files are intact.
+
+    Args:
+        folder: written by `writing`.
+        below: a folder in it, of which alone the files are checked. Empty: all files.
 
     Raises:
         ValueError: a file is missing or differs from what was written; the message names it.
     """
     checksums = read_json(folder / CHECKSUMS)
     for name, written in checksums["files"].items():
+        if below and not name.startswith(f"{below}/"):
+            continue
         path = folder / name
         try:
             if not path.is_file():

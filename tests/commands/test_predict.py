@@ -240,7 +240,7 @@ def test_an_export_predicts_like_its_run(trained, predicted, images, tmp_path, m
     with pytest.raises(errors.UsageError, match="size=160: the export .* was made for 299"):
         predict.run(["x.jpg"], trained.replace(model=folder, top=2, eval_image_size=160))
     settings = trained.replace(model=folder, top=2)
-    (trained.run_dir / "export" / "classes.txt").write_text("other\n")
+    (trained.run_dir / "export" / "saved_model" / "fingerprint.pb").write_bytes(b"other")
     with pytest.raises(errors.RunError, match="damaged"):
         predict.run(["x.jpg"], settings)
     capsys.readouterr()

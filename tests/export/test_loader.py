@@ -1,6 +1,7 @@
 """Loading an export: only with a manifest of one, unless the user trusts it."""
 
 import shutil
+import types
 
 import pytest
 import tensorflow as tf
@@ -8,6 +9,8 @@ import tensorflow as tf
 from cnnrnn import errors
 from cnnrnn.export import loader
 from cnnrnn.system import checksummed
+
+METADATA = {"classes": 3, "top": 2, "resize_method": "bilinear"}  # of the shared export
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def never_loaded(monkeypatch):
 def test_signatures_and_metadata_are_loaded(export):
     loaded = loader.load(export)
     assert {"serving_default", "explained", "decoded", "about"} <= set(loaded.signatures)
-    assert loaded.metadata == {"classes": 3, "top": 2, "resize_method": "bilinear"}
+    assert loaded.metadata == METADATA
 
 
 def test_other_folders_are_refused(tmp_path, never_loaded):
@@ -59,6 +62,22 @@ def test_a_changed_file_is_refused(export, never_loaded, name):
         loader.load(export)
 
 
+def test_files_that_are_not_loaded_may_be_missing_or_edited(shared_export, tmp_path, monkeypatch):
+    signatures = dict.fromkeys(("serving_default", "explained", "about"))
+    loaded = types.SimpleNamespace(signatures=signatures)
+    monkeypatch.setattr(tf.saved_model, "load", lambda _: loaded)
+    with checksummed.writing(tmp_path / "export", METADATA) as temporary:
+        shutil.copytree(shared_export / "saved_model", temporary / "saved_model")
+        for name in ("README.md", "model.tflite"):
+            (temporary / name).write_text("written by export")
+    (tmp_path / "export" / "README.md").write_text("edited")
+    (tmp_path / "export" / "model.tflite").unlink()
+    assert loader.load(tmp_path / "export").metadata == METADATA
+    (tmp_path / "export" / "saved_model" / "saved_model.pb").unlink()
+    with pytest.raises(errors.RunError, match="damaged: saved_model/saved_model.pb is missing"):
+        loader.load(tmp_path / "export")
+
+
 def test_a_file_that_is_not_in_the_manifest_is_refused(export, never_loaded):
     (export / "saved_model" / "saved_model.pbtxt").write_text("")
     with pytest.raises(errors.RunError, match="saved_model.pbtxt is not listed in seal.json"):
@@ -69,7 +88,7 @@ def test_a_file_that_is_not_in_the_manifest_is_refused(export, never_loaded):
 def test_a_trusted_export_needs_no_manifest(export):
     (export / checksummed.CHECKSUMS).unlink()
     loaded = loader.load(export, trusted=True)
-    assert loaded.metadata == {"classes": 3, "top": 2, "resize_method": "bilinear"}
+    assert loaded.metadata == METADATA
 
 
 def test_a_trusted_saved_model_must_be_one_of_an_export(tmp_path):

@@ -176,6 +176,14 @@ def test_damaged_checksums_are_reported(tmp_path, damage):
         checksummed.read_metadata(tmp_path / "folder")
 
 
+def test_only_the_files_below_a_folder_can_be_checked(tmp_path):
+    write(tmp_path / "folder", "words")
+    (tmp_path / "folder" / "sub" / "file").unlink()
+    assert checksummed.read_metadata(tmp_path / "folder", below="su") == {"text": "words"}
+    with pytest.raises(ValueError, match="sub/file is missing"):
+        checksummed.read_metadata(tmp_path / "folder", below="sub")
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     def failing(path, algorithm="sha256"):
         raise OSError(errno.EIO, "Input/output error")
