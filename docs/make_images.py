@@ -9,6 +9,7 @@ export --model=runs/sample`), and chromium with chromedriver.
 
 import argparse
 import contextlib
+import csv
 import fcntl
 import functools
 import html
@@ -29,7 +30,9 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 
+import matplotlib
 import PIL.Image
+from matplotlib import figure
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import ui
@@ -147,6 +150,51 @@ def architecture() -> None:
             arrows.append((230, y + 56, 230, y + 90, label))
     text = boxes((460, 732), parts, arrows, "The path of an image through the packages of cnnrnn")
     _write(IMAGES / "architecture.svg", text)
+
+
+def rnn() -> None:
+    """rnn.svg: top-1 of each network minus that of the CNN alone, from results/rnn_search."""
+    style = {  # (with the three flags, from a pretrained RNN): place, marker, color, label
+        (False, False): (-0.22, "o", _CNN, "without flags"),
+        (True, False): (0.0, "s", _RNN, "with the three flags"),
+        (True, True): (0.22, "D", _BOTH, "with them, from an RNN trained alone"),
+    }
+    shown = {"digit_stacks": (-40, 40), "digits": (-40, 40), "tiny_imagenet_100": (-6, 6)}
+    names = ["gain", "product", "gated", "concatenation", "sum", "rnn"]
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "", "font.size": 10}):
+        chart = figure.Figure(figsize=(9, 4.2), layout="constrained", facecolor=_CARD)
+        for axes, (data, limits) in zip(
+            chart.subplots(1, len(shown), sharey=True), shown.items(), strict=True
+        ):
+            path = REPOSITORY / "results" / "rnn_search" / f"{data}.csv"
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row["fusion"] in names]
+            axes.axvline(0, color=_DIM, linewidth=1)
+            for row in rows:
+                remedies = row["remedies"]
+                if bool(remedies) != ("low_rate" in remedies):
+                    continue  # some of the three flags: in the table alone
+                key = "low_rate" in remedies, "pretrained" in remedies
+                place, marker, color, _ = style[key]
+                y = names.index(row["fusion"]) + place
+                middle, low, high = (
+                    100 * float(row[f"minus_cnn{end}"]) for end in ("", "_low", "_high")
+                )
+                if middle < limits[0]:
+                    axes.annotate(f"\u25c4 {middle:.0f}", (limits[0], y), color=color, va="center")
+                    continue
+                axes.plot([low, high], [y, y], color=color, linewidth=1.5)
+                axes.plot(middle, y, marker, color=color, markersize=5)
+            axes.set(title=data, xlim=limits, facecolor="white")
+            axes.spines[["top", "right"]].set_visible(False)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        chart.supxlabel("top-1 minus that of the CNN alone, points", fontsize=10)
+        for _, marker, color, label in style.values():
+            axes.plot([], [], marker, color=color, label=label, markersize=5)
+        chart.legend(loc="outside upper center", ncols=len(style), frameon=False)
+        chart.savefig(IMAGES / "rnn.svg", metadata={"Date": None})
+    print(IMAGES / "rnn.svg")
 
 
 def phase1() -> None:
@@ -354,6 +402,7 @@ def main(arguments: Sequence[str]) -> None:
     makers: dict[str, Callable[[], None]] = {
         "network": network,
         "architecture": architecture,
+        "rnn": rnn,
         "phase1": phase1,
         **{make.__name__: functools.partial(make, given.run) for make in of_run},
     }

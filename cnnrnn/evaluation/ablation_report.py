@@ -111,6 +111,8 @@ def remarks(comparison: Comparison) -> tuple[str, ...]:
 
 def _still_improving(comparison: Comparison) -> str:
     """Names the networks of which the last epoch was the best; '' if there are none."""
+    if not _has_curves(comparison):
+        return "Each network was validated once: with more --epochs the differences may be others."
     found = []
     for fusion, trainings in comparison.trainings.items():
         count = sum(training.best_is_last for training in trainings)
@@ -318,9 +320,9 @@ def _limit(axes: axes_lib.Axes, comparison: Comparison, metric: str) -> None:
     value = comparison.differences["rnn", metric].interval.value
     y = comparison.controls.index("rnn")
     if value > 0:
-        x, align, text = far, "right", f"{100 * value:+.1f} \u25b6"
+        x, align, text = far + margin, "right", f"{100 * value:+.1f} \u25b6"
     else:
-        x, align, text = near, "left", f"\u25c0 {100 * value:+.1f}"
+        x, align, text = near - margin, "left", f"\u25c0 {100 * value:+.1f}"
     axes.text(x, y, text, ha=align, va="center", color=_COLORS[0])
 
 

@@ -118,6 +118,8 @@ def test_curves_of_one_validation_are_not_drawn(tmp_path):
         fusion: [dataclasses.replace(one, curve=one.curve[:1]) for one in trainings]
         for fusion, trainings in found.trainings.items()
     }
+    once_only = dataclasses.replace(found, trainings=once)
+    assert ablation_report.remarks(once_only)[-1].startswith("Each network was validated once: ")
     for trainings, is_drawn in ((found.trainings, True), (once, False)):
         ablation_report.write(tmp_path, dataclasses.replace(found, trainings=trainings))
         assert ("<h2>Curves</h2>" in (tmp_path / "ablation.html").read_text()) == is_drawn
