@@ -165,14 +165,14 @@ def absolute(paths: Sequence[str]) -> list[bytes]:
     To the system `link/..` is the folder above the link's target. TensorFlow, like
     os.path.abspath, would remove it as text, and read another file.
     """
-    resolved = functools.cache(os.path.realpath)  # many images are in one folder
 
-    def plain(path: str) -> str:
-        folder, name = os.path.split(path)
-        is_plain = os.pardir not in folder.split(os.sep)
-        return os.path.abspath(path if is_plain else os.path.join(resolved(folder), name))
+    @functools.cache  # many images are in one folder
+    def plain(folder: str) -> str:
+        clean = os.path.realpath if os.pardir in folder.split(os.sep) else os.path.abspath
+        return clean(folder)
 
-    return [os.fsencode(plain(path)) for path in paths]
+    parts = map(os.path.split, paths)
+    return [os.fsencode(os.path.join(plain(folder), name)) for folder, name in parts]
 
 
 def read_file(path: str) -> bytes:

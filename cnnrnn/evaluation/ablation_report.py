@@ -113,16 +113,18 @@ def _still_improving(comparison: Comparison) -> str:
     """Names the networks of which the last epoch was the best; '' if there are none."""
     if not _has_curves(comparison):
         return "Each network was validated once: with more --epochs the differences may be others."
-    found = []
+    found, advice = [], ""
     for fusion, trainings in comparison.trainings.items():
         count = sum(training.best_is_last for training in trainings)
         if count:
             found.append(f"{comparison.name(fusion)} with {count} of {len(trainings)} seeds")
+            if fusion in network_settings.WITHOUT_RNN and comparison.trained_phases == "phase1":
+                advice = " Without an RNN, more epochs take little time (phase1 --fusion=cnn)."
     if not found:
         return ""
     return (
         f"The last epoch was the best of {'; '.join(found)}: with more --epochs the differences "
-        "may be others. Without an RNN, more epochs take little time (phase1 --fusion=cnn)."
+        f"may be others.{advice}"
     )
 
 
@@ -319,10 +321,12 @@ def _limit(axes: axes_lib.Axes, comparison: Comparison, metric: str) -> None:
     axes.set_xlim(near - margin, far + margin)
     value = comparison.differences["rnn", metric].interval.value
     y = comparison.controls.index("rnn")
-    if value > 0:
+    if 100 * value > far + margin:
         x, align, text = far + margin, "right", f"{100 * value:+.1f} \u25b6"
-    else:
+    elif 100 * value < near - margin:
         x, align, text = near - margin, "left", f"\u25c0 {100 * value:+.1f}"
+    else:
+        return
     axes.text(x, y, text, ha=align, va="center", color=_COLORS[0])
 
 

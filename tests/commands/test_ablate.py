@@ -83,6 +83,12 @@ def test_networks_that_were_still_improving_are_named():
     assert ablation_report.verdict(found).startswith("The RNN helps within these epochs: ")
     note = ablation_report.remarks(found)[-1]
     assert note.startswith("The last epoch was the best of CNN alone with 1 of 2 seeds: with more")
+    assert note.endswith("take little time (phase1 --fusion=cnn).")
+    both = dataclasses.replace(found, trained_phases="phase1 and phase2")
+    assert ablation_report.remarks(both)[-1].endswith("may be others.")
+    found.trainings["cnn"][0] = dataclasses.replace(improving, best_is_last=False)
+    found.trainings["rnn"][0] = improving
+    assert ablation_report.remarks(found)[-1].endswith("may be others.")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,12 @@ def test_a_control_that_is_far_off_does_not_hide_the_other_differences(monkeypat
     assert -20 < low < 0 < high < 20 and [text.get_text() for text in texts] == ["+50.5 \u25b6"]
     ablation_report._forest(comparison([0.6, 0.5] * 3, [0.3, 0.4] * 3))
     assert charts[1].axes[0].get_xlim()[1] > 30 and not charts[1].axes[0].texts
+    # An RNN alone that is near, but varies much from seed to seed, is no arrow.
+    near = comparison([0.76, 0.75] * 3, [0.75, 0.76] * 3)
+    varying = [training(np.arange(400) < share * 400) for share in [0.4, 1.0, 0.9] * 2]
+    trainings = near.trainings | {"rnn": varying}
+    ablation_report._forest(dataclasses.replace(near, trainings=trainings))
+    assert charts[2].axes[0].get_xlim()[1] < 20 and not charts[2].axes[0].texts
 
 
 def test_curves_of_one_validation_are_not_drawn(tmp_path):

@@ -93,6 +93,7 @@ def test_cancelled_requests_leave_their_places_and_are_not_computed():
         last = asyncio.create_task(batches.compute([b"g"]))  # alone, and cancelled at once
         await asyncio.sleep(0)
         last.cancel()
+        await asyncio.sleep(0.1)  # the batch that waited for it is over
         return await batches.compute([b"h"])
 
     assert asyncio.run(run()) == [{}]
