@@ -49,7 +49,6 @@ TESTED_IN = {
     "datasets.example_source": "datasets/test_dataset.py",
     "datasets.splits": "datasets/test_dataset.py",
     "errors": "test_main.py",
-    "evaluation.ablation_report": "commands/test_ablate.py",
     "evaluation.tensorboard": "commands/test_evaluate.py",
     "evaluation.thumbnails": "evaluation/test_charts.py",
     "export.bundle": "commands/test_export.py",

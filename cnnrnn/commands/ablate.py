@@ -22,14 +22,14 @@ from cnnrnn import config as config_lib
 from cnnrnn import errors, phases
 from cnnrnn.commands import evaluate, train
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.evaluation import ablation_report
+from cnnrnn.evaluation import ablation_report, network_comparison
 from cnnrnn.runs import event_files, fixed_settings, identity, manifest, run_folder
 from cnnrnn.settings import network as network_settings
 from cnnrnn.system import atomic_files, console
 from cnnrnn.system import devices as devices_lib
 from cnnrnn.training import class_weights, initial_weights
 
-CONTROLS = tuple(ablation_report.NAMES)  # values of --fusion
+CONTROLS = tuple(network_comparison.NAMES)  # values of --fusion
 _PHASES = {"phase1": (phases.PHASE1,), "both": (phases.PHASE1, phases.PHASE2)}
 _SAME_RNN = (
     "All seeds start from the same RNN weights (--rnn_weights), whose own training is not counted. "
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
     for own, settings in networks:  # a mistake is found before hours of training
         folder = run_folder.RunFolder(own.run_dir)
         fixed_settings.check(folder, settings, is_complete=(folder.root / _RESULT).exists())
-    trained: dict[str, list[ablation_report.Training]] = {}
+    trained: dict[str, list[network_comparison.Training]] = {}
     manifests = []
     for number, (own, settings) in enumerate(networks, start=1):
         fusion = own.network.fusion
@@ -67,7 +67,7 @@ def run(arguments: Sequence[str], config: config_lib.Config) -> None:
             comparison = _comparison(config, todo, data, trained, manifests)
             ablation_report.write(root, comparison)
     console.print_summary(
-        f"\n{ablation_report.table(comparison)}\n\n{ablation_report.verdict(comparison)}\n"
+        f"\n{ablation_report.table(comparison)}\n\n{network_comparison.verdict(comparison)}\n"
         + "".join(f"note: {note}\n" for note in comparison.notes)
         + f"\n  report   {root / 'ablation.html'}\n"
         f"  metrics  {root / 'ablation.json'}, ablation.csv\n"
@@ -78,9 +78,9 @@ def _comparison(
     config: config_lib.Config,
     todo: Sequence[phases.Phase],
     data: dataset_lib.Dataset,
-    trained: dict[str, list[ablation_report.Training]],
+    trained: dict[str, list[network_comparison.Training]],
     manifests: Sequence[dict[str, Any]],
-) -> ablation_report.Comparison:
+) -> network_comparison.Comparison:
     """The trained networks, with what a reader of their figures should know."""
     mixed = {
         difference
@@ -96,13 +96,13 @@ def _comparison(
     if config.training.rnn_weights:
         notes.append(_SAME_RNN)
         notes += initial_weights.other_images(phases.PHASE1, config, data)
-    comparison = ablation_report.Comparison(
+    comparison = network_comparison.Comparison(
         data=f"{data.name}, {len(data.validation):,} validation images",
         trained_phases=" and ".join(phase.name for phase in todo),
         trainings=trained,
         notes=tuple(notes),
     )
-    notes += ablation_report.remarks(comparison)
+    notes += network_comparison.remarks(comparison)
     return dataclasses.replace(comparison, notes=tuple(notes))
 
 
@@ -172,7 +172,7 @@ def _trained(
     todo: Sequence[phases.Phase],
     data: dataset_lib.Dataset,
     strategy: tf.distribute.Strategy,
-) -> ablation_report.Training:
+) -> network_comparison.Training:
     """Trains and scores one network, or reads what an earlier call found."""
     folder, phase = run_folder.RunFolder(config.run_dir), todo[-1]
     if not (folder.root / _RESULT).exists():
@@ -185,7 +185,7 @@ def _trained(
     result = json.loads((folder.root / _RESULT).read_text(encoding="utf-8"))
     hits = np.loadtxt(folder.root / _HITS, np.int64, delimiter=",", skiprows=1, ndmin=2)
     points = event_files.scalars(folder.events(phase, "validation"))
-    return ablation_report.Training(
+    return network_comparison.Training(
         top1=hits[:, 1],
         top5=hits[:, 2],
         parameters=result["parameters"],

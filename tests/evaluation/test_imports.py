@@ -10,6 +10,7 @@ import sys
 from cnnrnn.evaluation import html_report
 from tests import conftest
 from tests.evaluation import test_branch_ablation, test_class_scores, test_confidence_intervals
+from tests.evaluation import test_network_comparison, test_paired_differences
 print({"tensorflow", "keras", "matplotlib", "selenium"} & sys.modules.keys() or "none")
 """
 
