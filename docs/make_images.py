@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import matplotlib
 import PIL.Image
+from matplotlib import axes as axes_lib
 from matplotlib import figure
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -50,6 +51,15 @@ _WAIT_SECONDS = 300.0
 # Both themes of a page show these well: a light card with dark text.
 _CARD, _INK, _DIM = "#f6f8fa", "#1f2328", "#57606a"
 _CNN, _RNN, _BOTH = "#3b6fb6", "#b4690e", "#1a7f37"
+
+# The figure of the search, from the top; a network with some of the three flags is left out.
+_NETWORKS = ("gain", "product", "gated", "concatenation", "sum", "rnn")
+_THREE_FLAGS = "standardized + layer_norm + low_rate"
+_VARIANTS = {  # remedies: place, marker, color, label
+    "": (-0.22, "o", _CNN, "without flags"),
+    _THREE_FLAGS: (0.0, "s", _RNN, "with the three flags"),
+    f"{_THREE_FLAGS} + pretrained": (0.22, "D", _BOTH, "with them, from an RNN trained alone"),
+}
 
 
 def boxes(
@@ -154,47 +164,40 @@ def architecture() -> None:
 
 def rnn() -> None:
     """rnn.svg: top-1 of each network minus that of the CNN alone, from results/rnn_search."""
-    style = {  # (with the three flags, from a pretrained RNN): place, marker, color, label
-        (False, False): (-0.22, "o", _CNN, "without flags"),
-        (True, False): (0.0, "s", _RNN, "with the three flags"),
-        (True, True): (0.22, "D", _BOTH, "with them, from an RNN trained alone"),
-    }
     shown = {"digit_stacks": (-40, 40), "digits": (-40, 40), "tiny_imagenet_100": (-6, 6)}
-    names = ["gain", "product", "gated", "concatenation", "sum", "rnn"]
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "", "font.size": 10}):
         chart = figure.Figure(figsize=(9, 4.2), layout="constrained", facecolor=_CARD)
-        for axes, (data, limits) in zip(
-            chart.subplots(1, len(shown), sharey=True), shown.items(), strict=True
-        ):
-            path = REPOSITORY / "results" / "rnn_search" / f"{data}.csv"
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["fusion"] in names]
+        columns = chart.subplots(1, len(shown), sharey=True)
+        for axes, (data, limits) in zip(columns, shown.items(), strict=True):
             axes.axvline(0, color=_DIM, linewidth=1)
-            for row in rows:
-                remedies = row["remedies"]
-                if bool(remedies) != ("low_rate" in remedies):
-                    continue  # some of the three flags: in the table alone
-                key = "low_rate" in remedies, "pretrained" in remedies
-                place, marker, color, _ = style[key]
-                y = names.index(row["fusion"]) + place
-                middle, low, high = (
-                    100 * float(row[f"minus_cnn{end}"]) for end in ("", "_low", "_high")
-                )
-                if middle < limits[0]:
-                    axes.annotate(f"\u25c4 {middle:.0f}", (limits[0], y), color=color, va="center")
-                    continue
-                axes.plot([low, high], [y, y], color=color, linewidth=1.5)
-                axes.plot(middle, y, marker, color=color, markersize=5)
             axes.set(title=data, xlim=limits, facecolor="white")
             axes.spines[["top", "right"]].set_visible(False)
-        axes.set_yticks(range(len(names)), names)
+            path = REPOSITORY / "results" / "rnn_search" / f"{data}.csv"
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    _draw_difference(axes, row)
+        axes.set_yticks(range(len(_NETWORKS)), _NETWORKS)
         axes.invert_yaxis()
         chart.supxlabel("top-1 minus that of the CNN alone, points", fontsize=10)
-        for _, marker, color, label in style.values():
+        for _, marker, color, label in _VARIANTS.values():
             axes.plot([], [], marker, color=color, label=label, markersize=5)
-        chart.legend(loc="outside upper center", ncols=len(style), frameon=False)
+        chart.legend(loc="outside upper center", ncols=len(_VARIANTS), frameon=False)
         chart.savefig(IMAGES / "rnn.svg", metadata={"Date": None})
     print(IMAGES / "rnn.svg")
+
+
+def _draw_difference(axes: axes_lib.Axes, row: dict[str, str]) -> None:
+    """Draws the interval of a network, an arrow if it is outside the axis; only if it is shown."""
+    if row["fusion"] not in _NETWORKS or row["remedies"] not in _VARIANTS:
+        return
+    place, marker, color, _ = _VARIANTS[row["remedies"]]
+    y, left = _NETWORKS.index(row["fusion"]) + place, axes.get_xlim()[0]
+    middle, low, high = (100 * float(row[f"minus_cnn{end}"]) for end in ("", "_low", "_high"))
+    if middle < left:
+        axes.annotate(f"\u25c4 {middle:.0f}", (left, y), color=color, va="center")
+    else:
+        axes.plot([low, high], [y, y], color=color, linewidth=1.5)
+        axes.plot(middle, y, marker, color=color, markersize=5)
 
 
 def phase1() -> None:
