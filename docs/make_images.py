@@ -194,7 +194,8 @@ def _draw_difference(axes: axes_lib.Axes, row: dict[str, str]) -> None:
     y, left = _NETWORKS.index(row["fusion"]) + place, axes.get_xlim()[0]
     middle, low, high = (100 * float(row[f"minus_cnn{end}"]) for end in ("", "_low", "_high"))
     if middle < left:
-        axes.annotate(f"\u25c4 {middle:.0f}", (left, y), color=color, va="center")
+        text = f"\u25c4 {middle:.0f}"
+        axes.annotate(text, (left, y), color=color, va="center", fontsize=8)
     else:
         axes.plot([low, high], [y, y], color=color, linewidth=1.5)
         axes.plot(middle, y, marker, color=color, markersize=5)
