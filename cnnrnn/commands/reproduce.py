@@ -57,8 +57,8 @@ def run(
         _check_start(original, phase, settings[phase], manifests[phase])
     was_begun = reproduced.root.exists()
     if was_begun:
-        for phase in todo if config.run.name else ():
-            _check_same_length(reproduced, phase, settings[phase])
+        for phase in todo:
+            _check_length(reproduced, phase, settings[phase], may_grow=not config.run.name)
         logging.info(
             f"note: {reproduced.root} exists: it is continued, and phases that it has finished are "
             "compared without training them again. To train all again, delete it first."
@@ -144,19 +144,29 @@ def _check_start(
         )
 
 
-def _check_same_length(
-    reproduced: run_folder.RunFolder, phase: phases.Phase, settings: config_lib.Config
+def _check_length(
+    reproduced: run_folder.RunFolder,
+    phase: phases.Phase,
+    settings: config_lib.Config,
+    *,
+    may_grow: bool,
 ) -> None:
-    """Raises UsageError if a run that the user named would be trained further.
+    """Raises UsageError if an earlier run is too long to be compared.
 
     Settings that differ otherwise are found by the training itself.
+
+    Args:
+        reproduced: the earlier run.
+        phase: to be compared.
+        settings: of the run to reproduce.
+        may_grow: whether a shorter run is trained further: not one that the user named.
     """
     if not reproduced.has_begun(phase):
         return
     recorded = recorded_run.settings(reproduced, phase)
     for name in ("epochs", "patience", "max_minutes"):
         found, wanted = (getattr(c.training, name)[phase.index] for c in (recorded, settings))
-        if found != wanted:
+        if found > wanted or (found < wanted and not may_grow):
             raise errors.UsageError(
                 f"{reproduced.root} is another run: its {phase.name} was trained with "
                 f"--{name}={found:g}, the one to reproduce with {wanted:g}. Give a new name by "

@@ -95,7 +95,8 @@ def train(
             f"{lstm.kernel_name(network.lstm_kernel)}"
         )
         for phase, own in zip(todo, configs, strict=True):
-            trained = trainer.PhaseTrainer(phase, own, folder, data, network, strategy).train()
+            phase_trainer = trainer.PhaseTrainer(phase, own, folder, data, network, strategy)
+            trained = phase_trainer.train(phase2_follows=is_last or phases.PHASE2 in todo)
             if trained and workers.is_chief:
                 _report_best(folder, phase)
         if evaluates:

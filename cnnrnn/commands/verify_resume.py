@@ -216,12 +216,9 @@ class ShortRun:
     def _started(self) -> Iterator[subprocess.Popen]:
         """Runs the recipe during the block; kills the process, and its workers, at its end."""
         self.folder.mkdir(exist_ok=True)
-        config = self.config.replace(
-            runs_dir=str(self.folder),
-            run=self._root.name,
-            feature_cache=str(self.folder / "features"),
-            restarts=0,
-        )
+        config = self.config.replace(runs_dir=str(self.folder), run=self._root.name, restarts=0)
+        if config.training.feature_cache != "off":
+            config = config.replace(feature_cache=str(self.folder / "features"))
         several = ("cluster",) if config.cluster.workers > 1 else ()
         with open(self._log, "wb") as log:
             process = subprocess.Popen(

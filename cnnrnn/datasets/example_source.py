@@ -4,7 +4,7 @@ Random access makes the order of training a pure function: no shuffle buffer and
 """
 
 import concurrent.futures
-import functools
+import hashlib
 import os
 import pathlib
 import stat
@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from cnnrnn import errors
 from cnnrnn.datasets import image_folder
+from cnnrnn.settings import paths as paths_lib
 from cnnrnn.system import text as text_lib
 
 
@@ -135,7 +136,9 @@ class RecordSource:
         return None
 
     def identities(self) -> list[tuple[bytes, str]]:
-        stamp = " ".join(_stamp(str(path)) for path in sorted(self._directory.iterdir()))
+        files = sorted(self._directory.iterdir())
+        # A checksum, since each example has it: there may be thousands of files.
+        stamp = hashlib.sha256(" ".join(_stamp(str(path)) for path in files).encode()).hexdigest()
         name = f"{self._directory}#{self._name}"
         return [(os.fsencode(f"{name}#{index}"), stamp) for index in range(len(self))]
 
@@ -160,19 +163,8 @@ def damaged(folder: pathlib.Path, reason: object) -> errors.RunError:
 
 
 def absolute(paths: Sequence[str]) -> list[bytes]:
-    """Absolute paths of files without `..`, as bytes: those that Python decoded by the locale.
-
-    To the system `link/..` is the folder above the link's target. TensorFlow, like
-    os.path.abspath, would remove it as text, and read another file.
-    """
-
-    @functools.cache  # many images are in one folder
-    def plain(folder: str) -> str:
-        clean = os.path.realpath if os.pardir in folder.split(os.sep) else os.path.abspath
-        return clean(folder)
-
-    parts = map(os.path.split, paths)
-    return [os.fsencode(os.path.join(plain(folder), name)) for folder, name in parts]
+    """Absolute paths of files without `..`, as bytes: those that Python decoded by the locale."""
+    return [os.fsencode(paths_lib.absolute(path)) for path in paths]
 
 
 def read_file(path: str) -> bytes:

@@ -22,6 +22,7 @@ from absl import logging
 
 from cnnrnn import errors
 from cnnrnn.datasets import class_folders, image_folder
+from cnnrnn.settings import paths
 from cnnrnn.system import text as text_lib
 
 _DELIMITERS = (",", ";", "\t")
@@ -252,7 +253,7 @@ def _row(
         )
     else:
         folder = _resolved(table.parent)
-        absolute = os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
+        absolute = paths.absolute(os.path.join(folder, os.path.expanduser(path)))
         return _Row(line, absolute, label, _SPLITS[split.lower()])
     return None
 

@@ -12,6 +12,7 @@ import errno
 import os
 import pathlib
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -48,7 +49,7 @@ class Summary:
         return (
             f"{destination}: {self.classes} classes, {self.train:,} training and "
             f"{self.validation:,} validation images ({self.copied:,} copied now).\n"
-            f"Next: {text_lib.program()} phase1 --dataset={destination}"
+            f"Next: {text_lib.program()} phase1 --dataset={shlex.quote(str(self.destination))}"
         )
 
 
@@ -189,6 +190,11 @@ def _copy_class(source: sources.Source, folder: _ClassFolder) -> None:
         temporary.mkdir(parents=True)
         for name, (path, _) in folder.files.items():
             source.copy(path, temporary / name)
+        if not _is_complete(dataclasses.replace(folder, path=temporary)):
+            raise errors.RunError(
+                f"{folder.path}: files of its copy were removed or changed meanwhile; see whether "
+                "another process copies to this folder, then run the command again."
+            )
         temporary.rename(folder.path)
     finally:
         # On failure: it must not take up space on a full disk.

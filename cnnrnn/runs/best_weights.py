@@ -92,10 +92,11 @@ def save(
     except OSError as error:
         raise atomic_files.write_error(directory, error) from error
     # Previous weights, and incomplete ones of a killed process.
-    for old in directory.glob(f"*{phase.name}-epoch*.weights.h5"):
-        if old != weights:
-            with contextlib.suppress(OSError):  # the next save removes it
-                old.unlink()
+    for prefix in ("", f"{atomic_files.TEMPORARY}*-"):
+        for old in directory.glob(f"{prefix}{phase.name}-epoch*.weights.h5"):
+            if old != weights:
+                with contextlib.suppress(OSError):  # the next save removes it
+                    old.unlink()
 
 
 def find(directory: pathlib.Path, phase: phases.Phase) -> Best | None:

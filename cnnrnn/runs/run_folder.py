@@ -275,6 +275,19 @@ class RunFolder:
         if data.split_here:
             self._write_split(data)
 
+    def record_end(self, phase: phases.Phase, epochs: int) -> None:
+        """Records that a phase is over after `epochs`, if it was to be longer.
+
+        Raises:
+            UsageError: config.json is incomplete or damaged.
+        """
+        recorded = self.config()
+        with self._incomplete_config():
+            planned = recorded[phase.name]["epochs"]
+            if epochs < planned[phase.index]:
+                planned[phase.index] = epochs
+                atomic_files.write_json(self.root / "config.json", recorded)
+
     def _write_split(self, data: dataset_lib.Dataset) -> None:
         path = self.root / "split.tsv"
         heading = f"# fingerprint {data.fingerprint}"

@@ -1,5 +1,6 @@
 """Paths in settings, and where downloads, prepared data sets and cached features are stored."""
 
+import functools
 import os
 import pathlib
 
@@ -32,3 +33,20 @@ def check_no_wildcards(path: pathlib.Path, what: str, fix: str) -> None:
             f"{what} {path.absolute()} has one of * ? [ ] in its path, which TensorFlow interprets "
             f"as wildcards: {fix}."
         )
+
+
+def absolute(path: str) -> str:
+    """The absolute path of a file, without `..`.
+
+    To the system `link/..` is the folder above the link's target. TensorFlow, like
+    os.path.abspath, would remove it as text, and read another file.
+    """
+    folder, name = os.path.split(path)
+    if os.pardir not in folder.split(os.sep):
+        return os.path.abspath(path)
+    return os.path.join(_real(os.path.join(os.getcwd(), folder)), name)
+
+
+@functools.lru_cache(maxsize=1024)  # many images are in one folder
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)

@@ -23,10 +23,12 @@ def is_writer(folder: pathlib.Path, workers: workers_lib.Workers) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / f".worker-{call}-{workers.index}"
     own.touch()
-    workers.barrier()
-    found = [
-        index for index in range(workers.count) if (folder / f".worker-{call}-{index}").exists()
-    ]
-    workers.barrier()
-    own.unlink(missing_ok=True)
+    try:
+        workers.barrier()
+        found = [
+            index for index in range(workers.count) if (folder / f".worker-{call}-{index}").exists()
+        ]
+        workers.barrier()
+    finally:
+        own.unlink(missing_ok=True)
     return workers.index == min(found)

@@ -90,8 +90,11 @@ class PhaseTrainer:
         )
         self._requests = requests.Requests(self._workers, self._checkpoints, self._stopping)
 
-    def train(self) -> bool:
+    def train(self, *, phase2_follows: bool = True) -> bool:
         """Trains, validates and saves, epoch after epoch.
+
+        Args:
+            phase2_follows: whether phase 1 reports if phase 2 will fit into memory.
 
         Returns:
             Whether there was anything to train.
@@ -114,9 +117,9 @@ class PhaseTrainer:
             self._phase, schedule, self._network, self._config, self._workers.count
         )
         gpu_memory.reset()
-        if self._phase is phases.PHASE1:
+        if self._phase is phases.PHASE1 and phase2_follows:
             startup_report.report_phase2_memory(self._config, self._network, self._strategy)
-        validated = position.epoch * schedule.steps_per_epoch
+        validated = position.epoch * schedule.steps_per_epoch + position.validated
         with self._recorder.opened(steps_done=self._steps_done, steps_validated=validated):
             self._run_epochs()
         return True
@@ -144,6 +147,8 @@ class PhaseTrainer:
                 initial_weights.warn_of_newer_phase1(folder)
             if not self._stopping.reason:  # else nothing is trained with these settings
                 folder.record(phase, config, self._data, content)
+            elif self._position.epoch >= config.training.epochs[phase.index]:
+                folder.record_end(phase, self._position.epoch)
             logging.info(
                 f"{phase.name}: resumes from {restored}, {self._position.epoch} epochs and "
                 f"{self._position.step} steps done"

@@ -137,6 +137,21 @@ def test_another_run_is_not_trained_further(trained, name):
         reproduce.run([trained.run.name], beside(trained).replace(run="other"), ("false",))
 
 
+def test_an_earlier_reproduction_of_more_epochs_is_not_compared(trained):
+    """As of a run of the same name that was deleted and trained again."""
+    earlier = trained.run_dir.with_name(f"{trained.run.name}-reproduced")
+    shutil.copytree(trained.run_dir, earlier)
+    record = json.loads((earlier / "config.json").read_text())
+    record["phase1"]["epochs"] = [trained.training.epochs[0] + 3, 1]
+    (earlier / "config.json").write_text(json.dumps(record))
+    with pytest.raises(errors.UsageError, match="-reproduced is another run: its phase1 was"):
+        reproduce.run([trained.run.name], beside(trained), ("false",))
+    record["phase1"]["epochs"] = [1, 1]  # is trained further
+    (earlier / "config.json").write_text(json.dumps(record))
+    with pytest.raises(errors.RunError, match="ended with exit code 1"):
+        reproduce.run([trained.run.name], beside(trained), ("false",))
+
+
 def test_a_phase_that_time_may_have_ended_is_not_reproduced(trained):
     path = trained.run_dir / "config.json"
     record = json.loads(path.read_text())

@@ -82,6 +82,16 @@ def test_the_default_program_is_found_without_pythonpath(tmp_path):
         run.run()
 
 
+@pytest.mark.parametrize("given, used", [("off", "off"), ("auto", "FOLDER/features")])
+def test_features_are_stored_beside_the_runs_unless_they_are_off(tmp_path, given, used):
+    command = (sys.executable, "-c", "import sys; sys.exit(' '.join(sys.argv))")
+    settings = config.Config.of(feature_cache=given)
+    run = verify_resume.ShortRun(tmp_path / "run", settings, command)
+    with pytest.raises(errors.RunError) as raised:
+        run.run()
+    assert f"--feature_cache={used.replace('FOLDER', str(tmp_path / 'run'))}" in str(raised.value)
+
+
 def test_kills_are_counted_and_the_last_start_is_left_alone(tmp_path, monkeypatch, capsys):
     """A stand-in counts its starts; it writes config.json long before it trains."""
     program = tmp_path / "program.py"

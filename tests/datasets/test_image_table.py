@@ -247,3 +247,23 @@ def test_paths_that_lead_out_of_a_linked_folder_are_those_of_the_system(images, 
     (tmp_path / "link").symlink_to(lists)
     builder = image_table.build(tmp_path / "link" / "table.csv")
     assert len(builder.examples("train")) == 3
+
+
+def test_the_path_of_an_image_may_lead_through_a_link_and_back(images, tmp_path):
+    """To the system `link/..` is the folder above the link's target; as text, another one."""
+    (tmp_path / "disk/data").mkdir(parents=True)
+    images.rename(tmp_path / "disk/images")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/data").symlink_to(tmp_path / "disk/data")
+    files = [f"images/train/{name}/{name}_00.png" for name in helpers.CLASSES]
+    for file in files:
+        decoy = tmp_path / "lists" / file
+        decoy.parent.mkdir(parents=True)
+        decoy.write_bytes(b"another image")
+    rows = [
+        (f"data/../{file}", name, "") for file, name in zip(files, helpers.CLASSES, strict=True)
+    ]
+    write_csv(tmp_path / "lists/table.csv", rows)
+    builder = image_table.build(tmp_path / "lists/table.csv")
+    found = [path for path, _ in builder.examples("train")]
+    assert found == [str((tmp_path / "disk" / file).resolve()) for file in files]

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pathlib
 import types
 
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow_datasets as tfds
 from cnnrnn import config as config_lib
 from cnnrnn import errors
 from cnnrnn.datasets import dataset as dataset_lib
-from cnnrnn.datasets import tfds_builders
+from cnnrnn.datasets import example_source, tfds_builders
 from cnnrnn.preprocessing import views as views_lib
 from tests import helpers
 
@@ -66,6 +67,24 @@ def test_a_tfds_data_set_is_read_by_index(tmp_path, capsys):
     again = load("tfds:plain_shapes", data_dir=str(tmp_path))
     assert again.fingerprint == data.fingerprint
     assert "preparing" not in capsys.readouterr().out
+
+
+def test_what_identifies_an_example_is_short_however_many_files_there_are(tmp_path):
+    load("tfds:plain_shapes", data_dir=str(tmp_path))
+    builder = tfds.builder("plain_shapes", data_dir=str(tmp_path))
+    source = example_source.RecordSource(builder, "train", "image", "label")
+
+    def stamp():
+        (found,) = {found for _, found in source.identities()}
+        return found
+
+    stamps = [stamp()]
+    for number in range(100):
+        (pathlib.Path(builder.data_dir) / f"shard{number}").touch()
+    stamps.append(stamp())
+    (pathlib.Path(builder.data_dir) / "shard7").write_text("x")
+    stamps.append(stamp())
+    assert len(set(stamps)) == 3 and max(map(len, stamps)) < 100
 
 
 def test_a_data_set_that_another_process_prepares_is_waited_for(tmp_path, monkeypatch, capsys):

@@ -101,6 +101,25 @@ def test_a_stopped_copy_is_incomplete_and_resumes(source, content, tmp_path, mon
     assert _snapshot(copy) == _expected(content)
 
 
+def test_a_class_that_loses_files_while_it_is_copied_is_not_completed(
+    source, tmp_path, monkeypatch
+):
+    """As by another call for the same destination, which removes unfinished folders."""
+    kind = sources.Folder if source.is_dir() else sources.Archive
+    original, copied = kind.copy, []
+
+    def loses_the_first(self, path, destination):
+        original(self, path, destination)
+        copied.append(destination)
+        if len(copied) == 2:
+            copied[0].unlink()
+
+    monkeypatch.setattr(kind, "copy", loses_the_first)
+    with pytest.raises(errors.RunError, match="removed or changed meanwhile; see whether another"):
+        tiny_imagenet_folders.restructure(source, tmp_path / "copy")
+    assert _snapshot(tmp_path / "copy") == {}
+
+
 def test_temporary_files_of_a_killed_copy_are_removed(source, content, tmp_path):
     left = tmp_path / "copy/train/.partial-123-n00000002"
     left.mkdir(parents=True)

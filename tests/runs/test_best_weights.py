@@ -55,8 +55,10 @@ def test_new_weights_replace_those_of_their_phase_only(tmp_path):
     save(tmp_path, phase=phases.PHASE2)
     save(tmp_path)
     (tmp_path / ".partial-1-phase1-epoch0004.weights.h5").write_text("half")
+    (tmp_path / "copy of phase1-epoch0003.weights.h5").write_text("of the user")
     save(tmp_path, epoch=5)
     assert names(tmp_path) == [
+        "copy of phase1-epoch0003.weights.h5",
         *("phase1-epoch0005.weights.h5", "phase1.json"),
         *("phase2-epoch0003.weights.h5", "phase2.json"),
     ]

@@ -1,6 +1,7 @@
 """Collective operations of workers, by two processes; shares of a batch."""
 
 import os
+import types
 
 import numpy as np
 import pytest
@@ -34,6 +35,16 @@ def test_one_process_is_the_chief_and_waits_for_nobody(one_replica, tmp_path):
     alone.broadcast([variable])
     assert variable.numpy() == 1
     assert shared_folder.is_writer(tmp_path / "new", alone)
+
+
+def test_a_worker_that_is_left_alone_leaves_no_file_behind(tmp_path):
+    def has_ended():
+        raise errors.RunError("worker 1 has ended")
+
+    left = types.SimpleNamespace(count=2, index=0, of_chief=int, barrier=has_ended)
+    with pytest.raises(errors.RunError):
+        shared_folder.is_writer(tmp_path, left)
+    assert not list(tmp_path.iterdir())
 
 
 def collectives(two, folder):

@@ -241,6 +241,8 @@ def test_a_run_reports_its_speed_and_warns_if_phase2_does_not_fit(
     warning = next(line for line in output.splitlines() if line.startswith("warning"))
     assert "phase 2 at --batch_size=64 will take" in warning
     assert "1.1 GB are available. It will not fit: close other programs first." in warning
+    train.train((phases.PHASE1,), settings.replace(run="alone"), is_last=False)
+    assert "phase 2 at" not in capsys.readouterr().out
 
 
 def test_the_warning_names_the_largest_batch_that_fits(one_replica, monkeypatch, capsys):

@@ -259,6 +259,16 @@ def test_a_finished_phase_is_reported_and_changes_nothing(trained, capsys):
     assert before == times()
 
 
+def test_a_phase_that_is_ended_with_fewer_epochs_is_recorded_as_complete(trained):
+    """As after a stop: what is left out is never trained, and `reproduce` must not expect it."""
+    path = trained.run_dir / "config.json"
+    record = json.loads(path.read_text())
+    record["phase1"]["epochs"] = [5, 3]
+    path.write_text(json.dumps(record))
+    phase1(trained.replace(epochs=(2, 3)))
+    assert json.loads(path.read_text())["phase1"]["epochs"] == [2, 3]
+
+
 def test_phase2_without_phase1_is_refused(small_config):
     with pytest.raises(errors.UsageError, match="Run phase1 with the same flags first"):
         phase2(small_config)

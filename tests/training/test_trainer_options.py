@@ -396,6 +396,10 @@ def test_a_phase_out_of_time_is_saved_and_evaluated_and_resumes(trained, monkeyp
     for key in expected:
         if key.startswith(("model", "optimizer")):
             np.testing.assert_array_equal(continued[key], expected[key], err_msg=key)
+    # The validation within the first epoch was of weights that were kept.
+    events = run_folder.RunFolder(config.run_dir).events(phases.PHASE1, "validation")
+    points = [step for tag, step, _ in event_files.scalars(events) if tag == "loss"]
+    assert points[0] == 6 and points == sorted(set(points)) and len(points) == 3
 
 
 @pytest.mark.usefixtures("instant_training")
