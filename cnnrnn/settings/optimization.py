@@ -38,7 +38,7 @@ class OptimizationSettings:
     weight_decay: float = fields.setting(
         0.01,
         "weight_decay of Keras's AdamW: each step subtracts weight_decay x learning rate x weight; "
-        "not for biases and normalization layers.",
+        "not for biases, normalization layers and the constants of --fusion=gain.",
         fields.NOT_NEGATIVE,
     )
     momentum: float = fields.setting(0.9, "Momentum of SGD.", fields.FRACTION_OR_ZERO)
