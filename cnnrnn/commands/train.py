@@ -95,8 +95,10 @@ def train(
             f"{lstm.kernel_name(network.lstm_kernel)}"
         )
         for phase, own in zip(todo, configs, strict=True):
-            phase_trainer = trainer.PhaseTrainer(phase, own, folder, data, network, strategy)
-            trained = phase_trainer.train(phase2_follows=is_last or phases.PHASE2 in todo)
+            # No variable: what phase 1 holds is to be free when phase 2 starts.
+            trained = trainer.PhaseTrainer(phase, own, folder, data, network, strategy).train(
+                phase2_follows=is_last or phases.PHASE2 in todo
+            )
             if trained and workers.is_chief:
                 _report_best(folder, phase)
         if evaluates:
