@@ -151,7 +151,7 @@ def _check_length(
     *,
     may_grow: bool,
 ) -> None:
-    """Raises UsageError if an earlier run is too long to be compared.
+    """Raises UsageError if an earlier run is longer, or shorter and not to be trained further.
 
     Settings that differ otherwise are found by the training itself.
 
@@ -159,7 +159,7 @@ def _check_length(
         reproduced: the earlier run.
         phase: to be compared.
         settings: of the run to reproduce.
-        may_grow: whether a shorter run is trained further: not one that the user named.
+        may_grow: whether a shorter run is trained further; False if the user named it.
     """
     if not reproduced.has_begun(phase):
         return
